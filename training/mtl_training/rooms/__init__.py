@@ -1,0 +1,1 @@
+"""Rooms: furnished rooms with exact labels, ray-cast on the CPU from freely licensed furniture."""
