@@ -333,9 +333,7 @@ class RecordingReader:
             except StopIteration:
                 return
             except Exception as error:
-                raise RecordingError(
-                    f'cannot read the recording {self.folder}: {error}'
-                ) from error
+                raise RecordingError(f'cannot read the recording {self.folder}: {error}') from error
             yield Recorded(connection.topic, connection.msgtype, time_ns, bytes(data))
 
     def unpack(self, message: Recorded) -> Any:
