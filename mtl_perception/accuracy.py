@@ -228,9 +228,10 @@ def truth_array(task: str, picture: NDArray[np.uint8]) -> NDArray[Any]:
     if array is None:
         raise RecordingError(f'a ground-truth picture of {task} cannot be decoded')
     if task == 'depth':
-        return array.astype(np.float32) * np.float32(1e-3)
+        metres: NDArray[np.float32] = array.astype(np.float32) * np.float32(1e-3)
+        return metres
     if task == 'normals':
-        normals = array[..., ::-1].astype(np.float32) * np.float32(2 / 255) - np.float32(1)
+        normals: NDArray[np.float32] = array[..., ::-1] * np.float32(2 / 255) - np.float32(1)
         normals[(array == 0).all(axis=-1)] = 0
         return normals
     return array
@@ -263,16 +264,21 @@ def score_outputs(
         RecordingReader(truth, types=types) as known,
         RecordingReader(outputs, types=types) as seen,
     ):
-        for task, score in scores.items():
-            topic, true_topic = f'{node}/{task}', GROUND_TRUTH[task][0]
-            if topic not in seen.topics or true_topic not in known.topics:
-                continue
-            pictures = {header_stamp_ns(m.data): m for m in known.messages([true_topic])}
-            for message in seen.messages([topic]):
-                picture = pictures.get(header_stamp_ns(message.data))
-                if picture is not None:
-                    true = truth_array(task, known.unpack(picture).data)
-                    score.update(image_array(seen.unpack(message)), true)
-                    frames[task] += 1
+        tasks = {
+            f'{node}/{task}': task
+            for task in scores
+            if f'{node}/{task}' in seen.topics and GROUND_TRUTH[task][0] in known.topics
+        }
+        pictures = {
+            (m.topic, header_stamp_ns(m.data)): m
+            for m in known.messages([GROUND_TRUTH[task][0] for task in tasks.values()])
+        }
+        for message in seen.messages(tasks):
+            task = tasks[message.topic]
+            picture = pictures.get((GROUND_TRUTH[task][0], header_stamp_ns(message.data)))
+            if picture is not None:
+                true = truth_array(task, known.unpack(picture).data)
+                scores[task].update(image_array(seen.unpack(message)), true)
+                frames[task] += 1
     compared = {task: count for task, count in frames.items() if count}
     return {task: scores[task].compute() for task in compared}, compared

@@ -357,7 +357,8 @@ def write_sample(folder: str | Path, frames: Iterable[SampleFrame]) -> int:
     count = 0
     with RecordingWriter(folder) as writer:
         types = writer.types
-        for count, frame in enumerate(frames, start=1):
+        for frame in frames:
+            count += 1
             stamp = frame['stamp_ns']
             header = types.header(stamp, FRAME_ID)
             pictures = [(IMAGE_TOPIC, frame['rgb'], 'rgb8; jpeg compressed bgr8')]
