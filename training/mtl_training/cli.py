@@ -1,0 +1,49 @@
+"""The command `mtl_training`: one subcommand per room, each imported only when it is used."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+# name -> (module with add_arguments(parser) and run(args), one line of help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    'rooms': ('mtl_training.rooms.cli', 'render the synthetic data set and the sample recording'),
+    'train': ('mtl_training.train', 'train a network from a YAML configuration'),
+    'evaluate': ('mtl_training.evaluate', 'measure a checkpoint on held-out frames'),
+    'describe': ('mtl_training.describe', 'count parameters and multiply-accumulates of a network'),
+    'export': ('mtl_training.export', 'turn a checkpoint into a bundle that the runtime loads'),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Returns:
+        0, or 1 after an error of this package, told in one line on stderr.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog='mtl_training', description=__doc__)
+    subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    chosen = next((word for word in argv if word in COMMANDS), None)
+    for name, (module, help_line) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=help_line, description=help_line)
+        if name == chosen:
+            command = importlib.import_module(module)
+            command.add_arguments(subparser)
+    args = parser.parse_args(argv)
+    try:
+        return int(command.run(args) or 0)
+    except KeyboardInterrupt:
+        print('mtl_training: interrupted', file=sys.stderr)
+        return 130
+    except Exception as error:
+        if type(error).__module__.partition('.')[0] != __name__.partition('.')[0]:
+            raise
+        print(f'mtl_training {args.command}: {error}', file=sys.stderr)
+        return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

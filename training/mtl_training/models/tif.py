@@ -1,0 +1,323 @@
+"""TIF, the Task-Interaction-Free network: a shared encoder, decoders that never see each other.
+
+"Task-Interaction-Free Multi-Task Learning with Efficient Hierarchical Feature Representation".
+Scales are numbered as in the paper: 0 is H/4, 3 is H/32. X^i is the backbone's feature, \\hat X^i
+the enhanced one, RX^i the refined one of a task; D is the decoders' width, N the number of tasks.
+
+Our reading. The paper leaves widths and several layers open. The choices made here reproduce its
+parameters (5.27, 32.91, 204.19 M) and multiply-accumulates (16.6, 76.33, 274.27 G at 425x560,
+attention products not counted); they are stated in the docstring of each module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mtl_training.models.backbones import Pyramid
+
+
+class TIF(nn.Module):
+    """The whole network (Fig. 2): backbone, one SAFF per scale, one decoder per task.
+
+    Differs from the paper: nothing known. Our reading: there is no projection from the shared
+    \\hat X^i to a "task feature" (Section 3.3 "we abuse"), every decoder starts from \\hat X^i.
+
+    Args:
+        backbone: pyramid with ``channels`` at strides 4, 8, 16, 32.
+        tasks: output channels by task name.
+        width: D.
+        fuse_width: E, the width of the last fusion.
+        slim: ``SlimFusion`` for deployment instead of ``FinalFusion``.
+    """
+
+    def __init__(
+        self,
+        backbone: Pyramid,
+        tasks: Mapping[str, int],
+        *,
+        width: int,
+        fuse_width: int,
+        slim: bool = False,
+    ) -> None:
+        super().__init__()
+        fusion = SlimFusion if slim else FinalFusion
+        self.backbone = backbone
+        self.saff = nn.ModuleList(SAFF(backbone.channels, scale, width) for scale in range(4))
+        self.decoders = nn.ModuleDict(
+            {
+                task: Decoder(width, len(tasks), fusion(width, fuse_width, channels))
+                for task, channels in tasks.items()
+            }
+        )
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Normalised image [B,3,H,W] -> logits [B,o_t,H,W] by task."""
+        size = image.shape[-2:]
+        return {task: resize(x, size) for task, x in self.quarter_logits(image).items()}
+
+    def quarter_logits(self, image: Tensor) -> dict[str, Tensor]:
+        """Normalised image [B,3,H,W] -> logits [B,o_t,H/4,W/4] by task, before up-sampling."""
+        features = self.backbone(image)  # X^0..X^3
+        enhanced = [saff(features) for saff in self.saff]  # [B, D, H/4, W/4] .. [B, D, H/32, W/32]
+        return {task: decoder(enhanced) for task, decoder in self.decoders.items()}
+
+
+class SAFF(nn.Module):
+    """Scale Attentive-Feature Fusion of one scale i (Fig. 3, Eq. 2-5).
+
+    XL   = BN(conv1x1(X^i))
+    Y    = W_i cat{ P(X^j), j != i }                     (2)
+    SFX  = SFF(XL, Y) + XL                               (3)
+    SP   = ReLU(f_group(SFX)),  \\hat X^i = f_1x1(SP)     (4, 5)
+
+    Our reading: P is bilinear, W_i a 1x1 convolution to D, SFF two 1x1 convolutions with a ReLU
+    between (cat(XL, Y), 2D -> D -> D), f_group a depth-wise 3x3.
+    """
+
+    def __init__(self, channels: Sequence[int], scale: int, width: int) -> None:
+        super().__init__()
+        self.scale = scale
+        others = [c for i, c in enumerate(channels) if i != scale]
+        self.reduce = nn.Sequential(
+            nn.Conv2d(channels[scale], width, 1, bias=False), nn.BatchNorm2d(width)
+        )
+        self.align = MultiScaleConv(others, width)
+        self.fuse = nn.Sequential(
+            nn.Conv2d(2 * width, width, 1), nn.ReLU(inplace=True), nn.Conv2d(width, width, 1)
+        )
+        self.spatial = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.mix = nn.Conv2d(width, width, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Four X^i -> \\hat X^i [B, D, H_i, W_i]."""
+        others = [x for i, x in enumerate(features) if i != self.scale]
+        low = self.reduce(features[self.scale])  # XL [B, D, H_i, W_i]
+        aligned = self.align(others, low.shape[-2:])  # Y [B, D, H_i, W_i]
+        fused = self.fuse(torch.cat([low, aligned], dim=1)) + low  # SFX
+        return self.mix(F.relu(self.spatial(fused)))
+
+
+class Decoder(nn.Module):
+    """The decoder of one task (Fig. 2): SFD on scales 3 and 2, LTHD on 1 and 0, final fusion."""
+
+    def __init__(self, width: int, tasks: int, fusion: nn.Module) -> None:
+        super().__init__()
+        self.sfd2, self.sfd3 = SFD(width, tasks), SFD(width, tasks)
+        self.lthd0, self.lthd1 = LTHD(width), LTHD(width)
+        self.fusion = fusion
+
+    def forward(self, enhanced: Sequence[Tensor]) -> Tensor:
+        """Four \\hat X^i [B,D,H_i,W_i] -> logits [B,o_t,H/4,W/4]."""
+        x0, x1, x2, x3 = enhanced
+        rx2, a2 = self.sfd2(x2)
+        rx3, a3 = self.sfd3(x3)
+        attention = diffuse(a3, a2)  # Softmax(A^0), one for both high scales
+        rx0 = self.lthd0(x0, attention, x2.shape[-2:])
+        rx1 = self.lthd1(x1, attention, x2.shape[-2:])
+        return self.fusion([rx0, rx1, rx2, rx3])
+
+
+class Affinity(NamedTuple):
+    """A = Q K^T / sqrt(D) (Eq. 8), kept as its factors [B,D,h,w] so that it can be up-sampled."""
+
+    query: Tensor
+    key: Tensor
+
+    def up(self, size: tuple[int, int]) -> Affinity:
+        """f_up of Eq. 11, exactly: A is linear in Q and in K, and so is bilinear interpolation."""
+        return Affinity(resize(self.query, size), resize(self.key, size))
+
+    def matrix(self) -> Tensor:
+        """A [B, hw (queries), hw (keys)]."""
+        width = self.query.shape[1]
+        return (flat(self.query) * width**-0.5) @ flat(self.key).mT
+
+
+def diffuse(a3: Affinity, a2: Affinity) -> Tensor:
+    """Softmax(A^0), A^0 = f_up(A^3) + A^2 (Eq. 11), on scale 2's grid: [B, H_2 W_2, H_2 W_2].
+
+    Our reading: A^1 = A^0, and f_up interpolates the key grid, then the query grid.
+    """
+    up = a3.up(a2.query.shape[-2:])
+    return (up.matrix() + a2.matrix()).softmax(-1)
+
+
+class SFD(nn.Module):
+    """Self-Feature Distillation of one task on one low scale (Fig. 4, Eq. 6-10).
+
+    K = V = sum_n Flat(X) W_n,  Q = Flat(X) W_q          (6, 7)
+    A = Q K^T                                            (8)
+    RX = Softmax(A) V + X,  RX = FFN(RX) + RX            (9, 10)
+
+    Our reading: a branch Flat(X) W_n is LayerNorm(Linear(X)) ("linear normalization"; without
+    the norm the sum over n would be one linear map), n = 1..N with N the number of tasks, Q is of
+    X_t (Eq. 7 prints X_0), A is divided by sqrt(D), the FFN is pre-norm, ratio 4, GELU.
+    """
+
+    def __init__(self, width: int, tasks: int) -> None:
+        super().__init__()
+        self.branches = nn.Linear(width, (tasks + 1) * width)  # W_q, W_1 .. W_N side by side
+        self.gain = nn.Parameter(torch.ones(tasks + 1, width))
+        self.shift = nn.Parameter(torch.zeros(tasks + 1, width))
+        self.ffn = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Affinity]:
+        """\\hat X [B,D,h,w] -> RX [B,D,h,w] and A."""
+        size = x.shape[-2:]
+        tokens = flat(x)  # [B, hw, D]
+        branches = self.branches(tokens).unflatten(-1, self.gain.shape)  # [B, hw, N+1, D]
+        branches = F.layer_norm(branches, branches.shape[-1:]) * self.gain + self.shift
+        query, key = branches[:, :, 0], branches[:, :, 1:].sum(2)
+        affinity = Affinity(grid(query, size), grid(key, size))
+        refined = affinity.matrix().softmax(-1) @ key + tokens
+        refined = self.ffn(refined) + refined
+        return grid(refined, size), affinity
+
+
+class LTHD(nn.Module):
+    """Low-To-High Scale Feature Diffusion of one task on one high scale (Fig. 5, Eq. 11-13).
+
+    RX = Softmax(A^0) (Pool(X) W)                        (12)
+    RX = FeatureFuse(FFN(RX), X)                         (13)
+
+    Our reading: Pool averages to scale 2's grid, the FFN is pre-norm with ratio 1 and GELU, its
+    result is up-sampled bilinearly, FeatureFuse is conv1x1 (2D -> D), BN, ReLU. Eq. 12 prints the
+    attention on the right; the shapes ask for it on the left.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.value = nn.Linear(width, width)
+        self.ffn = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.fuse = FeatureFuse([width, width], width)
+
+    def forward(self, x: Tensor, attention: Tensor, low: tuple[int, int]) -> Tensor:
+        """\\hat X [B,D,H_i,W_i], Softmax(A^0), scale 2's size -> RX [B,D,H_i,W_i]."""
+        values = self.value(flat(F.adaptive_avg_pool2d(x, low)))  # [B, H_2 W_2, D]
+        diffused = self.ffn(attention @ values)
+        return self.fuse([grid(diffused, low), x], x.shape[-2:])
+
+
+class FinalFusion(nn.Module):
+    """FX_t = FeatureFuse(RX^0, .., RX^3) (Eq. 14) and the prediction.
+
+    Our reading: up-sampled to H/4, concatenated, conv3x3 (4D -> E), BN, ReLU, conv1x1 to logits.
+    """
+
+    def __init__(self, width: int, fuse_width: int, channels: int) -> None:
+        super().__init__()
+        self.fuse = ConvBNReLU(4 * width, fuse_width, 3)
+        self.predict = prediction(fuse_width, channels)
+
+    def forward(self, refined: Sequence[Tensor]) -> Tensor:
+        """Four RX^i [B,D,H_i,W_i] -> logits [B,o_t,H/4,W/4]."""
+        size = refined[0].shape[-2:]
+        return self.predict(self.fuse(torch.cat([resize(x, size) for x in refined], dim=1)))
+
+
+class SlimFusion(nn.Module):
+    """The final fusion for deployment: Eq. 14 with a 1x1 convolution before a narrow 3x3.
+
+    Differs from the paper: conv1x1 (4D -> E), BN, ReLU, conv3x3 (E -> E), BN, ReLU, conv1x1. The
+    wide 3x3 of ``FinalFusion`` is 62 % of the published network's decoders.
+    """
+
+    def __init__(self, width: int, fuse_width: int, channels: int) -> None:
+        super().__init__()
+        self.reduce = FeatureFuse([width] * 4, fuse_width)
+        self.fuse = ConvBNReLU(fuse_width, fuse_width, 3)
+        self.predict = prediction(fuse_width, channels)
+
+    def forward(self, refined: Sequence[Tensor]) -> Tensor:
+        """Four RX^i [B,D,H_i,W_i] -> logits [B,o_t,H/4,W/4]."""
+        return self.predict(self.fuse(self.reduce(refined, refined[0].shape[-2:])))
+
+
+class MultiScaleConv(nn.Conv2d):
+    """conv1x1(cat{ resize(x_j) }), computed without the large concatenation.
+
+    A 1x1 convolution of a concatenation is a sum of 1x1 convolutions, and it commutes with
+    bilinear interpolation, so each x_j is convolved on the smaller of its own and the target grid.
+    Equal to the written form up to rounding; ``as_written`` computes that form, which is what the
+    papers' multiply-accumulate counts are of.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int, *, bias: bool = True) -> None:
+        super().__init__(sum(channels), width, 1, bias=bias)
+        self.channels = tuple(channels)
+        self.as_written = False
+
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Features [B,C_j,H_j,W_j] -> [B,width,*size]."""
+        if self.as_written:
+            return super().forward(torch.cat([resize(x, size) for x in features], dim=1))
+        weights = self.weight.split(self.channels, dim=1)
+        biases = [self.bias] + [None] * (len(features) - 1)
+        return sum(
+            _conv_and_resize(x, weight, bias, size)
+            for x, weight, bias in zip(features, weights, biases)
+        )
+
+
+def _conv_and_resize(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]) -> Tensor:
+    if x.shape[-2] < size[0]:
+        return resize(F.conv2d(x, weight, bias), size)
+    return F.conv2d(resize(x, size), weight, bias)
+
+
+class FeatureFuse(nn.Module):
+    """FeatureFuse of Eq. 13: conv1x1 over several scales, BatchNorm, ReLU."""
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.conv = MultiScaleConv(channels, width, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Features [B,C_j,H_j,W_j] -> [B,width,*size]."""
+        return F.relu(self.norm(self.conv(features, size)))
+
+
+class ConvBNReLU(nn.Sequential):
+    """Convolution without bias, BatchNorm, ReLU."""
+
+    def __init__(self, channels: int, width: int, kernel: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
+
+
+def prediction(width: int, channels: int) -> nn.Conv2d:
+    """The last 1x1 convolution, started near zero (ATRC: N(0, 0.01))."""
+    conv = nn.Conv2d(width, channels, 1)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, half-pixel centres; x itself where the size is right already."""
+    if x.shape[-2:] == torch.Size(size):
+        return x
+    return F.interpolate(x, size=size, mode='bilinear', align_corners=False)
+
+
+def flat(x: Tensor) -> Tensor:
+    """[B,D,h,w] -> tokens [B,hw,D]; a view where x is channels-last."""
+    return x.flatten(2).mT
+
+
+def grid(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """Tokens [B,hw,D] -> [B,D,h,w], a channels-last view."""
+    return tokens.mT.unflatten(2, size)
