@@ -1,0 +1,71 @@
+"""`mtl_training rooms`: fetch the furniture, render a data set, record a sample drive."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from .catalogue import SPLITS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest='action', required=True, metavar='ACTION')
+    fetch = actions.add_parser('assets', help='fetch and index the furniture (about 300 MB)')
+    fetch.add_argument('assets', type=Path, help='folder for the assets')
+    make = actions.add_parser('render', help='render a data set')
+    make.add_argument('out', type=Path, help='folder for the data set')
+    make.add_argument('--assets', type=Path, required=True)
+    for split, count in zip(SPLITS, (3000, 160, 320), strict=True):
+        make.add_argument(f'--{split}', type=int, default=count, metavar='FRAMES')
+    make.add_argument('--seed', type=int, default=0)
+    make.add_argument('--size', default='256x320', help='HEIGHTxWIDTH in pixels')
+    make.add_argument('--workers', type=int, default=os.cpu_count() or 1)
+    drive = actions.add_parser('record', help='record a drive through test rooms as an MCAP bag')
+    drive.add_argument('out', type=Path, help='folder of the bag')
+    drive.add_argument('--assets', type=Path, required=True)
+    drive.add_argument('--seconds', type=float, default=12.0)
+    drive.add_argument('--rooms', type=int, default=3)
+    drive.add_argument('--seed', type=int, default=0)
+    drive.add_argument('--workers', type=int, default=os.cpu_count() or 1)
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.action == 'assets':
+        from .assets import fetch
+
+        fetch(args.assets)
+    elif args.action == 'render':
+        _render(args)
+    else:
+        from .recording import record_drive
+
+        record_drive(
+            args.assets, args.out, seconds=args.seconds, rooms=args.rooms, seed=args.seed,
+            workers=args.workers,
+        )  # fmt: skip
+
+
+def _render(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from .catalogue import credits, read_catalogue
+    from .write import render_split
+
+    height, width = (int(side) for side in args.size.split('x'))
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / 'CREDITS.md').write_text(credits(read_catalogue(args.assets)))
+    for split in SPLITS:
+        wanted = getattr(args, split)
+        with tqdm(total=wanted, desc=split, unit='frame') as bar:
+            for written in render_split(
+                args.assets, args.out, split, wanted,
+                seed=args.seed, size=(height, width), workers=args.workers,
+            ):  # fmt: skip
+                bar.update(min(written, wanted) - bar.n)
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    run(parser.parse_args())
