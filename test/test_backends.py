@@ -1,0 +1,148 @@
+"""An engine gives what the network means, checks the bundle, and fails in one sentence."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from mtl_perception.backends import BackendError, open_backend
+from mtl_perception.bundle import BundleError, load_bundle
+
+
+@pytest.fixture
+def backend(tiny_bundle):
+    pytest.importorskip('onnxruntime')
+    backend = open_backend('auto', load_bundle(tiny_bundle), threads=1)
+    yield backend
+    backend.close()
+
+
+def test_computes_what_was_asked_for_and_nothing_else(backend):
+    images = np.zeros((2, 64, 96, 3), np.uint8)
+    images[0, ..., 0] = 100
+    images[1, ..., 2] = 200
+    arrays = backend.run(images, ['depth', 'semantic', 'normals'])
+    assert list(arrays) == ['depth', 'semantic', 'normals']
+    assert {name: (a.dtype.name, a.shape) for name, a in arrays.items()} == {
+        'depth': ('float32', (2, 64, 96)),
+        'semantic': ('uint8', (2, 64, 96)),
+        'normals': ('float32', (2, 64, 96, 3)),
+    }
+    assert (arrays['depth'][0] == 5.0).all()
+    assert (arrays['semantic'][0] == 0).all()
+    assert (arrays['semantic'][1] == 2).all()
+    assert (arrays['normals'] == [0, 0, -1]).all()
+    assert backend.run(images, []) == {}
+
+
+def test_says_who_it_is(backend):
+    assert backend.name == 'onnxruntime'
+    assert set(backend.identity) == {'engine', 'version', 'provider', 'device', 'precision'}
+    assert all(backend.identity.values())
+    assert backend.identity['provider'] == 'CPUExecutionProvider'
+
+
+def test_a_failed_run_is_one_sentence_and_the_next_one_works(backend, capfd):
+    with pytest.raises(BackendError) as caught:
+        backend.run(np.zeros((1, 32, 32, 3), np.uint8), ['depth'])
+    assert '\n' not in str(caught.value)
+    assert capfd.readouterr().err == ''
+    assert backend.run(np.zeros((1, 64, 96, 3), np.uint8), ['depth'])
+    backend.close()
+    with pytest.raises(BackendError, match='closed'):
+        backend.run(np.zeros((1, 64, 96, 3), np.uint8), ['depth'])
+
+
+def test_unknown_backend_names_the_known_ones(tiny_bundle):
+    with pytest.raises(BackendError, match=r"'tensorflow', expected auto or onnxruntime"):
+        open_backend('tensorflow', load_bundle(tiny_bundle))
+
+
+def test_negative_threads(tiny_bundle):
+    with pytest.raises(BackendError, match='threads is -1'):
+        open_backend('auto', load_bundle(tiny_bundle), threads=-1)
+
+
+def test_missing_engine_names_the_package(tiny_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(BackendError, match='needs the Python package onnxruntime'):
+        open_backend('auto', load_bundle(tiny_bundle))
+
+
+def test_a_file_that_is_no_model(make_bundle):
+    bundle = load_bundle(make_bundle(model=b'not a network'))
+    with pytest.raises(BackendError, match=r'model\.onnx: onnxruntime .* cannot open it') as caught:
+        open_backend('auto', bundle)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_file_that_changed_after_loading(make_bundle):
+    folder = make_bundle()
+    bundle = load_bundle(folder)
+    (folder / 'model.onnx').write_bytes(b'something else')
+    with pytest.raises(BundleError, match='changed since'):
+        open_backend('auto', bundle)
+
+
+def described_otherwise(make_bundle, edit):
+    with pytest.raises(BundleError) as caught:
+        open_backend('auto', load_bundle(make_bundle(edit)))
+    assert '\n' not in str(caught.value)
+    return str(caught.value)
+
+
+def test_output_missing_in_the_model(make_bundle):
+    parts = {'kind': 'human_parts', 'outputs': {'human_parts': 'uint8'}}
+    message = described_otherwise(make_bundle, lambda d: d['tasks'].update(parts=parts))
+    assert "model.onnx: output 'human_parts' is missing" in message
+
+
+def test_size_other_than_the_models(make_bundle):
+    message = described_otherwise(make_bundle, lambda d: d['input'].update(width=128))
+    assert "input 'image' has the shape [N, 64, 96, 3], expected [N, 64, 128, 3]" in message
+
+
+def change(tiny_bundle, make_bundle, edit):
+    onnx = pytest.importorskip('onnx')
+    model = onnx.load(tiny_bundle / 'model.onnx')
+    edit(model.graph, onnx)
+    with pytest.raises(BundleError) as caught:
+        open_backend('auto', load_bundle(make_bundle(model=model.SerializeToString())))
+    return str(caught.value)
+
+
+def test_output_of_another_dtype(tiny_bundle, make_bundle):
+    def edit(graph, onnx):
+        node = next(node for node in graph.node if 'semantic' in node.output)
+        node.attribute[0].i = onnx.TensorProto.INT32
+        output = next(value for value in graph.output if value.name == 'semantic')
+        output.type.tensor_type.elem_type = onnx.TensorProto.INT32
+
+    message = change(tiny_bundle, make_bundle, edit)
+    assert "output 'semantic' is tensor(int32), expected uint8" in message
+
+
+def test_input_of_another_name(tiny_bundle, make_bundle):
+    def edit(graph, onnx):
+        graph.input[0].name = 'x'
+        for node in graph.node:
+            node.input[:] = ['x' if name == 'image' else name for name in node.input]
+
+    assert "inputs are [x], expected the one input 'image'" in change(
+        tiny_bundle, make_bundle, edit
+    )
+
+
+def test_batch_must_be_free(tiny_bundle, make_bundle):
+    def edit(graph, onnx):
+        for value in (*graph.input, *graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = 1
+
+    assert 'with N free' in change(tiny_bundle, make_bundle, edit)
+
+
+def test_the_shipped_description_is_plain_yaml(tiny_bundle):
+    assert yaml.safe_load((tiny_bundle / 'bundle.yaml').read_text())['schema'] == 1

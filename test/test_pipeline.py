@@ -1,0 +1,182 @@
+"""Predictions mean what the topics promise: aligned, honest about depth, only what is wanted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mtl_perception.backends import open_backend
+from mtl_perception.bundle import BundleError, load_bundle
+from mtl_perception.camera import CameraError, CameraModel
+from mtl_perception.pipeline import Frame, Options, Pipeline
+
+CAMERA = CameraModel(192, 96, 400.0, 400.0, 95.5, 47.5)  # half of it on the grid: fx 200
+
+
+class Recorder:
+    """A backend that notes what it was asked for."""
+
+    def __init__(self, backend):
+        self.backend, self.name, self.identity, self.calls = backend, 'recorder', {}, []
+
+    def run(self, images, outputs):
+        self.calls.append((images.shape, list(outputs)))
+        return self.backend.run(images, outputs)
+
+    def close(self):
+        self.backend.close()
+
+
+@pytest.fixture
+def pipeline(tiny_bundle):
+    pytest.importorskip('onnxruntime')
+    bundle = load_bundle(tiny_bundle)
+    return Pipeline(bundle, Recorder(open_backend('auto', bundle, threads=1)))
+
+
+def picture(width=192, height=96, color=(100, 255, 0)):
+    return np.full((height, width, 3), color, np.uint8)
+
+
+def test_one_grid_for_everything(pipeline):
+    wanted = list(pipeline.bundle.outputs)
+    (prediction,) = pipeline([Frame(picture(), CAMERA)], wanted)
+    assert list(prediction.arrays) == wanted
+    assert {array.shape[:2] for array in prediction.arrays.values()} == {(48, 96)}
+    assert prediction.image.shape == (48, 96, 3)
+    assert (prediction.camera.width, prediction.camera.height) == (96, 48)
+    assert (prediction.image == (100, 255, 0)).all()
+    assert (prediction.arrays['semantic'] == 1).all()
+    assert (prediction.arrays['edges'] == 0).all()
+
+
+def test_depth_is_in_metres_of_this_camera(pipeline):
+    """The network says 5 m for focal length 100; this camera has 200 on the grid: 10 m."""
+    (prediction,) = pipeline([Frame(picture(), CAMERA)], ['depth'])
+    np.testing.assert_allclose(prediction.arrays['depth'], 10.0, rtol=1e-6)
+    assert prediction.metric
+    wide = CameraModel(192, 96, 100.0, 100.0, 95.5, 47.5)
+    (prediction,) = pipeline([Frame(picture(), wide)], ['depth'])
+    np.testing.assert_allclose(prediction.arrays['depth'], 2.5, rtol=1e-6)
+
+
+def test_depth_of_the_same_view_does_not_depend_on_resolution(pipeline):
+    big = CAMERA.scaled(4, 4, width=768, height=384)
+    results = pipeline([Frame(picture(), CAMERA), Frame(picture(768, 384), big)], ['depth'])
+    np.testing.assert_allclose(results[0].arrays['depth'], results[1].arrays['depth'], rtol=1e-6)
+
+
+def test_beyond_the_range_is_infinite_and_near_is_kept(pipeline):
+    """The range is in canonical metres; the far end is never clipped to, the near end is kept."""
+    image = picture()
+    image[:, :64] = (220, 255, 0)  # 11 m > 10 m
+    image[:, 64:128] = (200, 255, 0)  # 10 m: the last that is in range
+    image[:, 128:] = (2, 255, 0)  # 0.1 m < 0.5 m
+    (prediction,) = pipeline([Frame(image, CAMERA)], ['depth'])
+    depth = prediction.arrays['depth']
+    assert np.isposinf(depth[:, :32]).all()
+    np.testing.assert_allclose(depth[:, 32:64], 20.0, rtol=1e-6)
+    np.testing.assert_allclose(depth[:, 64:], 0.2, rtol=1e-6)
+
+
+def test_unsure_depth_is_nan(pipeline):
+    image = picture()
+    image[:, :96, 1] = 99
+    image[:, 96:, 1] = 100
+    image[:48, :96, 0] = 255  # beyond the range and unsure: unknown, not far
+    pipeline.options = Options(min_depth_confidence=100)
+    (prediction,) = pipeline([Frame(image, CAMERA)], ['depth'])
+    assert np.isnan(prediction.arrays['depth'][:, :48]).all()
+    assert np.isfinite(prediction.arrays['depth'][:, 48:]).all()
+    assert list(prediction.arrays) == ['depth']
+    assert pipeline.backend.calls[-1][1] == ['depth', 'depth_confidence']
+
+
+def test_no_depth_without_calibration_unless_allowed(pipeline):
+    (prediction,) = pipeline([Frame(picture())], ['depth', 'depth_confidence', 'edges'])
+    assert set(prediction.arrays) == {'depth_confidence', 'edges'}
+    assert 'depth' not in pipeline.backend.calls[-1][1]
+    assert prediction.camera is None
+    assert not prediction.metric
+    pipeline.options = Options(allow_uncalibrated=True)
+    (prediction,) = pipeline([Frame(picture())], ['depth'])
+    np.testing.assert_allclose(prediction.arrays['depth'], 5.0)
+    assert not prediction.metric
+
+
+def test_relative_depth_is_never_called_metric(make_bundle):
+    def relative(d):
+        d['metric'] = False
+        del d['canonical_focal']
+
+    bundle = load_bundle(make_bundle(relative))
+    backend = open_backend('auto', bundle, threads=1)
+    pipeline = Pipeline(bundle, backend)
+    assert 'depth' not in pipeline([Frame(picture(), CAMERA)], ['depth'])[0].arrays
+    pipeline.options = Options(allow_uncalibrated=True)
+    (prediction,) = pipeline([Frame(picture(), CAMERA)], ['depth'])
+    np.testing.assert_allclose(prediction.arrays['depth'], 5.0)
+    assert not prediction.metric
+
+
+def test_only_the_wanted_is_asked_of_the_engine(pipeline):
+    pipeline([Frame(picture(), CAMERA)], ['edges'])
+    assert pipeline.backend.calls == [((1, 64, 96, 3), ['edges'])]
+    (prediction,) = pipeline([Frame(picture(), CAMERA)], [])
+    assert prediction.arrays == {}
+    assert pipeline([], ['edges']) == []
+    with pytest.raises(ValueError, match='no output sky'):
+        pipeline([Frame(picture())], ['sky'])
+
+
+def test_cameras_of_one_batch_keep_their_own_size_and_calibration(pipeline):
+    frames = [
+        Frame(picture(color=(100, 0, 0)), CAMERA),
+        Frame(picture(48, 96, color=(0, 0, 50))),
+    ]
+    first, second = pipeline(frames, ['depth', 'semantic', 'edges'])
+    assert pipeline.backend.calls == [((2, 64, 96, 3), ['semantic', 'depth', 'edges'])]
+    assert first.arrays['semantic'].shape == (48, 96)
+    assert (first.arrays['semantic'] == 0).all()
+    assert 'depth' in first.arrays
+    assert second.arrays['semantic'].shape == (64, 32)
+    assert (second.arrays['edges'] == 50).all()
+    assert 'depth' not in second.arrays
+
+
+def test_a_batch_gives_what_single_frames_give(pipeline):
+    rng = np.random.default_rng(0)
+    frames = [Frame(rng.integers(0, 256, (96, 192, 3), np.uint8), CAMERA) for _ in range(3)]
+    wanted = list(pipeline.bundle.outputs)
+    for frame, together in zip(frames, pipeline(frames, wanted), strict=True):
+        (alone,) = pipeline([frame], wanted)
+        for name in wanted:
+            np.testing.assert_array_equal(alone.arrays[name], together.arrays[name])
+
+
+def test_predictions_outlive_the_next_call(pipeline):
+    (first,) = pipeline([Frame(picture(color=(10, 20, 30)), CAMERA)], ['edges', 'depth'])
+    pipeline([Frame(picture(color=(90, 90, 90)), CAMERA)], ['edges', 'depth'])
+    assert (first.image == (10, 20, 30)).all()
+    assert (first.arrays['edges'] == 30).all()
+
+
+def test_camera_info_for_another_view_is_refused(pipeline):
+    with pytest.raises(CameraError, match='192x96 but the image is 192x192'):
+        pipeline([Frame(picture(192, 192), CAMERA)], ['depth'])
+
+
+def test_a_threshold_needs_a_confidence(make_bundle):
+    bundle = load_bundle(
+        make_bundle(lambda d: d['tasks']['depth'].update(outputs={'depth': 'float32'}))
+    )
+    with pytest.raises(BundleError, match='no depth_confidence'):
+        Pipeline(bundle, open_backend('auto', bundle), Options(min_depth_confidence=1))
+
+
+def test_stage_times_and_warm_up(pipeline):
+    pipeline.warm_up()
+    assert pipeline.backend.calls == [((1, 64, 96, 3), list(pipeline.bundle.outputs))]
+    pipeline([Frame(picture(), CAMERA)], ['depth'])
+    assert set(pipeline.stage_ms) == {'resize', 'engine', 'post'}
+    assert all(ms > 0 for ms in pipeline.stage_ms.values())
