@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.recording import (
+from .recording import (
     GROUND_TRUTH,
     RecordingError,
     RecordingReader,
