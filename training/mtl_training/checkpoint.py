@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mtl_training.config import Config, ModelConfig, from_mapping, to_mapping
-from mtl_training.models.backbones import pyramid
-from mtl_training.models.tif import TIF
+from mtl_training.models import build
 from mtl_training.rooms.labels import GROUPS
 from mtl_training.tasks import TASK_SETS, Task, choose
 
@@ -27,9 +26,11 @@ class CheckpointError(Exception):
 
 def build_network(model: ModelConfig, tasks: Mapping[str, Task]) -> nn.Module:
     """The network of a configuration, with freshly initialised decoders."""
-    return TIF(
-        pyramid(model.backbone, pretrained=model.pretrained),
+    return build(
+        model.system,
+        model.backbone,
         {name: task.channels for name, task in tasks.items()},
+        pretrained=model.pretrained,
         width=model.width,
         fuse_width=model.fuse_width,
         slim=model.slim,
@@ -41,13 +42,15 @@ def config_tasks(config: Config) -> dict[str, Task]:
     return choose(TASK_SETS[config.task_set], config.tasks, config.weights)
 
 
-def describe_run(config: Config, step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def describe_run(
+    config: Config, net: nn.Module, step: int, metrics: Mapping[str, Any]
+) -> dict[str, Any]:
     """The metadata of a checkpoint, as plain data.
 
     Returns:
-        ``config`` (as in the YAML file), ``step``, ``canonical_focal``, ``height``, ``width``, ``mean``, ``std``,
-        ``backbone``, ``tasks`` (name -> channels), ``classes`` (id, name, color), ``metrics`` (of the last
-        validation) and ``commit`` (of the training code, or None).
+        ``config`` (as in the YAML file), ``step``, ``canonical_focal``, ``height``, ``width``, ``mean`` and ``std``
+        (of images in 0..1), ``tasks`` (name -> channels), ``classes`` (id, name, color), ``metrics`` (of the
+        last validation) and ``commit`` (of the training code, or None).
     """
     return {
         'schema': 1,
@@ -56,9 +59,8 @@ def describe_run(config: Config, step: int, metrics: Mapping[str, Any]) -> dict[
         'canonical_focal': config.data.canonical_focal,
         'height': config.data.height,
         'width': config.data.width,
-        'mean': list(config.model.mean),
-        'std': list(config.model.std),
-        'backbone': config.model.backbone,
+        'mean': list(net.backbone.mean),
+        'std': list(net.backbone.std),
         'tasks': {name: task.channels for name, task in config_tasks(config).items()},
         'classes': [
             {'id': index, 'name': group.name, 'color': list(group.color)}

@@ -20,15 +20,14 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network. ``mean`` and ``std`` normalise images in 0..1 as the backbone's weights expect."""
+    """The network, as ``models.build`` takes it; left out, the widths are those usual for the backbone."""
 
     backbone: str
-    width: int  # D, the shared width of the decoders
-    fuse_width: int  # E, the width of the final fusion
-    slim: bool = False
-    pretrained: bool = False
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    system: str = 'tif'
+    width: int | None = None
+    fuse_width: int | None = None
+    slim: bool | None = None
+    pretrained: bool = False  # ImageNet weights in the backbone
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class OptimConfig:
     power: float = 0.9
     clip_norm: float = 0.0  # 0: gradients are not clipped
     ema_decay: float = 0.0  # 0: no moving average of the weights
-    loss_stride: int = 1  # 2: losses on every second pixel of logits and labels
+    loss_stride: int = 1  # 2: losses on a grid of half the size, for speed
 
 
 @dataclass(frozen=True)

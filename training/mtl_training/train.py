@@ -1,0 +1,443 @@
+"""The training loop: explicit steps on Lightning Fabric, which brings devices and precision."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import itertools
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from mtl_training import pictures
+from mtl_training.checkpoint import (
+    CheckpointError,
+    build_network,
+    config_tasks,
+    describe_run,
+    optimizer_tensors,
+    read_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+    with_prefix,
+)
+from mtl_training.config import Config, ConfigError, OptimConfig, load_config, to_mapping
+from mtl_training.data import Batch, DataError, EpochBatches, Frame, Rooms, list_frames, loader
+from mtl_training.evaluate import (
+    Report,
+    figures,
+    judge,
+    network_predictor,
+    normalise,
+    sheet,
+    thin_out,
+)
+from mtl_training.losses import multi_task_loss, weighted_sum
+from mtl_training.tasks import Task
+
+# The share by which a task counts when the best checkpoint is chosen; all are in 0..1, higher is better.
+QUALITY: dict[str, str] = {
+    'semantic': 'miou',
+    'depth': 'delta1',
+    'normals': 'within_11',
+    'edges': 'f',
+    'saliency': 'maxf',
+}
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all that is needed, beside tensors, to go on as if nothing had happened."""
+
+    step: int = 0
+    epoch: int = 0
+    epoch_step: int = 0  # batches of this epoch that were seen
+    epoch_frames: int = 0  # frames that this epoch began with; 0 at its start
+    best: float = -1.0
+
+
+class Average:
+    """Exponential moving average of a network's weights and statistics; starts fast."""
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, net: nn.Module, step: int) -> None:
+        """a <- d a + (1 - d) w with d = min(decay, (1 + step) / (10 + step)); whole numbers are copied."""
+        keep = min(self.decay, (1 + step) / (10 + step))
+        for mine, other in zip(
+            self.net.state_dict().values(), net.state_dict().values(), strict=True
+        ):
+            if mine.is_floating_point():
+                mine.lerp_(other, 1 - keep)
+            else:
+                mine.copy_(other)
+
+
+def learning_rate(step: int, optim: OptimConfig) -> float:
+    """lr * min(1, (step + 1) / warmup_steps) * (1 - step / max_steps) ** power."""
+    warm = min(1.0, (step + 1) / max(optim.warmup_steps, 1))
+    return optim.lr * warm * max(0.0, 1 - step / optim.max_steps) ** optim.power
+
+
+def make_optimizer(net: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+    """The optimiser of a configuration; norms and biases have no weight decay.
+
+    Raises:
+        ConfigError: an optimiser that is not ``adamw`` or ``sgd``.
+    """
+    matrices = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
+    vectors = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [
+        {'params': matrices, 'weight_decay': optim.weight_decay},
+        {'params': vectors, 'weight_decay': 0.0},
+    ]
+    if optim.optimizer == 'adamw':
+        return torch.optim.AdamW(groups, lr=optim.lr)
+    if optim.optimizer == 'sgd':
+        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
+    raise ConfigError(f'optim.optimizer is {optim.optimizer!r}, expected adamw or sgd')
+
+
+def train(
+    config: Config,
+    data: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    stop: Callable[[int], bool] = lambda step: False,
+) -> Path:
+    """Train a network.
+
+    Writes into ``out``: ``last.safetensors`` (all that resuming needs), ``best.safetensors`` (weights only, by
+    the mean of ``QUALITY`` on validation frames), ``log.csv``, ``validation.csv`` and ``pictures/``.
+
+    Args:
+        data: folder with ``train`` and ``val``.
+        resume: go on from ``last.safetensors`` if there is one. On the CPU the result is bit-equal to
+            that of a run that was never interrupted.
+        stop: asked after every step; True ends the run with a checkpoint.
+
+    Returns:
+        The last checkpoint.
+    """
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    cv2.setNumThreads(0)
+    fabric = Fabric(
+        accelerator=config.run.accelerator,
+        devices=config.run.devices,
+        precision=config.run.precision,
+    )
+    fabric.launch()
+    out.mkdir(parents=True, exist_ok=True)
+    loop = Loop(config, fabric, data, out)
+    if resume and loop.last.exists():
+        loop.restore()
+    loop.run(stop)
+    return loop.last
+
+
+class Loop:
+    """One run: what it is made of, one step, and what happens every so many steps."""
+
+    def __init__(self, config: Config, fabric: Fabric, data: Path, out: Path) -> None:
+        self.config, self.fabric, self.data, self.out = config, fabric, data, out
+        self.last = out / 'last.safetensors'
+        self.tasks: dict[str, Task] = config_tasks(config)
+        self.progress = Progress()
+        torch.manual_seed(config.seed)
+        net = build_network(config.model, self.tasks).to(memory_format=torch.channels_last)
+        self.mean, self.std = net.backbone.mean, net.backbone.std
+        self.net, self.optimizer = fabric.setup(net, make_optimizer(net, config.optim))
+        self.net.mark_forward_method('quarter_logits')
+        decay = config.optim.ema_decay
+        self.average = Average(self.net.module, decay) if decay else None
+        self.validation = thin_out(list_frames(data / 'val'), config.run.validate_frames)
+        self.metrics: Report = {}
+
+    def run(self, stop: Callable[[int], bool]) -> None:
+        """Steps until ``max_steps`` or until ``stop`` says so, then a checkpoint."""
+        config, progress = self.config, self.progress
+        log = CsvLog(self.out / 'log.csv', progress.step)
+        self.validation_log = CsvLog(self.out / 'validation.csv', progress.step)
+        bar = tqdm(
+            total=config.optim.max_steps,
+            initial=progress.step,
+            unit='step',
+            mininterval=0.5 if sys.stderr.isatty() else 60,
+            disable=not self.fabric.is_global_zero,
+        )
+        clock = time.monotonic()
+        for batch in self.batches():
+            waited = time.monotonic() - clock
+            rate = learning_rate(progress.step, config.optim)
+            losses = self.step(batch, rate)
+            progress.step += 1
+            progress.epoch_step += 1
+            took, clock = time.monotonic() - clock, time.monotonic()
+            bar.update()
+            finished = progress.step >= config.optim.max_steps or stop(progress.step)
+            if self.due(config.run.log_every) or finished:
+                row = {'step': progress.step, 'epoch': progress.epoch, 'lr': rate}
+                row |= {'seconds': round(took, 4), 'waiting': round(waited, 4)}
+                row |= {name: round(loss.item(), 6) for name, loss in losses.items()}
+                bar.set_postfix({name: f'{loss.item():.3f}' for name, loss in losses.items()})
+                self.write(log, row)
+            self.look(finished)
+            if finished:
+                break
+            clock = time.monotonic()
+        bar.close()
+
+    def batches(self) -> Any:
+        """Batches without end, epoch by epoch, from where the run stands."""
+        config, fabric, progress = self.config, self.fabric, self.progress
+        frames = list_frames(self.data / 'train')
+        while True:
+            if config.data.rescan and progress.epoch_frames == 0:
+                frames = list_frames(self.data / 'train')
+            progress.epoch_frames = fabric.broadcast(progress.epoch_frames or len(frames))
+            keys = EpochBatches(
+                progress.epoch_frames,
+                config.optim.batch_size,
+                seed=config.seed,
+                epoch=progress.epoch,
+                skip=progress.epoch_step,
+                rank=fabric.global_rank,
+                ranks=fabric.world_size,
+            )
+            if keys.count == 0:
+                raise DataError(
+                    f'{self.data / "train"} lists {len(frames)} frames, expected at least a batch'
+                )
+            batches = loader(self.dataset(frames, training=True), config.data.workers, batch_sampler=keys)
+            yield from fabric.setup_dataloaders(batches, use_distributed_sampler=False)
+            progress.epoch += 1
+            progress.epoch_step = progress.epoch_frames = 0
+
+    def dataset(self, frames: list[Frame], *, training: bool) -> Rooms:
+        """Frames as the configuration wants them, augmented for training."""
+        config = self.config
+        return Rooms(
+            frames,
+            config.tasks,
+            height=config.data.height,
+            width=config.data.width,
+            canonical_focal=config.data.canonical_focal,
+            augmentation=config.augment if training else None,
+            seed=config.seed,
+        )
+
+    def step(self, batch: Batch, rate: float) -> dict[str, Tensor]:
+        """One step of the optimiser; the unweighted losses and the ``total``."""
+        optim = self.config.optim
+        for group in self.optimizer.param_groups:
+            group['lr'] = rate
+        self.net.train()
+        images = normalise(batch['image'], self.mean, self.std)
+        if optim.loss_stride == 1:
+            outputs = self.net(images)
+        else:
+            size = [side // optim.loss_stride for side in images.shape[-2:]]
+            outputs = {
+                name: functional.interpolate(logits, size=size, mode='bilinear', align_corners=False)
+                for name, logits in self.net.quarter_logits(images).items()
+            }
+            batch = sub_sample(batch, optim.loss_stride, self.progress.step)
+        losses = multi_task_loss(outputs, batch, self.tasks)
+        total = weighted_sum(losses, self.tasks)
+        self.optimizer.zero_grad()
+        self.fabric.backward(total)
+        if optim.clip_norm:
+            self.fabric.clip_gradients(self.net, self.optimizer, max_norm=optim.clip_norm)
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.net.module, self.progress.step)
+        return {**{name: loss.detach() for name, loss in losses.items()}, 'total': total.detach()}
+
+    def due(self, every: int) -> bool:
+        """Whether something that happens every so many steps (0: never) happens now."""
+        return every > 0 and self.progress.step % every == 0
+
+    def look(self, finished: bool) -> None:
+        """Validate, take pictures and write checkpoints, each when it is due."""
+        run = self.config.run
+        if not self.fabric.is_global_zero:
+            return
+        completed = self.progress.step >= self.config.optim.max_steps
+        if run.validate_every and (self.due(run.validate_every) or completed):
+            self.validate()
+        if self.due(run.picture_every):
+            self.picture()
+        if self.due(run.checkpoint_every) or finished:
+            self.save()
+
+    @property
+    def trained(self) -> nn.Module:
+        """The network that is judged: the average if there is one."""
+        return self.average.net if self.average else self.net.module
+
+    def validate(self) -> None:
+        """Judge the network, log the figures and keep it if it is the best so far."""
+        predict, batches = self.predictor(), self.validation_batches(self.validation)
+        focal = self.config.data.canonical_focal
+        self.metrics = figures(judge(predict, batches, focal))
+        row = {
+            f'{task}.{figure}': round(value, 5)
+            for task, report in self.metrics.items()
+            for figure, value in report.items()
+            if not figure.startswith('iou_')
+        }
+        quality = sum(self.metrics[task][QUALITY[task]] for task in self.tasks) / len(self.tasks)
+        row = {'step': self.progress.step, 'quality': round(quality, 5), **row}
+        self.write(self.validation_log, row)
+        tqdm.write('  '.join(f'{key} {value}' for key, value in row.items()), file=sys.stderr)
+        if quality > self.progress.best:
+            self.progress.best = quality
+            weights = {f'net.{name}': t for name, t in self.trained.state_dict().items()}
+            save_checkpoint(self.out / 'best.safetensors', weights, self.describe())
+
+    def picture(self) -> None:
+        """Labels and predictions of a few validation frames, as ``pictures/STEP.png``."""
+        batches = self.validation_batches(thin_out(self.validation, 6))
+        rows = sheet(self.predictor(), batches, self.config.data.canonical_focal)
+        pictures.write_png(self.out / 'pictures' / f'{self.progress.step:06}.png', rows)
+
+    def predictor(self) -> Callable[[Batch], dict[str, Any]]:
+        """Predict with the network as it is now."""
+        meta = {
+            'mean': self.mean,
+            'std': self.std,
+            'canonical_focal': self.config.data.canonical_focal,
+        }
+        return network_predictor(self.trained.eval(), meta, self.fabric.device)
+
+    def validation_batches(self, frames: list[Frame]) -> Any:
+        """Batches of frames as they are."""
+        data = self.dataset(frames, training=False)
+        return loader(data, 0, batch_size=self.config.optim.batch_size)
+
+    def describe(self) -> dict[str, Any]:
+        """Metadata of a checkpoint of this moment."""
+        return describe_run(self.config, self.trained, self.progress.step, self.metrics)
+
+    def save(self) -> None:
+        """Write ``last.safetensors``."""
+        tensors = {f'net.{name}': t for name, t in self.net.module.state_dict().items()}
+        if self.average:
+            tensors |= {f'ema.{name}': t for name, t in self.average.net.state_dict().items()}
+        tensors |= optimizer_tensors(self.optimizer)
+        tensors['random.cpu'] = torch.get_rng_state()
+        save_checkpoint(self.last, tensors, {**self.describe(), 'progress': vars(self.progress)})
+
+    def restore(self) -> None:
+        """Go back to where ``last.safetensors`` was written.
+
+        Raises:
+            CheckpointError: no checkpoint of ours, or one of another network.
+        """
+        tensors, meta = read_checkpoint(self.last)
+        mine = json.loads(json.dumps(to_mapping(self.config)))
+        for key in ('model', 'tasks', 'task_set'):
+            if mine[key] != meta['config'][key]:
+                raise CheckpointError(
+                    f'{self.last} was trained with {key} {meta["config"][key]}, expected {mine[key]}'
+                )
+        self.net.module.load_state_dict(with_prefix(tensors, 'net.'))
+        if self.average:
+            weights = with_prefix(tensors, 'ema.') or with_prefix(tensors, 'net.')
+            self.average.net.load_state_dict(weights)
+        restore_optimizer(self.optimizer, tensors)
+        self.progress = Progress(**meta['progress'])
+        self.metrics = meta['metrics']
+        torch.set_rng_state(tensors['random.cpu'])
+
+    def write(self, log: CsvLog, row: Mapping[str, Any]) -> None:
+        """One line of a log, from the first process only."""
+        if self.fabric.is_global_zero:
+            log.write(row)
+
+
+class CsvLog:
+    """Rows appended to a CSV file; rows later than ``step``, of a run that was cut off, are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        if path.exists():
+            header, *rows = path.read_text(encoding='utf-8').splitlines()
+            kept = [row for row in rows if int(row.split(',', 1)[0]) <= step]
+            path.write_text('\n'.join([header, *kept]) + '\n', encoding='utf-8')
+        if step == 0:
+            path.unlink(missing_ok=True)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append a row; the first one makes the header."""
+        new = not self.path.exists()
+        with self.path.open('a', newline='', encoding='utf-8') as file:
+            writer = csv.DictWriter(file, row, lineterminator='\n')
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def sub_sample(batch: Batch, stride: int, step: int) -> Batch:
+    """Labels of every ``stride``-th pixel; which one of a cell changes with the step, so none is favoured."""
+    cell = step % stride**2
+    rows, columns = slice(cell // stride, None, stride), slice(cell % stride, None, stride)
+    return {
+        name: tensor[..., rows, columns] if tensor.ndim > 1 and name != 'image' else tensor
+        for name, tensor in batch.items()
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``mtl_training train``."""
+    parser.add_argument('config', type=Path, help='a YAML file, see training/configs')
+    parser.add_argument('--data', type=Path, required=True, help='the rooms data')
+    parser.add_argument('--out', type=Path, required=True, help='folder for checkpoints and logs')
+    parser.add_argument('--resume', action='store_true', help='go on from OUT/last.safetensors')
+    parser.add_argument('--max-steps', type=int, help='replaces optim.max_steps; the schedule follows')
+    parser.add_argument('--time-budget', type=float, help='end with a checkpoint after these minutes')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='KEY=VALUE', help='such as optim.lr=5e-4'
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; Ctrl-C and SIGTERM end the run with a checkpoint.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: what was given cannot be used.
+    """
+    overrides = list(args.set)
+    if args.max_steps is not None:
+        overrides.append(f'optim.max_steps={args.max_steps}')
+    config = load_config(args.config, overrides)
+    began = time.monotonic()
+    signals: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, frame: signals.append(received))
+
+    def stop(step: int) -> bool:
+        minutes = (time.monotonic() - began) / 60
+        return bool(signals) or (args.time_budget is not None and minutes >= args.time_budget)
+
+    last = train(config, args.data, args.out, resume=args.resume, stop=stop)
+    print(last)
+    return 130 if signals else 0
