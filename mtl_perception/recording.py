@@ -43,7 +43,16 @@ class RecordingError(Exception):
     """A recording that cannot be read or written; the message names the folder and the reason."""
 
 
-class SampleFrame(TypedDict):
+class GroundTruth(TypedDict, total=False):
+    """What is known of a moment, as encoded files; a moment may have none."""
+
+    depth_mm: bytes  # PNG uint16 millimetres, 0 = no surface
+    semantic: bytes  # PNG uint8 class ids of the bundle, 255 = void
+    normals: bytes  # PNG RGB, (n + 1) / 2 * 255 in the optical frame, (0, 0, 0) = void
+    edges: bytes  # PNG uint8, 0 or 255
+
+
+class SampleFrame(GroundTruth):
     """One moment of a sample recording; pictures are encoded files, not arrays."""
 
     stamp_ns: int
@@ -51,10 +60,6 @@ class SampleFrame(TypedDict):
     k: Sequence[float]  # row-major 3x3 intrinsics in pixels of width x height
     width: int
     height: int
-    depth_mm: bytes  # PNG uint16 millimetres, 0 = no surface
-    semantic: bytes  # PNG uint8 class ids of the bundle, 255 = void
-    normals: bytes  # PNG RGB, (n + 1) / 2 * 255 in the optical frame, (0, 0, 0) = void
-    edges: bytes  # PNG uint8, 0 or 255
 
 
 @dataclass(frozen=True)
@@ -365,6 +370,7 @@ def write_sample(folder: str | Path, frames: Iterable[SampleFrame]) -> int:
             pictures += [
                 (topic, frame[key], encoding)  # type: ignore[literal-required]
                 for topic, key, encoding in GROUND_TRUTH.values()
+                if key in frame
             ]
             info = _camera_info(types, header, frame)
             writer.write(CAMERA_INFO_TOPIC, 'sensor_msgs/msg/CameraInfo', stamp, info)

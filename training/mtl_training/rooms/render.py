@@ -66,6 +66,25 @@ class Rendering:
 
 
 @dataclass(frozen=True)
+class Exposure:
+    """How the camera turns light into pixels."""
+
+    key: float  # brightness of the geometric mean
+    balance: Float  # [3] white balance
+    vignette: float  # darkening in the corners
+    noise: float  # standard deviation, display-referred
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> Exposure:
+        return cls(
+            rng.uniform(0.1, 0.22),
+            rng.uniform(0.92, 1.08, 3).astype(np.float32),
+            rng.uniform(0, 0.12),
+            rng.uniform(0.002, 0.014),
+        )
+
+
+@dataclass(frozen=True)
 class Quality:
     """Rays spent per pixel."""
 
@@ -164,7 +183,9 @@ def _wavelet(
                 share = np.float32(1.0 if dx == 0 or dy == 0 else 0.5) * weight[there]
                 share = share * (instance[here] == instance[there])
                 cosine = np.maximum(dot(normals[here], normals[there]), 0)
-                share *= cosine**8
+                for _ in range(3):
+                    cosine *= cosine
+                share *= cosine
                 offset = np.abs(dot(normals[here], points[there]) - plane[here])
                 share *= np.maximum(1 - offset * np.float32(1 / soft), 0)
                 total[here] += light[there] * share[..., None]
@@ -204,9 +225,13 @@ def _mask_missing(hits: Hits) -> tuple[NDArray[np.bool_], Hits]:
 
 
 def render(
-    scene: Scene, camera: Camera, rng: np.random.Generator, quality: Quality = Quality()
+    scene: Scene,
+    camera: Camera,
+    rng: np.random.Generator,
+    quality: Quality = Quality(),
+    exposure: Exposure | None = None,
 ) -> Rendering:
-    """Render one frame of a finished scene."""
+    """Render one frame of a finished scene; a random exposure unless one is given."""
     shape = (camera.height, camera.width)
     directions = camera.directions()
     found, hits = _mask_missing(_cast_through(scene, camera.eye, directions))
@@ -229,7 +254,7 @@ def render(
     turned = np.asarray(camera.rotation.T, np.float32)
     optical = (normals @ turned).reshape(*shape, 3).astype(np.float32)
     flat = (faces @ turned).reshape(*shape, 3).astype(np.float32)
-    rgb = _expose(shaded.reshape(*shape, 3), rng)
+    rgb = _expose(shaded.reshape(*shape, 3), exposure or Exposure.random(rng), rng)
     ids = instance.reshape(shape)
     return Rendering(
         rgb=rgb,
@@ -349,17 +374,16 @@ def _reflect(
         shaded[shiny] = shaded[shiny] * (1 - fresnel)[:, None] + reflected * fresnel[:, None]
 
 
-def _expose(linear: Float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _expose(linear: Float, exposure: Exposure, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Exposure, white balance, filmic curve (Narkowicz's ACES fit), vignetting, sensor noise."""
     height, width = linear.shape[:2]
     key = np.exp(np.log(linear.mean(-1) + 1e-3).mean())
-    image = linear * np.float32(rng.uniform(0.1, 0.22) / key)
-    image = image * rng.uniform(0.92, 1.08, 3).astype(np.float32)
+    image = linear * (np.float32(exposure.key / key) * exposure.balance)
     y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    image *= (1 - np.float32(rng.uniform(0, 0.12)) * (x * x + y * y).astype(np.float32))[..., None]
+    image *= (1 - np.float32(exposure.vignette) * (x * x + y * y).astype(np.float32))[..., None]
     image = image * (2.51 * image + 0.03) / (image * (2.43 * image + 0.59) + 0.14)
     image = np.clip(image, 0, 1) ** np.float32(1 / GAMMA)
-    image += rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0.002, 0.014))
+    image += rng.standard_normal(image.shape, np.float32) * np.float32(exposure.noise)
     return np.asarray(np.clip(image, 0, 1) * 255, np.uint8)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 Float = NDArray[np.float32]
 LEVELS = 10  # 512 px down to 1 px
 GAMMA = 2.2
+TO_LINEAR = (np.arange(256, dtype=np.float32) / 255) ** np.float32(GAMMA)
 
 
 @lru_cache(maxsize=512)
@@ -76,7 +77,9 @@ class Textures:
     def finish(self) -> None:
         """Freeze the store; call once, before sampling."""
         empty = not self._table
-        self.flat = np.zeros((1, 4), np.float32) if empty else np.concatenate(self._chunks) / np.float32(255)
+        texels = np.zeros((1, 4), np.uint8) if empty else np.concatenate(self._chunks)
+        self.flat = TO_LINEAR[texels]
+        self.flat[:, 3] = texels[:, 3] / np.float32(255)
         self.table = np.zeros((1, LEVELS, 3), np.int64) if empty else np.array(self._table, np.int64)
         self.means = np.ones((1, 3), np.float32) if empty else np.array(self._means, np.float32)
         self.pixels = (self.table[:, 0, 1] * self.table[:, 0, 2]).astype(np.float32)
@@ -95,7 +98,7 @@ class Textures:
         bottom = flat[low + left] * (1 - fx) + flat[low + right] * fx
         top = flat[high + left] * (1 - fx) + flat[high + right] * fx
         color = bottom * (1 - fy) + top * fy
-        return color[:, :3] ** np.float32(GAMMA), color[:, 3]
+        return color[:, :3], color[:, 3]
 
     def alpha(self, index: NDArray[np.int64], uv: Float) -> Float:
         """Nearest alpha [N] at full resolution, for cut-outs."""
