@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from .accuracy import image_array, score_outputs
 from .bundle import Bundle, default_bundle, load_bundle, share_folder
+from .doctor import PROFILE_VARIABLES, shipped_profile
 from .recording import (
     CAMERA_INFO_TOPIC,
     IMAGE_TOPIC,
@@ -69,15 +70,6 @@ def message_class(kind: str) -> Any:
         ) from None
 
 
-def config_folder() -> Path:
-    """The folder with the shipped configuration: of the installed package or of the checkout."""
-    share = share_folder()
-    return next(
-        (place for place in (share / 'config', share.parent / 'config') if place.is_dir()),
-        share / 'config',
-    )
-
-
 def dds_environment(environment: Mapping[str, str], profile: Path) -> dict[str, str]:
     """Add the shipped Fast DDS profile to an environment, unless the user has one.
 
@@ -86,8 +78,7 @@ def dds_environment(environment: Mapping[str, str], profile: Path) -> dict[str, 
         profile: the XML file; not used when it does not exist.
     """
     changed = dict(environment)
-    own = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-    if profile.is_file() and not any(changed.get(name) for name in own):
+    if profile.is_file() and not any(changed.get(name) for name in PROFILE_VARIABLES):
         # Humble knows the old name only, later distributions know both.
         changed['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(profile)
     return changed
@@ -111,12 +102,24 @@ class NodeProcess:
                 f'the node ended with status {status}: {self.last_words()} (log: {self.log})'
             )
 
-    def last_words(self) -> str:
-        """The last error of its log, or its last line."""
+    def lines(self, *marks: str) -> list[str]:
+        """Lines of its log that hold one of the marks (all lines without marks)."""
         text = self.log.read_text(encoding='utf-8', errors='replace') if self.log.exists() else ''
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        errors = [line for line in lines if '[ERROR]' in line or '[FATAL]' in line]
-        return (errors or lines or ['it said nothing'])[-1]
+        return [line for line in lines if not marks or any(mark in line for mark in marks)]
+
+    def last_words(self) -> str:
+        """The last error of its log, or its last line."""
+        return (self.lines('[ERROR]', '[FATAL]') or self.lines() or ['it said nothing'])[-1]
+
+    def cpu_s(self) -> float:
+        """Processor time used so far, seconds over all threads; NaN where it cannot be read."""
+        try:
+            stat = Path(f'/proc/{self.process.pid}/stat').read_text(encoding='ascii')
+        except OSError:
+            return float('nan')
+        user, system = stat.rpartition(')')[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf('SC_CLK_TCK')
 
     def peak_rss_mb(self) -> float:
         """Peak resident memory so far, MB (VmHWM of Linux); NaN where it cannot be read."""
@@ -270,6 +273,7 @@ class Listener:
         self.store = store
         self.topics: dict[str, Topic] = {}
         self.published: dict[int, float] = {}
+        self.subscriptions: list[Any] = []
 
     def discover(self) -> None:
         """Subscribe outputs that are on the graph and not subscribed yet."""
@@ -289,13 +293,14 @@ class Listener:
             )
             durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
             self.topics[topic] = entry = Topic(topic, kinds[0], latched)
-            self.node.create_subscription(
+            subscription = self.node.create_subscription(
                 message_class(kinds[0]),
                 topic,
                 lambda data, entry=entry: self._received(entry, data),
                 QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE, durability=durability),
                 raw=True,
             )
+            self.subscriptions.append(subscription)
 
     def _received(self, topic: Topic, data: bytes) -> None:
         now = time.monotonic()
@@ -307,6 +312,12 @@ class Listener:
             topic.stamps.add(stamp)
         if self.store is not None:
             self.store(topic, data)
+
+    def close(self) -> None:
+        """Unsubscribe from everything."""
+        for subscription in self.subscriptions:
+            self.node.destroy_subscription(subscription)
+        self.subscriptions = []
 
     @property
     def results(self) -> list[Topic]:
@@ -377,6 +388,9 @@ def wait_until_ready(
     deadline = time.monotonic() + START_TIMEOUT_S
     while not (player.matched and set(expected) <= listener.topics.keys()):
         child.check()
+        # The node stays alive and unconfigured, for someone to mend its parameters: not here.
+        if child.lines('Cannot configure'):
+            raise DemoError(f'the node could not start: {child.last_words()} (log: {child.log})')
         if time.monotonic() > deadline:
             raise DemoError(
                 f'the node was not ready after {START_TIMEOUT_S:.0f} s: {child.last_words()} '
@@ -635,7 +649,7 @@ def run_demo(
     model = load_bundle(bundle or default_bundle())
     recording = recording or share_folder() / 'sample' / 'rooms'
     import_rclpy()
-    os.environ.update(dds_environment(os.environ, config_folder() / 'fastdds.xml'))
+    os.environ.update(dds_environment(os.environ, shipped_profile()))
     output.mkdir(parents=True, exist_ok=True)
     types = Types()
     with _terminated_like_interrupted(), RecordingReader(recording, types=types) as reader:

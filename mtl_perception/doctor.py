@@ -226,7 +226,7 @@ def examine() -> list[Finding]:
     findings = [
         Finding('ok', 'Python', f'{platform.python_version()} ({sys.executable})'),
         _ros(environment),
-        check_profile(environment, _texts(environment), _shipped_profile()),
+        check_profile(environment, _texts(environment), str(shipped_profile())),
         check_shm(*_shm()),
         *check_kernel(
             {
@@ -283,13 +283,13 @@ def _texts(environment: Mapping[str, str]) -> dict[str, str | None]:
     return texts
 
 
-def _shipped_profile() -> str:
-    root = Path(__file__).resolve().parent.parent
-    places = [root / 'config']
+def shipped_profile() -> Path:
+    """The Fast DDS profile of this package: of the checkout, else of the installed package."""
+    places = [Path(__file__).resolve().parent.parent]
     for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
-        places.append(Path(prefix) / 'share' / 'mtl_perception' / 'config')
-    found = [place / 'fastdds.xml' for place in places if (place / 'fastdds.xml').is_file()]
-    return str(found[0]) if found else 'config/fastdds.xml'
+        places.append(Path(prefix) / 'share' / 'mtl_perception')
+    files = [place / 'config' / 'fastdds.xml' for place in places]
+    return next((file for file in files if file.is_file()), files[-1])
 
 
 def _shm() -> tuple[int | None, int | None]:
