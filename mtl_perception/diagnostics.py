@@ -1,0 +1,192 @@
+"""What the node counts and times, and the status and diagnostics messages made of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from mtl_perception_msgs.msg import PerceptionStatus
+
+STAGES = ('decode', 'resize', 'engine', 'post', 'publish', 'latency')
+COUNTERS = (
+    'frames_received',
+    'frames_processed',
+    'frames_dropped',
+    'frames_rejected',
+    'engine_failures',
+    'messages_published',
+    'camera_info_fallbacks',
+    'uncalibrated_frames',
+)
+# Level and meaning of what the newest image's calibration can be.
+CALIBRATIONS = {
+    PerceptionStatus.CALIBRATION_UNKNOWN: (DiagnosticStatus.OK, 'no image yet'),
+    PerceptionStatus.CALIBRATION_METRIC: (DiagnosticStatus.OK, 'depth is in metres'),
+    PerceptionStatus.CALIBRATION_MISSING: (DiagnosticStatus.WARN, 'the camera is not calibrated'),
+    PerceptionStatus.CALIBRATION_WRONG_SIZE: (
+        DiagnosticStatus.WARN,
+        'the CameraInfo is for another image size',
+    ),
+    PerceptionStatus.CALIBRATION_NOT_METRIC: (
+        DiagnosticStatus.WARN,
+        "the bundle's depth is not metric",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What happened in one interval, and since the node was configured.
+
+    Attributes:
+        seconds: length of the interval.
+        totals: ``COUNTERS`` since the start.
+        counts: ``COUNTERS`` in the interval.
+        rejected: bad images in the interval, by kind.
+        last_rejection: the reason of the newest bad image; empty if there was none.
+        times_ms: durations of each of ``STAGES`` in the interval.
+    """
+
+    seconds: float
+    totals: Mapping[str, int]
+    counts: Mapping[str, int]
+    rejected: Mapping[str, int]
+    last_rejection: str
+    times_ms: Mapping[str, list[float]]
+
+    def rate(self, counter: str) -> float:
+        """Events per second in the interval, Hz."""
+        return self.counts.get(counter, 0) / self.seconds if self.seconds > 0 else 0.0
+
+    def median_ms(self, stage: str) -> float:
+        """Median of a stage, milliseconds; NaN if it did not run."""
+        times = self.times_ms.get(stage)
+        return median(times) if times else math.nan
+
+    def p95_ms(self, stage: str) -> float:
+        """95th percentile of a stage (nearest rank), milliseconds; NaN if it did not run."""
+        times = sorted(self.times_ms.get(stage, ()))
+        return times[math.ceil(0.95 * len(times)) - 1] if times else math.nan
+
+
+@dataclass
+class Statistics:
+    """Counters and times of one camera, filled by both threads of the node."""
+
+    _totals: Counter[str] = field(default_factory=Counter)
+    _counts: Counter[str] = field(default_factory=Counter)
+    _rejected: Counter[str] = field(default_factory=Counter)
+    _times_ms: dict[str, list[float]] = field(default_factory=dict)
+    _last_rejection: str = ''
+    _logged: dict[str, float] = field(default_factory=dict)
+    _since: float = field(default_factory=monotonic)
+    _lock: Lock = field(default_factory=Lock)
+
+    def count(self, counter: str, by: int = 1) -> None:
+        """Add to one of ``COUNTERS``."""
+        with self._lock:
+            self._totals[counter] += by
+            self._counts[counter] += by
+
+    def reject(self, kind: str, reason: str) -> bool:
+        """Count a bad image; returns whether it is time to log this kind, once a second."""
+        self.count('frames_rejected')
+        now = monotonic()
+        with self._lock:
+            self._rejected[kind] += 1
+            self._last_rejection = reason
+            due = now - self._logged.get(kind, -math.inf) >= 1.0
+            if due:
+                self._logged[kind] = now
+            return due
+
+    def time(self, stage: str, milliseconds: float) -> None:
+        """Add a duration to one of ``STAGES``."""
+        with self._lock:
+            self._times_ms.setdefault(stage, []).append(milliseconds)
+
+    def report(self) -> Report:
+        """What happened since the last report; starts a new interval."""
+        with self._lock:
+            now = monotonic()
+            report = Report(
+                now - self._since,
+                dict(self._totals),
+                dict(self._counts),
+                dict(self._rejected),
+                self._last_rejection,
+                dict(self._times_ms),
+            )
+            self._counts, self._rejected, self._times_ms = Counter(), Counter(), {}
+            self._last_rejection = ''
+            self._since = now
+            return report
+
+
+def status_message(report: Report, calibration: int, model: Mapping[str, str]) -> Any:
+    """Build a PerceptionStatus, without header.
+
+    Args:
+        report: of the interval.
+        calibration: one of PerceptionStatus.CALIBRATION_*.
+        model: values of the text fields: bundle, bundle_version, ..., engine, ..., precision.
+    """
+    status = PerceptionStatus(calibration=calibration, **model)
+    for counter in COUNTERS:
+        setattr(status, counter, report.totals.get(counter, 0))
+    status.input_rate = report.rate('frames_received')
+    status.output_rate = report.rate('frames_processed')
+    for stage in STAGES:
+        setattr(status, f'{stage}_ms', report.median_ms(stage))
+    status.latency_p95_ms = report.p95_ms('latency')
+    return status
+
+
+def input_diagnostic(report: Report, topic: str) -> Any:
+    """DiagnosticStatus of the images that come in; ``topic`` is empty while nobody listens."""
+    if not topic:
+        level, message = DiagnosticStatus.OK, 'idle: nobody subscribes to an output'
+    elif report.last_rejection:
+        level = DiagnosticStatus.WARN
+        kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(report.rejected.items()))
+        message = f'bad images ({kinds}): {report.last_rejection}'
+    elif not report.counts.get('frames_received'):
+        level, message = DiagnosticStatus.WARN, f'no image on {topic}'
+    else:
+        level, message = DiagnosticStatus.OK, f'{report.rate("frames_received"):.1f} Hz'
+    keys = ('frames_received', 'frames_processed', 'frames_dropped', 'frames_rejected')
+    values = {key: str(report.totals.get(key, 0)) for key in keys}
+    return _diagnostic('input', level, message, {'topic': topic, **values})
+
+
+def engine_diagnostic(report: Report, failure: str, model: Mapping[str, str]) -> Any:
+    """DiagnosticStatus of the engine; ``failure`` is empty while it works."""
+    values = dict(model)
+    values['engine_failures'] = str(report.totals.get('engine_failures', 0))
+    for stage in STAGES:
+        values[f'{stage}_ms'] = f'{report.median_ms(stage):.2f}'
+    if failure:
+        return _diagnostic('engine', DiagnosticStatus.ERROR, failure, values)
+    message = f'{model["bundle"]} on {model["engine"]}'
+    return _diagnostic('engine', DiagnosticStatus.OK, message, values)
+
+
+def calibration_diagnostic(report: Report, calibration: int, detail: str) -> Any:
+    """DiagnosticStatus of the calibration; ``detail`` adds what was found."""
+    level, message = CALIBRATIONS[calibration]
+    keys = ('uncalibrated_frames', 'camera_info_fallbacks')
+    values = {key: str(report.totals.get(key, 0)) for key in keys}
+    return _diagnostic('calibration', level, f'{message}: {detail}' if detail else message, values)
+
+
+def _diagnostic(name: str, level: bytes, message: str, values: Mapping[str, str]) -> Any:
+    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticStatus(name=name, level=level, message=message, values=pairs)

@@ -1,0 +1,150 @@
+"""The node's parameters in one table: what is declared, checked and documented.
+
+No ROS here: the node declares this table, ``mtl_perception parameters --markdown`` prints it and
+a test compares docs/parameters.md with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# When a parameter may be given: only at the start of the node; until the node is configured (and
+# again after a cleanup); any time, effective from the next frame on.
+Change = Literal['start', 'unconfigured', 'any time']
+Value = bool | int | str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of the node.
+
+    Attributes:
+        name: as given on the command line and in parameter files.
+        default: its type is the parameter's type.
+        description: one or two sentences.
+        change: when it may be changed.
+        range: lowest and highest value of a number.
+        choices: the allowed texts; empty where any is allowed.
+    """
+
+    name: str
+    default: Value
+    description: str
+    change: Change
+    range: tuple[int, int] | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> str:
+        """The type as users of ROS 2 parameters know it."""
+        return {bool: 'bool', int: 'integer', str: 'string'}[type(self.default)]
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words; empty where the type says it all."""
+        if self.range is not None:
+            return f'{self.range[0]} to {self.range[1]}'
+        return ', '.join(self.choices)
+
+    def problem(self, value: Value) -> str:
+        """What is wrong with a value of the right type; empty if nothing is."""
+        if self.choices and value not in self.choices:
+            return f'{self.name} is {value!r}, expected one of {self.allowed}'
+        if self.range is not None and not self.range[0] <= int(value) <= self.range[1]:
+            return f'{self.name} is {value}, expected {self.allowed}'
+        return ''
+
+
+PARAMETERS = (
+    Parameter(
+        'bundle',
+        '',
+        'Folder of the model bundle (bundle.yaml and model.onnx). Empty: the bundle that is '
+        'shipped with the package.',
+        'unconfigured',
+    ),
+    Parameter(
+        'backend',
+        'auto',
+        'Engine that runs the model: auto or onnxruntime.',
+        'unconfigured',
+    ),
+    Parameter(
+        'threads',
+        0,
+        'CPU threads of one run of the model; 0 leaves the choice to the engine.',
+        'unconfigured',
+        range=(0, 256),
+    ),
+    Parameter(
+        'image_transport',
+        'raw',
+        'raw subscribes to image (sensor_msgs/Image), compressed to image/compressed '
+        '(sensor_msgs/CompressedImage).',
+        'unconfigured',
+        choices=('raw', 'compressed'),
+    ),
+    Parameter(
+        'rectified',
+        False,
+        'Whether the image topic is rectified (image_rect): the camera is then P of its '
+        'CameraInfo, without distortion; otherwise K and D.',
+        'unconfigured',
+    ),
+    Parameter(
+        'min_depth_confidence',
+        0,
+        'Depth whose confidence is lower becomes NaN, in depth and in points. 0 keeps all; 128 '
+        'keeps what is more likely than not within a factor of 1.25 of the truth.',
+        'any time',
+        range=(0, 255),
+    ),
+    Parameter(
+        'allow_uncalibrated',
+        False,
+        'Publish depth also where it is not metric: without a usable CameraInfo, or with a bundle '
+        'of relative depth. Diagnostics warn, and points stay unpublished.',
+        'any time',
+    ),
+    Parameter(
+        'autostart',
+        False,
+        'Configure and activate when the process starts, without a lifecycle manager.',
+        'start',
+    ),
+)
+
+
+def parameters_markdown() -> str:
+    """docs/parameters.md: every parameter with type, default, allowed values and meaning."""
+    rows = [
+        f'| `{p.name}` | {p.type} | `{_literal(p.default)}` | {p.allowed} | {p.change} '
+        f'| {p.description} |'
+        for p in PARAMETERS
+    ]
+    return '\n'.join(
+        [
+            '# Parameters of the perception node',
+            '',
+            '<!-- Generated: ./run exec mtl_perception parameters --markdown -->',
+            '',
+            '| name | type | default | allowed | can change | meaning |',
+            '|---|---|---|---|---|---|',
+            *rows,
+            '',
+            'Parameters that can change while *unconfigured* take effect when the node is '
+            'configured; clean it up to',
+            'change them again. The QoS of every topic can be overridden by the standard '
+            '`qos_overrides` parameters, for',
+            'example `qos_overrides./camera/image_raw.subscription.reliability: reliable`.',
+            '',
+        ]
+    )
+
+
+def _literal(value: Value) -> str:
+    """A value as it stands in a parameter file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, str) else str(value)

@@ -1,0 +1,234 @@
+"""Every output of the node as another process sees it: type, encoding, size, stamp, frame, values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
+
+from lifecycle_msgs.srv import GetState
+from mtl_perception_msgs.srv import DescribeModel
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+
+# The tiny bundle's grid, and images of twice the size.
+WIDTH, HEIGHT = 96, 64
+ENCODINGS = {
+    'semantic': ('mono8', 1),
+    'semantic_confidence': ('mono8', 1),
+    'depth': ('32FC1', 4),
+    'depth_confidence': ('mono8', 1),
+    'normals': ('32FC3', 12),
+    'edges': ('mono8', 1),
+    'saliency': ('mono8', 1),
+    'semantic_color': ('rgb8', 3),
+    'depth_color': ('rgb8', 3),
+    'normals_color': ('rgb8', 3),
+}
+# A picture of three stripes: what the tiny bundle makes of them is known (test/conftest.py).
+RED, GREEN, BLUE = (100, 10, 20), (40, 200, 30), (0, 50, 255)
+
+
+def stripes(width: int = 2 * WIDTH, height: int = 2 * HEIGHT) -> np.ndarray:
+    picture = np.empty((height, width, 3), np.uint8)
+    third = width // 3
+    picture[:, :third], picture[:, third : 2 * third], picture[:, 2 * third :] = RED, GREEN, BLUE
+    return picture
+
+
+def array_of(image: Any) -> np.ndarray:
+    """[H, W] or [H, W, 3] of an Image of the node."""
+    dtype = np.float32 if image.encoding.startswith('32F') else np.uint8
+    array = np.frombuffer(image.data, dtype)
+    channels = array.size // (image.height * image.width)
+    shape = (image.height, image.width, channels)
+    return array.reshape(shape[: 2 + (channels > 1)])
+
+
+def columns(array: np.ndarray) -> list[Any]:
+    """The values in the middle of the three stripes."""
+    height, width = array.shape[:2]
+    return [array[height // 2, width * i // 6].tolist() for i in (1, 3, 5)]
+
+
+def test_every_output_comes_with_the_input_s_header_on_one_grid(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    start_node(bundle=tiny_bundle, autostart=True)
+    images = {topic: client.subscribe(Image, f'/perception/{topic}') for topic in ENCODINGS}
+    clouds = client.subscribe(PointCloud2, '/perception/points')
+    infos = client.subscribe(CameraInfo, '/perception/camera_info')
+    driver.wait_for_node()
+
+    image = driver.image(stripes())
+    driver.publish(image, driver.info(image.header, 2 * WIDTH, 2 * HEIGHT, fx=300.0))
+    everything = [*images.values(), clouds, infos]
+    client.wait(lambda: all(everything), 'message on every topic')
+
+    for message in [messages[0] for messages in everything]:
+        assert message.header == image.header
+        assert (message.width, message.height) == (WIDTH, HEIGHT)
+    got = {topic: messages[0] for topic, messages in images.items()}
+    for topic, (encoding, pixel_bytes) in ENCODINGS.items():
+        assert got[topic].encoding == encoding
+        assert got[topic].step == WIDTH * pixel_bytes
+        assert len(got[topic].data) == HEIGHT * got[topic].step
+        assert got[topic].is_bigendian == 0
+    values = {topic: columns(array_of(message)) for topic, message in got.items()}
+    assert values['semantic'] == [0, 1, 2]
+    assert values['semantic_confidence'] == [100, 200, 255]
+    # The focal length at the grid is 150 px, the bundle's canonical one 100 px.
+    assert values['depth'] == pytest.approx([100 / 20 * 1.5, 40 / 20 * 1.5, 0.0])
+    assert values['depth_confidence'] == [10, 200, 50]
+    assert values['normals'] == [[0, 0, -1]] * 3
+    assert values['edges'] == [20, 30, 255]
+    assert values['saliency'] == [235, 225, 0]
+    assert values['semantic_color'] == [[200, 30, 30], [30, 200, 30], [30, 30, 200]]
+
+    camera = infos[0]
+    assert (camera.k[0], camera.k[4]) == (150.0, 150.0)
+    assert (camera.k[2], camera.k[5]) == ((WIDTH - 1) / 2, (HEIGHT - 1) / 2)
+    assert (camera.p[0], camera.p[2]) == (150.0, (WIDTH - 1) / 2)
+    assert list(camera.d) == [0.0] * 5
+
+    cloud = clouds[0]
+    assert [field.name for field in cloud.fields] == [
+        'x', 'y', 'z', 'rgb', 'label', 'normal_x', 'normal_y', 'normal_z'
+    ]  # fmt: skip
+    assert (cloud.point_step, cloud.row_step) == (32, 32 * WIDTH)
+    assert not cloud.is_dense
+    points = np.frombuffer(cloud.data, np.float32).reshape(HEIGHT, WIDTH, 8)
+    labels = points.view(np.uint32)[..., 4]
+    np.testing.assert_array_equal(labels, array_of(got['semantic']))
+    np.testing.assert_array_equal(points[..., 2], array_of(got['depth']))
+    row, column = 10, 5
+    expected_x = (column - camera.k[2]) / camera.k[0] * points[row, column, 2]
+    assert points[row, column, 0] == pytest.approx(expected_x, rel=1e-5)
+
+
+def test_labels_are_latched(
+    client: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    vision = pytest.importorskip('vision_msgs.msg', reason='vision_msgs is not installed')
+    start_node(bundle=tiny_bundle, autostart=True)
+    client.wait(lambda: client.state() == 'active', 'active node')
+    labels = client.subscribe(vision.LabelInfo, '/perception/label_info', latched=True)
+    client.wait(lambda: labels, 'label info')
+    assert {c.class_id: c.class_name for c in labels[0].class_map} == {
+        0: 'red thing',
+        1: 'green thing',
+        2: 'blue thing',
+    }
+
+
+def test_without_vision_msgs_the_node_says_what_to_install(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    shadow = tmp_path / 'shadow' / 'vision_msgs'
+    shadow.mkdir(parents=True)
+    (shadow / '__init__.py').write_text("raise ImportError('not installed')\n")
+    import os
+
+    path = f'{shadow.parent}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'
+    node = start_node(bundle=tiny_bundle, autostart=True, environment={'PYTHONPATH': path})
+    edges = client.subscribe(Image, '/perception/edges')
+    driver.wait_for_node()
+    driver.publish(driver.image(stripes()))
+    client.wait(lambda: edges, 'edges')
+    assert node.text().count('label_info is not published: the package vision_msgs') == 1
+
+
+def test_qos_of_inputs_and_outputs(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    start_node(
+        bundle=tiny_bundle,
+        autostart=True,
+        **{'qos_overrides./perception/edges.publisher.reliability': 'best_effort'},
+    )
+    client.subscribe(Image, '/perception/semantic')
+    driver.wait_for_node()
+    (image,) = client.node.get_subscriptions_info_by_topic('/image')
+    assert image.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    (semantic,) = client.node.get_publishers_info_by_topic('/perception/semantic')
+    assert semantic.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    assert semantic.qos_profile.durability == DurabilityPolicy.VOLATILE
+    (edges,) = client.node.get_publishers_info_by_topic('/perception/edges')
+    assert edges.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_nothing_runs_without_subscribers(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    start_node(bundle=tiny_bundle, autostart=True)
+    client.status(lambda s: s.engine == 'onnxruntime')
+    assert driver.images.get_subscription_count() == 0
+    driver.publish(driver.image(stripes()))
+    idle = client.status(lambda s: s.engine == 'onnxruntime')
+    assert (idle.frames_received, idle.frames_processed, idle.messages_published) == (0, 0, 0)
+
+    edges = client.subscribe(Image, '/perception/edges')
+    driver.wait_for_node()
+    driver.publish(driver.image(stripes()))
+    client.wait(lambda: edges, 'edges')
+    busy = client.status(lambda s: s.frames_processed)
+    assert (busy.frames_received, busy.frames_processed, busy.messages_published) == (1, 1, 1)
+
+    client.reset()
+    images = client.publisher(Image, '/image')
+    client.wait(lambda: not images.get_subscription_count(), 'end of the subscription')
+
+
+def test_compressed_images_follow_a_remap_of_image(
+    client: Any, make_driver: Callable[..., Any], start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    cv2 = pytest.importorskip('cv2')
+    start_node(
+        bundle=tiny_bundle,
+        autostart=True,
+        image_transport='compressed',
+        remaps={'image': '/front/image_raw', 'camera_info': '/front/camera_info'},
+    )
+    driver = make_driver('/front/image_raw/compressed', '/front/camera_info')
+    labels = client.subscribe(Image, '/perception/semantic')
+    driver.wait_for_node()
+    header = driver.header()
+    _, jpeg = cv2.imencode('.jpg', stripes()[..., ::-1])
+    message = CompressedImage(header=header, format='jpeg', data=jpeg.tobytes())
+    driver.publish(message)
+    client.wait(lambda: labels, 'labels')
+    assert labels[0].header == header
+    assert columns(array_of(labels[0])) == [0, 1, 2]
+
+
+def test_describe_model(client: Any, start_node: Callable[..., Any], tiny_bundle: Path) -> None:
+    start_node(bundle=tiny_bundle)
+    unknown = client.call(DescribeModel, '/perception/describe_model')
+    assert not unknown.success
+    assert unknown.message == 'the node is not configured'
+    assert client.transition('configure')
+    model = client.call(DescribeModel, '/perception/describe_model')
+    assert model.success
+    assert (model.name, model.version, model.engine) == ('tiny', '1.0.0', 'onnxruntime')
+    assert (model.width, model.height, model.canonical_focal) == (WIDTH, HEIGHT, 100.0)
+    assert list(model.tasks) == ['semantic', 'depth', 'normals', 'edges', 'saliency']
+    assert list(model.class_names) == ['red thing', 'green thing', 'blue thing']
+    assert 'data: none' in model.provenance
+
+
+def test_a_namespace_moves_every_topic(
+    client: Any, make_driver: Callable[..., Any], start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    start_node(bundle=tiny_bundle, autostart=True, remaps={'__ns': '/robot'})
+    driver = make_driver('/robot/image', '/robot/camera_info')
+    edges = client.subscribe(Image, '/robot/perception/edges')
+    driver.wait_for_node()
+    driver.publish(driver.image(stripes()))
+    client.wait(lambda: edges, 'edges')
+    state = client.call(GetState, '/robot/perception/get_state')
+    assert state.current_state.label == 'active'
