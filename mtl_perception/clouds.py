@@ -1,0 +1,107 @@
+"""Predictions to the bytes of an organised point cloud, in place in one buffer."""
+
+from __future__ import annotations
+
+from array import array
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import UNLABELLED
+from .camera import CameraModel
+from .pipeline import Prediction
+
+# sensor_msgs/PointField datatypes.
+_UINT32, _FLOAT32 = 6, 7
+
+# name, offset in bytes, datatype, count; all little-endian.
+FIELDS: tuple[tuple[str, int, int, int], ...] = (
+    ('x', 0, _FLOAT32, 1),
+    ('y', 4, _FLOAT32, 1),
+    ('z', 8, _FLOAT32, 1),
+    ('rgb', 12, _FLOAT32, 1),
+    ('label', 16, _UINT32, 1),
+    ('normal_x', 20, _FLOAT32, 1),
+    ('normal_y', 24, _FLOAT32, 1),
+    ('normal_z', 28, _FLOAT32, 1),
+)
+POINT_STEP = 32
+
+
+class CloudBuilder:
+    """Fills the data of a sensor_msgs/PointCloud2 for one grid size.
+
+    One point per pixel, row-major, in the optical frame: x y z in metres, NaN where depth is not
+    finite; rgb packed as PCL packs it (bytes b, g, r, 0); label, 255 where unlabelled; the unit
+    normal, NaN where there is none.
+
+    Attributes:
+        fields: ``FIELDS``: name, offset, datatype, count of each PointField.
+        point_step, row_step: bytes.
+    """
+
+    fields = FIELDS
+    point_step = POINT_STEP
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self.row_step = width * POINT_STEP
+        self._buffer = array('B', bytes(height * self.row_step))
+        # Bits are moved as int32, whatever they mean: no conversion can touch a NaN.
+        self._cloud = np.frombuffer(self._buffer, np.int32).reshape(height, width, 8)
+        self._xyz = np.empty((3, height, width), np.float32)
+        self._bgr0 = np.zeros((height, width, 4), np.uint8)
+        self._label = np.empty((height, width), np.int32)
+        self._no_normals = np.full((height, width, 3), np.nan, np.float32)
+        self._rays_of: CameraModel | None = None
+        self._rays = np.empty((3, height, width), np.float32)
+
+    def fill(self, prediction: Prediction) -> array[int]:
+        """Fill the buffer from a prediction with metric depth.
+
+        Args:
+            prediction: ``depth`` is required; without ``semantic`` all labels are 255, without
+                ``normals`` all normals NaN.
+
+        Returns:
+            The data, height * row_step bytes: the same object each time, overwritten by the next.
+
+        Raises:
+            ValueError: no camera or no metric depth, or another grid size.
+        """
+        arrays, camera = prediction.arrays, prediction.camera
+        if camera is None or not prediction.metric or 'depth' not in arrays:
+            raise ValueError('a cloud needs metric depth of a calibrated camera')
+        if (camera.width, camera.height) != (self.width, self.height):
+            raise ValueError(
+                f'the prediction is {camera.width}x{camera.height}, '
+                f'expected {self.width}x{self.height}'
+            )
+        self._back_project(arrays['depth'], camera)
+        cv2.mixChannels([prediction.image], [self._bgr0], [2, 0, 1, 1, 0, 2])
+        semantic = arrays.get('semantic')
+        self._label[...] = UNLABELLED if semantic is None else semantic
+        normals = arrays.get('normals', self._no_normals)
+        cv2.mixChannels(
+            [
+                *self._xyz.view(np.int32),
+                self._bgr0.view(np.int32)[..., 0],
+                self._label,
+                normals.view(np.int32),
+            ],
+            [self._cloud],
+            [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7],
+        )
+        return self._buffer
+
+    def _back_project(self, depth: NDArray[np.float32], camera: CameraModel) -> None:
+        """X = depth * ray; NaN in all three where depth is not finite or the lens has no ray."""
+        if camera != self._rays_of:
+            self._rays[...] = np.moveaxis(camera.rays(), -1, 0)
+            self._rays_of = camera
+        z = self._xyz[2]
+        z[...] = depth
+        z[~np.isfinite(depth)] = np.nan
+        np.multiply(self._rays[:2], z, out=self._xyz[:2])
+        z *= self._rays[2]
