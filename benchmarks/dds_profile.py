@@ -15,7 +15,7 @@ import sys
 import time
 
 from mtl_perception.bench import camera_messages, stamped
-from mtl_perception.demo import message_class, ros_node
+from mtl_perception.demo import dds_environment, message_class, ros_node
 from mtl_perception.doctor import PROFILE_VARIABLES, shipped_profile
 
 TOPIC = '/dds_profile/image'
@@ -68,7 +68,7 @@ def exchange(options: argparse.Namespace, *, profile: bool) -> tuple[int, int]:
     """Run both processes; returns (received, published)."""
     environment = {k: v for k, v in os.environ.items() if k not in PROFILE_VARIABLES}
     if profile:
-        environment['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(shipped_profile())
+        environment = dds_environment(environment, shipped_profile())
     command = [sys.executable, __file__, '--size', options.size, '--rate', str(options.rate)]
 
     def start(role: str, seconds: float) -> subprocess.Popen[str]:
@@ -99,6 +99,8 @@ def main() -> None:
     parser.add_argument('--repeat', type=int, default=2)
     parser.add_argument('--role', choices=('publish', 'subscribe'), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if not shipped_profile().is_file():
+        sys.exit(f'{shipped_profile()} is missing')
     width, height = map(int, options.size.split('x'))
     if options.role == 'publish':
         publish(width, height, options.rate, options.seconds)

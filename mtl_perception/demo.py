@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from .accuracy import image_array, score_outputs
 from .bundle import Bundle, default_bundle, load_bundle, share_folder
-from .doctor import PROFILE_VARIABLES, shipped_profile
+from .doctor import PROFILE_VARIABLES, profile_variable, shipped_profile
 from .recording import (
     CAMERA_INFO_TOPIC,
     IMAGE_TOPIC,
@@ -79,8 +79,7 @@ def dds_environment(environment: Mapping[str, str], profile: Path) -> dict[str, 
     """
     changed = dict(environment)
     if profile.is_file() and not any(changed.get(name) for name in PROFILE_VARIABLES):
-        # Humble knows the old name only, later distributions know both.
-        changed['FASTRTPS_DEFAULT_PROFILES_FILE'] = str(profile)
+        changed[profile_variable(changed.get('ROS_DISTRO', ''))] = str(profile)
     return changed
 
 

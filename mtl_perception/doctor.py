@@ -34,6 +34,15 @@ IPFRAG_TIME_S = 3
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 
 
+def profile_variable(distro: str) -> str:
+    """The variable that names a Fast DDS profile: renamed with Fast DDS 3, which Kilted has.
+
+    Args:
+        distro: ``ROS_DISTRO``; empty with the Python wheels, which are Kilted.
+    """
+    return PROFILE_VARIABLES[distro in ('humble', 'iron', 'jazzy')]
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the report."""
@@ -93,7 +102,7 @@ def check_profile(
         texts: content of each file that the environment names; None = it cannot be read.
         shipped: path of the profile that comes with the package.
     """
-    use = f'export FASTRTPS_DEFAULT_PROFILES_FILE={shipped}'
+    use = f'export {profile_variable(environment.get("ROS_DISTRO", ""))}={shipped}'
     path = next((environment[name] for name in PROFILE_VARIABLES if environment.get(name)), None)
     if path is None:
         return Finding(

@@ -49,9 +49,10 @@ def test_the_profile_of_the_user_is_judged(text: str | None, level: str, words: 
 
 
 def test_no_profile_is_a_warning_with_the_line_to_type() -> None:
-    finding = doctor.check_profile({}, {}, 'shipped.xml')
-    assert finding.level == 'warn'
-    assert finding.remedy.endswith('export FASTRTPS_DEFAULT_PROFILES_FILE=shipped.xml')
+    for distro, variable in (('', 'FASTDDS'), ('lyrical', 'FASTDDS'), ('jazzy', 'FASTRTPS')):
+        finding = doctor.check_profile({'ROS_DISTRO': distro}, {}, 'shipped.xml')
+        assert finding.level == 'warn'
+        assert finding.remedy.endswith(f'export {variable}_DEFAULT_PROFILES_FILE=shipped.xml')
 
 
 def test_the_small_shared_memory_of_a_container_is_a_warning() -> None:
