@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 1 after an error of this package, told in one line on stderr.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog='mtl_training', description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog='mtl_training', description='Train, compare and export multi-task networks.'
+    )
     subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     chosen = next((word for word in argv if word in COMMANDS), None)
     for name, (module, help_line) in COMMANDS.items():

