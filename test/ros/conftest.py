@@ -16,12 +16,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+PROFILE = Path(__file__).resolve().parents[2] / 'config' / 'fastdds.xml'
+
 if importlib.util.find_spec('rclpy') is None:
     collect_ignore_glob = ['test_*.py']
 else:
     # A graph of this run's own, on this machine only; nodes started below inherit it.
     os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    # Without it Fast DDS loses most images, see the file.
+    os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(PROFILE)
 
 FRAME = 'camera_optical_frame'
 NODE = '/perception'
