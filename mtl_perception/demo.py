@@ -40,6 +40,7 @@ from .recording import (
 
 NODE = '/perception'
 START_TIMEOUT_S = 60.0
+SETTLE_S = 0.5
 MONTAGE_MOMENTS = 4
 # Publishers that every node has and that are no output of the perception.
 _PLUMBING = ('/rosout', '/parameter_events', f'{NODE}/transition_event')
@@ -287,6 +288,8 @@ class Listener:
             if topic in self.topics or topic in _PLUMBING:
                 continue
             publishers = self.node.get_publishers_info_by_topic(topic)
+            if not publishers:  # its name is known before its QoS
+                continue
             latched = any(
                 p.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in publishers
             )
@@ -385,7 +388,13 @@ def wait_until_ready(
         DemoError: The node ended, or is not ready in time.
     """
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not (player.matched and set(expected) <= listener.topics.keys()):
+    changed = time.monotonic()
+    # Discovery brings the outputs one by one, so the last ones are waited for after the expected.
+    while not (
+        player.matched
+        and set(expected) <= listener.topics.keys()
+        and time.monotonic() - changed > SETTLE_S
+    ):
         child.check()
         # The node stays alive and unconfigured, for someone to mend its parameters: not here.
         if child.lines('Cannot configure'):
@@ -396,12 +405,16 @@ def wait_until_ready(
                 f'(log: {child.log})'
             )
         executor.spin_once(timeout_sec=0.05)
+        known = len(listener.topics)
         listener.discover()
+        if len(listener.topics) > known:
+            changed = time.monotonic()
 
 
 def expected_topics(bundle: Bundle) -> list[str]:
     """Outputs that a node on this bundle has at least."""
-    return [f'{NODE}/{tensor}' for tensor in bundle.outputs] + [f'{NODE}/camera_info']
+    names = [*bundle.outputs, 'camera_info', 'status']
+    return [f'{NODE}/{name}' for name in names] + ['/diagnostics']
 
 
 def play(
@@ -487,7 +500,6 @@ class Display:
         if now - self.shown < self.period:
             return
         self.shown = now
-        self.listener.discover()
         topics = list(self.listener.topics.values())
         progress = f'{min(now - self.start, self.duration_s):5.1f} of {self.duration_s:.1f} s'
         if self.tty:
@@ -535,8 +547,8 @@ def montage_stamps(topics: Mapping[str, Topic], bundle: Bundle, count: int) -> l
     kinds = [task.kind for task in bundle.tasks.values()]
     sets = [topics[name].stamps for kind in kinds if (name := f'{NODE}/{kind}') in topics]
     common = sorted(set.intersection(*sets)) if sets else []
-    picks = np.linspace(0, len(common) - 1, min(count, len(common)) + 2)[1:-1]
-    return [common[round(index)] for index in picks]
+    count = min(count, len(common))
+    return [common[int((index + 0.5) * len(common) / count)] for index in range(count)]
 
 
 def montage(
@@ -547,7 +559,7 @@ def montage(
     Returns:
         RGB [H, W, 3].
     """
-    from .colors import montage as row
+    from . import colors
     from .images import decode, decode_compressed
     from .pipeline import Prediction
 
@@ -570,12 +582,12 @@ def montage(
             stamp = header_stamp_ns(message.data)
             if stamp in arrays:
                 arrays[stamp][tensors[message.topic]] = image_array(reader.unpack(message))
-    rows = []
+    predictions = []
     for stamp in stamps:
         height, width = next(iter(arrays[stamp].values())).shape[:2]
         image = cv2.resize(images[stamp], (width, height), interpolation=cv2.INTER_AREA)
-        rows.append(row(Prediction(arrays[stamp], None, image, bundle.metric), bundle))
-    return np.concatenate(rows)
+        predictions.append(Prediction(arrays[stamp], None, image, bundle.metric))
+    return colors.montage(predictions, bundle)
 
 
 def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:

@@ -17,8 +17,13 @@ import pytest
 cv2 = pytest.importorskip('cv2')
 pytest.importorskip('rosbags', reason='the demo reads and writes recordings with rosbags')
 
-from mtl_perception import demo
-from mtl_perception.recording import RecordingError, RecordingReader, SampleFrame, write_sample
+from mtl_perception import demo  # noqa: E402
+from mtl_perception.recording import (  # noqa: E402
+    RecordingError,
+    RecordingReader,
+    SampleFrame,
+    write_sample,
+)
 
 WIDTH, HEIGHT = 192, 128
 FOCAL = 200.0  # at the tiny network's 96x64 half of it, which is its canonical focal length
@@ -189,7 +194,7 @@ def test_the_camera_of_a_recording_is_found() -> None:
     other = {'/front/image': raw, '/front/camera_info': info, '/ground_truth/depth': compressed}
     camera = demo.find_camera(Path('bag'), other)
     assert camera.remaps == {'image': '/front/image', 'camera_info': '/front/camera_info'}
-    with pytest.raises(RecordingError, match='bag has no topic of type .*CameraInfo'):
+    with pytest.raises(RecordingError, match=r'bag has no topic of type .*CameraInfo'):
         demo.find_camera(Path('bag'), {'/front/image': raw})
 
 
@@ -215,3 +220,16 @@ def test_rate_and_latency_of_a_topic() -> None:
     assert topic.rate(now=99.0) == 0
     line = demo.table([topic])[1].split()
     assert line == ['/perception/depth', '11', '10.0', '50.0', '95.0']
+
+
+def test_the_picture_shows_different_moments_of_which_all_outputs_came(tiny_bundle: Path) -> None:
+    bundle = demo.load_bundle(tiny_bundle)
+    names = [f'/perception/{task}' for task in bundle.tasks]
+    topics = {name: demo.Topic(name, 'sensor_msgs/msg/Image', latched=False) for name in names}
+    for topic in topics.values():
+        topic.stamps.update(range(100))
+    assert demo.montage_stamps(topics, bundle, 4) == [12, 37, 62, 87]
+    topics['/perception/depth'].stamps = {7, 50, 200}
+    assert demo.montage_stamps(topics, bundle, 4) == [7, 50]
+    topics['/perception/depth'].stamps = set()
+    assert demo.montage_stamps(topics, bundle, 4) == []
