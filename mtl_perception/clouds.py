@@ -51,7 +51,9 @@ class CloudBuilder:
         # Bits are moved as int32, whatever they mean: no conversion can touch a NaN.
         self._cloud = np.frombuffer(self._buffer, np.int32).reshape(height, width, 8)
         self._xyz = np.empty((3, height, width), np.float32)
-        self._bgr0 = np.zeros((height, width, 4), np.uint8)
+        self._bgra = np.empty((height, width, 4), np.uint8)
+        self._no_alpha = np.frombuffer(b'\xff\xff\xff\0', np.uint32)
+        self._rgb = np.empty((height, width), np.uint32)
         self._label = np.empty((height, width), np.int32)
         self._no_normals = np.full((height, width, 3), np.nan, np.float32)
         self._rays_of: CameraModel | None = None
@@ -79,14 +81,15 @@ class CloudBuilder:
                 f'expected {self.width}x{self.height}'
             )
         self._back_project(arrays['depth'], camera)
-        cv2.mixChannels([prediction.image], [self._bgr0], [2, 0, 1, 1, 0, 2])
+        cv2.cvtColor(prediction.image, cv2.COLOR_RGB2BGRA, dst=self._bgra)
+        np.bitwise_and(self._bgra.view(np.uint32)[..., 0], self._no_alpha, out=self._rgb)
         semantic = arrays.get('semantic')
         self._label[...] = UNLABELLED if semantic is None else semantic
         normals = arrays.get('normals', self._no_normals)
         cv2.mixChannels(
             [
                 *self._xyz.view(np.int32),
-                self._bgr0.view(np.int32)[..., 0],
+                self._rgb.view(np.int32),
                 self._label,
                 normals.view(np.int32),
             ],

@@ -1,0 +1,100 @@
+"""Image and cloud payloads against plain NumPy copies of the same bytes, ratios in one run.
+
+    python benchmarks/conversions.py [--size 640x480] [--rounds 200]
+
+Prints the median microseconds of CPU of each conversion and of a plain copy of as many bytes, into
+a new array and into one that exists, taken in turns in one thread; and their ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from array import array
+from collections.abc import Callable
+from time import thread_time
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_perception.camera import CameraModel, Letterbox
+from mtl_perception.clouds import CloudBuilder
+from mtl_perception.colors import depth_color, normals_color, semantic_color
+from mtl_perception.images import decode, payload
+from mtl_perception.pipeline import Prediction
+
+
+def cases(width: int, height: int) -> dict[str, tuple[int, Callable[[], object]]]:
+    """Name -> bytes produced, conversion."""
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (height, width, 3), np.uint8)
+    mono = rng.integers(0, 17, (height, width), np.uint8)
+    depth = rng.uniform(1, 5, (height, width)).astype(np.float32)
+    normals = rng.normal(size=(height, width, 3)).astype(np.float32)
+    camera = CameraModel(width, height, width, width, width / 2, height / 2)
+    prediction = Prediction(
+        {'depth': depth, 'semantic': mono, 'normals': normals}, camera, rgb, True
+    )
+    builder = CloudBuilder(width, height)
+    box = Letterbox.fit(width, height, 320, 256)
+    grid = np.empty((256, 320, 3), np.uint8)
+    data = array('B', rgb.tobytes())
+    pixels = width * height
+
+    def read(encoding: str) -> Callable[[], object]:
+        channels = 3 if encoding.endswith(('b8', 'r8')) else 1
+        return lambda: decode(encoding, height, width, channels * width, data, 0)
+
+    return {
+        'payload mono8': (mono.nbytes, lambda: payload(mono)),
+        'payload 32FC1': (depth.nbytes, lambda: payload(depth)),
+        'payload 32FC3': (normals.nbytes, lambda: payload(normals)),
+        'payload rgb8': (rgb.nbytes, lambda: payload(rgb)),
+        'payload rgb8, crop': (rgb[:, 8:-8].nbytes, lambda: payload(rgb[:, 8:-8])),
+        'cloud, 32-byte points': (32 * pixels, lambda: builder.fill(prediction)),
+        'decode rgb8': (rgb.nbytes, read('rgb8')),
+        'decode bgr8': (rgb.nbytes, read('bgr8')),
+        'decode mono8': (rgb.nbytes, read('mono8')),
+        'letterbox to 320x256': (rgb.nbytes, lambda: box.forward(rgb, grid)),
+        'semantic_color': (rgb.nbytes, lambda: semantic_color(mono, ())),
+        'depth_color': (rgb.nbytes, lambda: depth_color(depth)),
+        'normals_color': (rgb.nbytes, lambda: normals_color(normals)),
+    }
+
+
+def medians(functions: list[Callable[[], object]], rounds: int) -> list[float]:
+    """Median microseconds of CPU of each function, called in turns."""
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(rounds):
+        for function, series in zip(functions, times, strict=True):
+            start = thread_time()
+            function()
+            series.append(1e6 * (thread_time() - start))
+    return [statistics.median(series) for series in times]
+
+
+def copying(size: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Two plain copies of so many bytes: into a new array, and into one that exists."""
+    source: NDArray[np.uint8] = np.ones(size, np.uint8)
+    target = np.empty_like(source)
+    return source.copy, lambda: np.copyto(target, source)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').splitlines()[0])
+    parser.add_argument('--size', default='640x480', help='WIDTHxHEIGHT (default: %(default)s)')
+    parser.add_argument('--rounds', type=int, default=200, help='(default: %(default)s)')
+    options = parser.parse_args()
+    width, height = (int(value) for value in options.size.split('x'))
+    cv2.setNumThreads(1)
+    print(f'{width}x{height}, median of {options.rounds}, microseconds of CPU')
+    print(f'{"":<24}{"ours":>9}{"new copy":>10}{"in place":>10}{"x new":>8}{"x place":>9}')
+    for name, (size, convert) in cases(width, height).items():
+        ours, new, place = medians([convert, *copying(size)], options.rounds)
+        print(f'{name:<24}{ours:9.0f}{new:10.0f}{place:10.0f}{ours / new:8.2f}{ours / place:9.2f}')
+
+
+if __name__ == '__main__':
+    main()
