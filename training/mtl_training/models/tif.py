@@ -11,6 +11,7 @@ attention products not counted); they are stated in the docstring of each module
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -260,7 +261,10 @@ class MultiScaleConv(nn.Conv2d):
         """Features [B,C_j,H_j,W_j] -> [B,width,*size]."""
         if self.as_written:
             return super().forward(torch.cat([resize(x, size) for x in features], dim=1))
-        weights = self.weight.split(self.channels, dim=1)
+        ends = itertools.accumulate(self.channels)
+        weights = [
+            self.weight[:, end - c : end] for c, end in zip(self.channels, ends, strict=True)
+        ]
         biases = [self.bias] + [None] * (len(features) - 1)
         return sum(
             _conv_and_resize(x, weight, bias, size)

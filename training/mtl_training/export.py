@@ -1,0 +1,487 @@
+"""`mtl_training export`: a checkpoint becomes a bundle, checked before it is there."""
+
+from __future__ import annotations
+
+import argparse
+import colorsys
+import copy
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from mtl_training.checkpoint import load_checkpoint
+from mtl_training.models.tif import FeatureFuse
+from mtl_training.rooms.labels import NYUD40
+
+OPSET = 18
+MAX_RELATIVE = 1e-3  # of float outputs
+MAX_LEVELS = 1  # of 0..255: a probability on the edge of two levels may round either way
+MIN_AGREEMENT = 0.999  # of labels
+# depth_confidence is the probability that depth is within this factor, as delta1 of the papers.
+CONFIDENT_FACTOR = 1.25
+
+
+class ExportError(Exception):
+    """A checkpoint that cannot become a bundle, in one sentence."""
+
+
+def _semantic(logits: Tensor) -> dict[str, Tensor]:
+    """Arg max, and the softmax there: 1 / sum_c exp(l_c - max l)."""
+    peak, ids = logits.max(dim=1, keepdim=True)
+    confidence = (logits - peak).exp().sum(dim=1).reciprocal()
+    return {'semantic': ids[:, 0].to(torch.uint8), 'semantic_confidence': _levels(confidence)}
+
+
+def _depth(logits: Tensor) -> dict[str, Tensor]:
+    """exp(mu), and P(|log d - mu| < log 1.25) of a Laplace distribution with scale b = exp(s).
+
+    With one channel the logits are canonical metres, and there is no confidence.
+    """
+    if logits.shape[1] == 1:
+        return {'depth': logits[:, 0].clamp(min=0)}
+    mean, log_scale = logits.unbind(dim=1)
+    within = 1 - torch.exp(-math.log(CONFIDENT_FACTOR) * torch.exp(-log_scale))
+    return {'depth': mean.exp(), 'depth_confidence': _levels(within)}
+
+
+def _normals(logits: Tensor) -> dict[str, Tensor]:
+    """Unit length, turned towards the camera (n_z < 0): a surface that looks away is not seen."""
+    x, y, z = logits.unbind(dim=1)
+    towards = torch.stack([x, y, z.clamp(max=-1e-4)], dim=-1)  # [N, H, W, 3]
+    return {'normals': towards / towards.square().sum(dim=-1, keepdim=True).sqrt()}
+
+
+def _probability(name: str) -> Callable[[Tensor], dict[str, Tensor]]:
+    return lambda logits: {name: _levels(logits[:, 0].sigmoid())}
+
+
+def _labels(name: str) -> Callable[[Tensor], dict[str, Tensor]]:
+    return lambda logits: {name: logits.argmax(dim=1).to(torch.uint8)}
+
+
+def _levels(probability: Tensor) -> Tensor:
+    return (255 * probability).round().to(torch.uint8)
+
+
+# task -> logits [N,C,H,W] to the output tensors of the bundle
+HEADS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
+    'semantic': _semantic,
+    'depth': _depth,
+    'normals': _normals,
+    'edges': _probability('edges'),
+    'saliency': _probability('saliency'),
+    'human_parts': _labels('human_parts'),
+}
+LABELS = ('semantic', 'human_parts')
+
+
+class Deployable(nn.Module):
+    """What runs on the robot: camera pixels in, the bundle's tensors out.
+
+    image uint8 [N,H,W,3] RGB -> semantic, semantic_confidence, edges, saliency, human_parts,
+    depth_confidence uint8 [N,H,W]; depth float32 [N,H,W], canonical metres; normals float32
+    [N,H,W,3]. A task that is not asked for is not in the graph.
+
+    Args:
+        net: a trained network; it is copied.
+        tasks: which of its tasks, in the order of the outputs.
+        mean, std: normalisation of RGB in 0..1 that it was trained with.
+    """
+
+    def __init__(
+        self, net: nn.Module, tasks: Sequence[str], *, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self.net = copy.deepcopy(net).eval()
+        for task in set(self.net.decoders) - set(tasks):
+            del self.net.decoders[task]
+        fold_norms(self.net)
+        scale = 1 / (255 * torch.tensor(std, dtype=torch.float32))
+        self.register_buffer('scale', scale.view(3, 1, 1))
+        self.register_buffer('offset', (-torch.tensor(mean) * 255 * scale).view(3, 1, 1))
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Image uint8 [N,H,W,3] -> outputs by tensor name."""
+        logits = self.net(image.permute(0, 3, 1, 2).float() * self.scale + self.offset)
+        outputs: dict[str, Tensor] = {}
+        for task in self.tasks:
+            outputs.update(HEADS[task](logits[task]))
+        return outputs
+
+
+def fold_norms(net: nn.Module) -> None:
+    """Fold BatchNorms that follow a sum of convolutions, which exporters do not see through."""
+    for module in net.modules():
+        if isinstance(module, FeatureFuse):
+            norm = module.norm
+            module.conv.weight, module.conv.bias = fuse_conv_bn_weights(
+                module.conv.weight, module.conv.bias, norm.running_mean, norm.running_var, norm.eps,
+                norm.weight, norm.bias,
+            )  # fmt: skip
+            module.norm = nn.Identity()
+
+
+def to_onnx(module: Deployable, size: tuple[int, int], opset: int = OPSET) -> onnx.ModelProto:
+    """Trace to ONNX: batch dynamic, height and width fixed, no trace of the machine inside.
+
+    Raises:
+        ExportError: the exporter wrote another opset than asked (its floor is 18).
+    """
+    example = torch.zeros(2, *size, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        names = list(module(example))
+    program = torch.onnx.export(
+        module.eval(),
+        (example,),
+        dynamo=True,
+        opset_version=opset,
+        input_names=['image'],
+        output_names=names,
+        dynamic_shapes={'image': {0: torch.export.Dim('batch', min=1, max=64)}},
+        external_data=False,
+        verbose=False,
+    )
+    model = program.model_proto
+    written = {entry.domain: entry.version for entry in model.opset_import}
+    if written.get('') != opset:
+        raise ExportError(f'the exporter wrote opset {written.get("")}, expected {opset}')
+    if model.functions or set(written) - {''}:
+        raise ExportError(f'the graph needs operators outside of ONNX: {sorted(written)}')
+    _anonymise(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _anonymise(model: onnx.ModelProto) -> None:
+    """Drop the stack traces and file names that the exporter leaves at every node."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        item.ClearField('metadata_props')
+        item.ClearField('doc_string')
+    for tensor in graph.initializer:
+        tensor.ClearField('metadata_props')
+        tensor.ClearField('doc_string')
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an output of onnxruntime is from torch's, and whether that is near enough."""
+
+    output: str
+    measure: str
+    value: float
+    accepted: bool
+
+    def __str__(self) -> str:
+        if self.measure == 'agreement':
+            return f'{self.output}: {100 * self.value:.4f} % of pixels agree'
+        return f'{self.output}: max {self.measure} difference {self.value:.3g}'
+
+
+def compare(
+    model: bytes, module: Deployable, images: NDArray[np.uint8], threads: int = 0
+) -> list[Difference]:
+    """Run a graph in onnxruntime beside the module in torch, as one batch and image by image.
+
+    Args:
+        model: the ONNX file's bytes.
+        images: [N,H,W,3] RGB.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+    names = [output.name for output in session.get_outputs()]
+    with torch.inference_mode():
+        expected = {k: v.numpy() for k, v in module(torch.from_numpy(images)).items()}
+    batch = dict(zip(names, session.run(names, {'image': images}), strict=True))
+    single = [session.run(names, {'image': image[None]}) for image in images]
+    differences = []
+    for index, name in enumerate(names):
+        found = np.stack([batch[name], np.concatenate([run[index] for run in single])])
+        differences.append(_difference(name, found, expected[name]))
+    return differences
+
+
+def _difference(name: str, found: NDArray[Any], expected: NDArray[Any]) -> Difference:
+    if found.dtype != expected.dtype or found.shape[1:] != expected.shape:
+        raise ExportError(
+            f'{name} is {found.dtype} {list(found.shape[1:])} in onnxruntime, '
+            f'expected {expected.dtype} {list(expected.shape)}'
+        )
+    if name in LABELS:
+        agreement = float((found == expected).mean())
+        return Difference(name, 'agreement', agreement, agreement >= MIN_AGREEMENT)
+    distance = np.abs(found.astype(np.float64) - expected)
+    if found.dtype == np.uint8:
+        levels = float(distance.max())
+        return Difference(name, 'level', levels, levels <= MAX_LEVELS)
+    size = np.abs(expected) if name == 'depth' else 1.0  # normals are of length 1
+    relative = float((distance / np.maximum(size, 1e-6)).max())
+    return Difference(name, 'relative', relative, relative <= MAX_RELATIVE)  # False for NaN
+
+
+def read_images(folder: Path | None, size: tuple[int, int], count: int = 6) -> NDArray[np.uint8]:
+    """Photographs of a folder at the network's size, or smooth noise where there is no folder.
+
+    Returns:
+        [N,H,W,3] uint8 RGB.
+
+    Raises:
+        ExportError: the folder has no image that can be read.
+    """
+    height, width = size
+    if folder is None:
+        noise = np.random.default_rng(0).integers(
+            0, 256, (3, height // 16, width // 16, 3), np.uint8
+        )
+        return np.stack(
+            [cv2.resize(n, (width, height), interpolation=cv2.INTER_CUBIC) for n in noise]
+        )
+    paths = sorted(p for p in folder.glob('*') if p.suffix.lower() in ('.jpg', '.jpeg'))
+    paths = paths or sorted(folder.glob('*.png'))
+    paths = paths[:: max(1, len(paths) // count)][:count]
+    images = [
+        image for path in paths if (image := cv2.imread(str(path), cv2.IMREAD_COLOR)) is not None
+    ]
+    if not images:
+        raise ExportError(f'{folder} has no .jpg or .png that can be read, expected photographs')
+    sized = [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images]
+    return np.stack([cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in sized])
+
+
+def class_table(meta: Mapping[str, Any], channels: int) -> list[dict[str, Any]]:
+    """The classes of the semantic output: the checkpoint's own, NYUD's 40, or numbers."""
+    classes = [dict(entry) for entry in meta.get('classes', ())]
+    if len(classes) == channels:
+        return classes
+    names = NYUD40[1:] if channels == len(NYUD40) - 1 else [f'class_{i}' for i in range(channels)]
+    colors = [colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.65, 0.9) for i in range(channels)]
+    return [
+        {'id': i, 'name': name, 'color': [round(255 * c) for c in color]}
+        for i, (name, color) in enumerate(zip(names, colors, strict=True))
+    ]
+
+
+def task_table(
+    module: Deployable, meta: Mapping[str, Any], depth_range: tuple[float, float]
+) -> dict[str, dict[str, Any]]:
+    """The key ``tasks`` of bundle.yaml."""
+    with torch.no_grad():
+        outputs = module(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    dtypes = {name: str(tensor.dtype).removeprefix('torch.') for name, tensor in outputs.items()}
+    extra: dict[str, dict[str, Any]] = {
+        'depth': {'unit': 'm', 'range': list(depth_range)},
+        'normals': {'frame': 'optical'},
+    }
+    if 'semantic' in module.tasks:
+        extra['semantic'] = {'classes': class_table(meta, meta['tasks']['semantic'])}
+    own = {task: (task, f'{task}_confidence') for task in module.tasks}
+    return {
+        task: {
+            'kind': task,
+            'outputs': {name: dtypes[name] for name in own[task] if name in dtypes},
+            **extra.get(task, {}),
+        }
+        for task in module.tasks
+    }
+
+
+def export(
+    net: nn.Module,
+    meta: Mapping[str, Any],
+    out: Path,
+    *,
+    name: str,
+    version: str = '1.0.0',
+    licence: str = 'Apache-2.0',
+    tasks: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    depth_range: tuple[float, float] = (0.3, 10.0),
+    check_images: Path | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    opset: int = OPSET,
+) -> list[Difference]:
+    """Write a bundle, all of it or nothing: it is made beside ``out``, checked, then renamed.
+
+    Args:
+        net, meta: as ``load_checkpoint`` gives them.
+        out: the bundle's folder; one that is a bundle already is replaced.
+        tasks: left out, all of the network's.
+        size: height and width; left out, those of the training.
+        depth_range: canonical metres in which depth is to be trusted.
+        check_images: folder of photographs; without it the check runs on smooth noise.
+
+    Returns:
+        The differences between onnxruntime and torch.
+
+    Raises:
+        ExportError: what cannot be exported, or differs too much; nothing is written then.
+    """
+    tasks = list(meta['tasks'] if tasks is None else tasks)
+    for task in tasks:
+        if task not in meta['tasks'] or task not in HEADS:
+            raise ExportError(f'no task {task!r}, the checkpoint has {", ".join(meta["tasks"])}')
+    height, width = size or (meta['height'], meta['width'])
+    if height % 32 or width % 32:
+        raise ExportError(f'size is {height}x{width}, expected multiples of 32')
+    out = out.absolute()
+    if out.exists() and not (out / 'bundle.yaml').is_file():
+        raise ExportError(f'{out} exists and is no bundle, expected a new folder or a bundle')
+    images = read_images(check_images, (height, width))
+    module = Deployable(net, tasks, mean=meta['mean'], std=meta['std'])
+    content = to_onnx(module, (height, width), opset).SerializeToString()
+    differences = compare(content, module, images)
+    refused = [str(difference) for difference in differences if not difference.accepted]
+    if refused:
+        raise ExportError('onnxruntime differs from torch too much: ' + '; '.join(refused))
+    metric = {'canonical_focal': float(meta['canonical_focal'])} if 'depth' in tasks else {}
+    description = {
+        'schema': 1,
+        'name': name,
+        'version': version,
+        'licence': licence,
+        'model': {'file': 'model.onnx', 'sha256': hashlib.sha256(content).hexdigest()},
+        'input': {
+            'tensor': 'image', 'height': height, 'width': width, 'color': 'rgb', 'dtype': 'uint8',
+        },
+        'metric': 'depth' in tasks,
+        **metric,
+        'tasks': task_table(module, meta, depth_range),
+        'provenance': {
+            'parameters': sum(p.numel() for p in net.parameters()),
+            'commit': meta.get('commit'),
+            'step': meta.get('step'),
+            **(provenance or {}),
+            'export': {
+                'opset': opset,
+                'torch': str(torch.__version__),
+                'checked_on': f'{len(images)} photographs' if check_images else 'smooth noise',
+                'differences': {d.output: f'{d.measure} {d.value:.3g}' for d in differences},
+            },
+        },
+    }  # fmt: skip
+    _write(out, content, description)
+    return differences
+
+
+def _write(out: Path, content: bytes, description: Mapping[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+    try:
+        folder = beside / out.name
+        folder.mkdir()
+        (folder / 'model.onnx').write_bytes(content)
+        text = yaml.safe_dump(
+            dict(description), sort_keys=False, default_flow_style=None, width=100
+        )
+        (folder / 'bundle.yaml').write_text(text, encoding='utf-8')
+        _load_as_the_runtime_does(folder)
+        if out.exists():
+            os.rename(out, beside / 'replaced')
+        os.rename(folder, out)
+    finally:
+        shutil.rmtree(beside)
+
+
+def _load_as_the_runtime_does(folder: Path) -> None:
+    if importlib.util.find_spec('mtl_perception') is None:
+        return  # trained on a machine without the runtime
+    from mtl_perception.bundle import BundleError, load_bundle
+
+    try:
+        load_bundle(folder)
+    except BundleError as error:
+        raise ExportError(f'the runtime refuses the bundle: {error}') from error
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `mtl_training export`."""
+    parser.add_argument('--checkpoint', type=Path, required=True, help='file that train wrote')
+    parser.add_argument('--out', type=Path, required=True, help='folder of the bundle')
+    parser.add_argument('--name', help="the bundle's name (default: the folder's)")
+    parser.add_argument('--version', default='1.0.0', help='(default: %(default)s)')
+    parser.add_argument('--licence', default='Apache-2.0', help='(default: %(default)s)')
+    parser.add_argument('--tasks', nargs='+', metavar='TASK', help='(default: all)')
+    parser.add_argument('--size', metavar='HxW', help='(default: that of the training)')
+    parser.add_argument(
+        '--range',
+        type=float,
+        nargs=2,
+        default=(0.3, 10.0),
+        metavar=('NEAR', 'FAR'),
+        help='canonical depths, metres, that the data had (default: 0.3 10)',
+    )
+    parser.add_argument(
+        '--check-images', type=Path, metavar='DIR', help='photographs to compare onnxruntime on'
+    )
+    parser.add_argument('--data', help='one line of provenance: what it was trained on')
+    parser.add_argument(
+        '--accuracy', type=Path, metavar='JSON', help='what `mtl_training evaluate --json` wrote'
+    )
+    parser.add_argument('--opset', type=int, default=OPSET, help='(default: %(default)s)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and print the differences."""
+    from mtl_training.describe import parse_size
+
+    net, meta = load_checkpoint(args.checkpoint)
+    model = meta['config']['model']
+    provenance = {
+        'model': f'{model["system"]} on {model["backbone"]}',
+        'data': args.data or f'{meta["config"]["task_set"]} ({meta["config"]["name"]})',
+        'accuracy': _accuracy(args.accuracy) if args.accuracy else meta.get('metrics', {}),
+    }
+    differences = export(
+        net,
+        meta,
+        args.out,
+        name=args.name or args.out.absolute().name,
+        version=args.version,
+        licence=args.licence,
+        tasks=args.tasks,
+        size=parse_size(args.size) if args.size else None,
+        depth_range=tuple(args.range),
+        check_images=args.check_images,
+        provenance=provenance,
+        opset=args.opset,
+    )
+    on = args.check_images or 'smooth noise (give --check-images for photographs)'
+    print(f'onnxruntime {onnxruntime.__version__} against torch {torch.__version__} on {on}:')
+    for difference in differences:
+        print(f'  {difference}')
+    size = (args.out / 'model.onnx').stat().st_size / 1e6
+    tasks = ', '.join(args.tasks or meta['tasks'])
+    print(f'{args.out}: {size:.1f} MB, opset {args.opset}, {tasks}')
+    return 0
+
+
+def _accuracy(path: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(path.read_text(encoding='utf-8'))
+        return {
+            'split': report['split'],
+            'frames': report['frames'],
+            **report['reports']['network'],
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f'{path} is not what evaluate --json writes: {error!r}') from error
