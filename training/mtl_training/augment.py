@@ -111,9 +111,9 @@ def flip(sample: Sample) -> Sample:
     """Mirror a frame left to right; the x of the normals changes its sign."""
     arrays = {name: cv2.flip(array, 1) for name, array in sample.arrays.items()}
     if 'normals' in arrays:
-        x = arrays['normals'][..., 0]
-        valid = arrays['normals'].any(axis=2)
-        arrays['normals'][..., 0] = np.where(valid, 255 - x, x)  # -(2 v / 255 - 1) = 2 (255 - v) / 255 - 1
+        x, y, z = cv2.split(arrays['normals'])
+        mirrored = np.where((x | y | z) != 0, 255 - x, x)  # -(2 v / 255 - 1) = 2 (255 - v) / 255 - 1
+        arrays['normals'] = cv2.merge([mirrored, y, z])
     return Sample(arrays, sample.fx)
 
 

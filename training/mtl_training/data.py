@@ -106,9 +106,7 @@ def to_tensors(sample: Sample, canonical_focal: float) -> Batch:
         factor = np.float32(1e-3 * canonical_focal / sample.fx)
         tensors['depth'] = torch.from_numpy(arrays['depth'].astype(np.float32)[None] * factor)
     if 'normals' in arrays:
-        stored = torch.from_numpy(np.ascontiguousarray(arrays['normals'].transpose(2, 0, 1)))
-        unit = torch.nn.functional.normalize(stored.float() / 127.5 - 1, dim=0)
-        tensors['normals'] = unit * (stored != 0).any(dim=0)
+        tensors['normals'] = torch.from_numpy(_unit_normals(arrays['normals']))
     for task in ('edges', 'saliency'):
         if task in arrays:
             tensors[task] = torch.from_numpy(arrays[task].astype(np.float32)[None])
@@ -197,6 +195,16 @@ def loader(dataset: Rooms, workers: int, **options: Any) -> DataLoader[Batch]:
 
 
 _GROUP_LUT = group_lut()
+_NORMAL_LUT = np.arange(256, dtype=np.float32) / 127.5 - 1
+
+
+def _unit_normals(stored: NDArray[Any]) -> NDArray[np.float32]:
+    """Stored normals uint8 [H, W, 3] as unit vectors float32 [3, H, W]; 0 0 0 stays 0 0 0."""
+    planes = np.stack(cv2.split(stored))
+    vectors = _NORMAL_LUT[planes]
+    x, y, z = vectors
+    valid = (planes[0] | planes[1] | planes[2]) != 0
+    return np.asarray(vectors * (valid / np.sqrt(x * x + y * y + z * z)), np.float32)
 
 
 def _one_thread(worker: int) -> None:
