@@ -39,6 +39,10 @@ class DataConfig:
     canonical_focal: float  # px; the network's depth is metres * canonical_focal / fx
     workers: int = 1
     rescan: bool = False
+    # Progressive resizing: epochs that begin in the first ``small_share`` of the steps use small crops.
+    small_share: float = 0.0
+    small_height: int = 0
+    small_width: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class OptimConfig:
     power: float = 0.9
     clip_norm: float = 0.0  # 0: gradients are not clipped
     ema_decay: float = 0.0  # 0: no moving average of the weights
+    frozen_stages: int = 0  # of the backbone, with the stem, weights and statistics; EfficientNet only
     loss_stride: int = 1  # 2: losses on a grid of half the size, for speed
 
 

@@ -46,6 +46,7 @@ from mtl_training.evaluate import (
     thin_out,
 )
 from mtl_training.losses import multi_task_loss, weighted_sum
+from mtl_training.models.backbones import EfficientNetPyramid
 from mtl_training.tasks import Task
 
 # The share by which a task counts when the best checkpoint is chosen; all are in 0..1, higher is better.
@@ -164,6 +165,7 @@ class Loop:
         torch.manual_seed(config.seed)
         net = build_network(config.model, self.tasks).to(memory_format=torch.channels_last)
         self.mean, self.std = net.backbone.mean, net.backbone.std
+        self.frozen = frozen_modules(net, config.optim.frozen_stages)
         self.net, self.optimizer = fabric.setup(net, make_optimizer(net, config.optim))
         self.net.mark_forward_method('quarter_logits')
         decay = config.optim.ema_decay
@@ -226,19 +228,21 @@ class Loop:
                 raise DataError(
                     f'{self.data / "train"} lists {len(frames)} frames, expected at least a batch'
                 )
-            batches = loader(self.dataset(frames, training=True), config.data.workers, batch_sampler=keys)
+            dataset = self.dataset(frames, training=True)
+            batches = loader(dataset, config.data.workers, batch_sampler=keys)
             yield from fabric.setup_dataloaders(batches, use_distributed_sampler=False)
             progress.epoch += 1
             progress.epoch_step = progress.epoch_frames = 0
 
     def dataset(self, frames: list[Frame], *, training: bool) -> Rooms:
         """Frames as the configuration wants them, augmented for training."""
-        config = self.config
+        config, began = self.config, self.progress.step - self.progress.epoch_step
+        small = training and began < config.data.small_share * config.optim.max_steps
         return Rooms(
             frames,
             config.tasks,
-            height=config.data.height,
-            width=config.data.width,
+            height=config.data.small_height if small else config.data.height,
+            width=config.data.small_width if small else config.data.width,
             canonical_focal=config.data.canonical_focal,
             augmentation=config.augment if training else None,
             seed=config.seed,
@@ -250,6 +254,8 @@ class Loop:
         for group in self.optimizer.param_groups:
             group['lr'] = rate
         self.net.train()
+        for module in self.frozen:
+            module.eval()
         images = normalise(batch['image'], self.mean, self.std)
         if optim.loss_stride == 1:
             outputs = self.net(images)
@@ -394,6 +400,22 @@ class CsvLog:
             if new:
                 writer.writeheader()
             writer.writerow(row)
+
+
+def frozen_modules(net: nn.Module, stages: int) -> list[nn.Module]:
+    """Take the gradients from the backbone's stem and first stages; returns them (0: none).
+
+    Raises:
+        ConfigError: a backbone that cannot be frozen in parts.
+    """
+    if stages == 0:
+        return []
+    if not isinstance(net.backbone, EfficientNetPyramid):
+        raise ConfigError('optim.frozen_stages works with EfficientNet backbones only, expected 0')
+    modules = net.backbone.early(stages)
+    for module in modules:
+        module.requires_grad_(False)
+    return modules
 
 
 def sub_sample(batch: Batch, stride: int, step: int) -> Batch:

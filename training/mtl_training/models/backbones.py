@@ -37,6 +37,14 @@ class Pyramid(nn.Module):
         return list(self.net(image))
 
 
+class EfficientNetPyramid(Pyramid):
+    """EfficientNet, whose first stages can be kept as ImageNet left them."""
+
+    def early(self, stages: int) -> list[nn.Module]:
+        """The stem and the first ``stages`` stages; two of them reach stride 4."""
+        return [self.net.conv_stem, self.net.bn1, *self.net.blocks[:stages]]
+
+
 class SwinPyramid(Pyramid):
     """Swin at any input size: pads to whole 4x4 patches and turns NHWC into NCHW."""
 
@@ -95,7 +103,11 @@ BACKBONES: dict[str, tuple[type[Pyramid], str, dict[str, Any]]] = {
     'swin_base': (SwinPyramid, 'swin_base_patch4_window7_224', {'strict_img_size': False}),
     'swin_large': (SwinPyramid, 'swin_large_patch4_window7_224', {'strict_img_size': False}),
     # Pads as TensorFlow does, which gives ceil(H / s) at every stride already.
-    'tf_efficientnet_lite0': (Pyramid, 'tf_efficientnet_lite0', {'out_indices': (1, 2, 3, 4)}),
+    'tf_efficientnet_lite0': (
+        EfficientNetPyramid,
+        'tf_efficientnet_lite0',
+        {'out_indices': (1, 2, 3, 4)},
+    ),
 }
 
 
