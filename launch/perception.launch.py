@@ -1,0 +1,100 @@
+"""Start the perception node on a camera: ros2 launch mtl_perception perception.launch.py --show-args."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+SHARE = Path(get_package_share_directory('mtl_perception'))
+
+# name, default, description
+ARGUMENTS = (
+    ('image', 'image', 'topic of the images, without /compressed'),
+    ('camera_info', '', 'topic of their CameraInfo; empty: camera_info beside the image topic'),
+    ('image_transport', '', 'raw or compressed; empty: as in params_file'),
+    ('bundle', '', 'folder of the model bundle; empty: as in params_file'),
+    ('backend', '', 'engine: auto or onnxruntime; empty: as in params_file'),
+    ('params_file', str(SHARE / 'config' / 'perception.yaml'), 'parameters of the node'),
+    ('namespace', '', 'namespace of the node and of its relative topics'),
+    ('autostart', 'true', 'configure and activate the node; false: leave it unconfigured'),
+    ('use_sim_time', 'false', 'take the time from /clock'),
+    ('rviz', 'false', 'show all outputs in rviz2'),
+)
+# Fast DDS 2 and 3 read different variables.
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+# What config/perception.rviz subscribes to.
+SHOWN = (
+    'points',
+    'semantic',
+    'semantic_color',
+    'semantic_confidence',
+    'depth',
+    'depth_color',
+    'depth_confidence',
+    'normals_color',
+    'edges',
+    'saliency',
+    'human_parts',
+)
+
+
+def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
+    given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
+    namespace = given['namespace'].strip('/')
+    use_sim_time = given['use_sim_time'].lower() == 'true'
+    beside = given['image'].rpartition('/')
+    camera_info = given['camera_info'] or f'{beside[0]}{beside[1]}camera_info'
+    parameters = {
+        'autostart': given['autostart'].lower() == 'true',
+        'use_sim_time': use_sim_time,
+        **{name: given[name] for name in ('bundle', 'backend', 'image_transport') if given[name]},
+    }
+    actions: list[SetEnvironmentVariable | Node] = []
+    if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+        profile = str(SHARE / 'config' / 'fastdds.xml')
+        actions.append(SetEnvironmentVariable(PROFILE_VARIABLES[old], profile))
+    actions.append(
+        Node(
+            package='mtl_perception',
+            executable='perception_node',
+            name='perception',
+            namespace=namespace,
+            parameters=[given['params_file'], parameters],
+            remappings=[('image', given['image']), ('camera_info', camera_info)],
+            output='screen',
+        )
+    )
+    if given['rviz'].lower() == 'true':
+        actions.append(
+            Node(
+                package='rviz2',
+                executable='rviz2',
+                arguments=['-d', str(SHARE / 'config' / 'perception.rviz')],
+                remappings=[
+                    (f'/perception/{topic}', f'/{namespace}/perception/{topic}')
+                    for topic in SHOWN
+                    if namespace
+                ],
+                parameters=[{'use_sim_time': use_sim_time}],
+            )
+        )
+    return actions
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=description)
+                for name, default, description in ARGUMENTS
+            ),
+            OpaqueFunction(function=nodes),
+        ]
+    )
