@@ -147,24 +147,46 @@ def perception_node(
         command += ['-p', f'{name}:={value}']
     for name, value in remaps.items():
         command += ['-r', f'{name}:={value}']
+    process: subprocess.Popen[bytes] | None = None
     with log.open('wb') as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
+            with _signals_deferred():
+                process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
             yield NodeProcess(process, log)
         finally:
-            _end(process)
+            if process is not None:
+                _end(process)
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait: between fork and return, Popen would lose the child."""
+    pending: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {n: signal.signal(n, lambda number, _: pending.append(number)) for n in numbers}
+    try:
+        yield
+    finally:
+        for deferred, handler in before.items():
+            signal.signal(deferred, handler)
+    for number in pending:
+        os.kill(os.getpid(), number)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end, and insist."""
-    for number, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
-        if process.poll() is not None:
-            return
-        process.send_signal(number)
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
+    """Ask a process to end, and insist; an impatient Ctrl-C kills it."""
+    try:
+        for number, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+            if process.poll() is not None:
+                return
+            process.send_signal(number)
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue
+    except BaseException:
+        process.kill()
+        raise
 
 
 @contextmanager
@@ -409,6 +431,12 @@ def wait_until_ready(
         listener.discover()
         if len(listener.topics) > known:
             changed = time.monotonic()
+    namespace, _, name = NODE.rpartition('/')
+    nodes = listener.node.get_node_names_and_namespaces()
+    if nodes.count((name, namespace or '/')) > 1:
+        raise DemoError(
+            f'another node {NODE} is on this graph; end it, or choose another ROS_DOMAIN_ID'
+        )
 
 
 def expected_topics(bundle: Bundle) -> list[str]:
