@@ -1,4 +1,7 @@
-"""Start the perception node on a camera: ros2 launch mtl_perception perception.launch.py --show-args."""
+"""Start the perception node on a camera: ros2 launch mtl_perception perception.launch.py.
+
+The arguments are listed by --show-args.
+"""
 
 from __future__ import annotations
 

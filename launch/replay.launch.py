@@ -1,4 +1,4 @@
-"""Play a recording through the perception node: ros2 launch mtl_perception replay.launch.py bag:=..."""
+"""Play a recording through the node: ros2 launch mtl_perception replay.launch.py bag:=FOLDER."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-
 from mtl_perception_msgs.msg import PerceptionStatus
 
 STAGES = ('decode', 'resize', 'engine', 'post', 'publish', 'latency')

@@ -18,6 +18,8 @@ import numpy as np
 import rclpy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
+from mtl_perception_msgs.msg import PerceptionStatus
+from mtl_perception_msgs.srv import DescribeModel
 from numpy.typing import NDArray
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -27,9 +29,6 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
-
-from mtl_perception_msgs.msg import PerceptionStatus
-from mtl_perception_msgs.srv import DescribeModel
 
 from . import colors
 from .backends import BackendError, open_backend

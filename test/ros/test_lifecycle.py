@@ -24,10 +24,10 @@ def test_the_lifecycle_goes_up_and_down_and_up(
 ) -> None:
     start_node(bundle=tiny_bundle)
     assert client.state() == 'unconfigured'
+    edges = client.subscribe(Image, '/perception/edges')
     for _ in range(2):
         assert client.transition('configure')
         assert client.state() == 'inactive'
-        edges = client.subscribe(Image, '/perception/edges')
         for _ in range(2):
             assert client.transition('activate')
             driver.wait_for_node()

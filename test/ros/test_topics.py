@@ -1,7 +1,8 @@
-"""Every output of the node as another process sees it: type, encoding, size, stamp, frame, values."""
+"""Every output as another process sees it: type, encoding, size, stamp, frame and values."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,7 @@ def test_every_output_comes_with_the_input_s_header_on_one_grid(
     assert points[row, column, 0] == pytest.approx(expected_x, rel=1e-5)
 
 
-def test_labels_are_latched(
-    client: Any, start_node: Callable[..., Any], tiny_bundle: Path
-) -> None:
+def test_labels_are_latched(client: Any, start_node: Callable[..., Any], tiny_bundle: Path) -> None:
     vision = pytest.importorskip('vision_msgs.msg', reason='vision_msgs is not installed')
     start_node(bundle=tiny_bundle, autostart=True)
     client.wait(lambda: client.state() == 'active', 'active node')
@@ -132,8 +131,6 @@ def test_without_vision_msgs_the_node_says_what_to_install(
     shadow = tmp_path / 'shadow' / 'vision_msgs'
     shadow.mkdir(parents=True)
     (shadow / '__init__.py').write_text("raise ImportError('not installed')\n")
-    import os
-
     path = f'{shadow.parent}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'
     node = start_node(bundle=tiny_bundle, autostart=True, environment={'PYTHONPATH': path})
     edges = client.subscribe(Image, '/perception/edges')
