@@ -16,6 +16,7 @@ from .pipeline import Prediction
 _Picture = NDArray[np.uint8]
 
 NEAR, FAR = 0.3, 10.0  # metres, where a bundle gives no range
+_STEEPEST = 1000.0  # far / near at most, since the scale is logarithmic
 BEYOND = (225, 225, 225)  # of +Inf depth; black is for NaN. Neither occurs in the colour map
 
 # The montage: a light card, one column per task, one row per moment.
@@ -36,6 +37,7 @@ def depth_color(depth: NDArray[np.float32], near: float = NEAR, far: float = FAR
     The colour map is Turbo over the logarithm of depth: equal ratios look equally different.
     Black where unknown (NaN, or not positive), light grey beyond the range (+Inf).
     """
+    near = max(near, far / _STEEPEST)
     # Levels 1 (far) to 254 (near); what the logarithm makes of special values is overwritten.
     slope = 253 / (np.log(near) - np.log(far))
     level = np.asarray(cv2.log(depth)) * np.float32(slope)
@@ -85,7 +87,7 @@ def montage(prediction: Prediction | Sequence[Prediction], bundle: Bundle) -> _P
     height, width = height * zoom, width * zoom
     depth = bundle.task_of('depth')
     near, far = depth.range if depth and depth.range else (NEAR, FAR)
-    near = max(near, far / 1000)  # the scale is logarithmic
+    near = max(near, far / _STEEPEST)
 
     painters: dict[str, Callable[[NDArray[Any], _Picture], _Picture]] = {
         'semantic': lambda ids, image: overlay(image, semantic_color(ids, bundle.classes)),

@@ -51,6 +51,12 @@ def test_depth_outside_the_scale_keeps_the_end_colour():
     assert (colors[4:] == 0).all()  # no depth at all
 
 
+def test_a_scale_from_zero_still_has_colours():
+    first, last = depth_color(np.array([[0.02, 9.0]], np.float32), 0.0, 10.0)[0].astype(int)
+    assert first[0] > first[2] + 50
+    assert last[2] > last[0] + 50
+
+
 def test_normals_look_like_a_normal_map():
     directions = {
         'ahead': ((0, 0, -1), (128, 128, 255)),
