@@ -1,6 +1,6 @@
 """Image and cloud payloads against plain NumPy copies of the same bytes, ratios in one run.
 
-    python benchmarks/conversions.py [--size 640x480] [--rounds 200]
+    ./run exec python benchmarks/conversions.py [--size 640x480] [--rounds 200]
 
 Prints the median microseconds of CPU of each conversion and of a plain copy of as many bytes, into
 a new array and into one that exists, taken in turns in one thread; and their ratios.

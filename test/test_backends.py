@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-import yaml
 
 from mtl_perception.backends import BackendError, open_backend
 from mtl_perception.bundle import BundleError, load_bundle
@@ -142,7 +141,3 @@ def test_batch_must_be_free(tiny_bundle, make_bundle):
             value.type.tensor_type.shape.dim[0].dim_value = 1
 
     assert 'with N free' in change(tiny_bundle, make_bundle, edit)
-
-
-def test_the_shipped_description_is_plain_yaml(tiny_bundle):
-    assert yaml.safe_load((tiny_bundle / 'bundle.yaml').read_text())['schema'] == 1
