@@ -211,8 +211,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     def bring_up(self) -> bool:
         """Configure and activate; returns whether the node is active."""
-        success = TransitionCallbackReturn.SUCCESS
-        return self.trigger_configure() == success and self.trigger_activate() == success
+        for transition in (self.trigger_configure, self.trigger_activate):
+            if transition() != TransitionCallbackReturn.SUCCESS:
+                return False
+        return True
 
     def destroy_node(self) -> None:
         """Stop the thread before the node goes."""

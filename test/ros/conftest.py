@@ -70,9 +70,12 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
         *,
         remaps: dict[str, str] | None = None,
         environment: dict[str, str] | None = None,
+        params_file: Path | None = None,
         **parameters: object,
     ) -> NodeProcess:
         arguments = ['--ros-args']
+        if params_file is not None:
+            arguments += ['--params-file', str(params_file)]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             arguments += ['-p', f'{name}:={text}']

@@ -1,0 +1,94 @@
+"""The files users start with: launch files, parameter file, rviz configuration, DDS profile."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
+
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
+
+from mtl_perception.node import PICTURES, TENSOR_IMAGES
+from mtl_perception.parameters import PARAMETERS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def arguments(path: Path) -> set[str]:
+    """The names in the tables of arguments of a launch file, without running it."""
+    tables = [
+        node.value
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign)
+        and getattr(node.targets[0], 'id', '') in ('ARGUMENTS', 'CAMERA')
+    ]
+    return {row.elts[0].value for table in tables for row in table.elts}
+
+
+def test_the_launch_files_take_the_documented_arguments() -> None:
+    documented = {
+        'image', 'camera_info', 'image_transport', 'bundle', 'backend', 'params_file',
+        'namespace', 'rviz', 'use_sim_time', 'autostart',
+    }  # fmt: skip
+    assert arguments(ROOT / 'launch' / 'perception.launch.py') == documented
+    assert 'bag' in arguments(ROOT / 'launch' / 'replay.launch.py')
+
+
+@pytest.mark.parametrize('name', ['perception', 'replay'])
+def test_the_launch_files_load(name: str) -> None:
+    pytest.importorskip('launch_ros', reason='launch_ros is not installed')
+    ament = pytest.importorskip('ament_index_python.packages')
+    try:
+        ament.get_package_share_directory('mtl_perception')
+    except ament.PackageNotFoundError:
+        pytest.skip('mtl_perception is not built with colcon')
+    path = ROOT / 'launch' / f'{name}.launch.py'
+    spec = importlib.util.spec_from_file_location(f'{name}_launch', path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.generate_launch_description().entities
+
+
+def test_the_parameter_file_holds_the_defaults() -> None:
+    content = yaml.safe_load((ROOT / 'config' / 'perception.yaml').read_text())
+    given = content['/**/perception']['ros__parameters']
+    assert given == {p.name: p.default for p in PARAMETERS if p.name != 'autostart'}
+
+
+def test_the_node_reads_the_parameter_file(
+    client: Any, start_node: Callable[..., Any], tmp_path: Path
+) -> None:
+    text = (ROOT / 'config' / 'perception.yaml').read_text()
+    changed = text.replace('threads: 0', 'threads: 3')
+    assert changed != text
+    (tmp_path / 'mine.yaml').write_text(changed)
+    start_node(params_file=tmp_path / 'mine.yaml')
+    found = client.call(GetParameters, '/perception/get_parameters', names=['threads'])
+    assert parameter_value_to_python(found.values[0]) == 3
+
+
+def test_rviz_shows_every_output_that_it_can() -> None:
+    content = yaml.safe_load((ROOT / 'config' / 'perception.rviz').read_text())
+    displays = content['Visualization Manager']['Displays']
+    shown = {d['Topic']['Value'] for d in displays if 'Topic' in d}
+    outputs = {*TENSOR_IMAGES, *PICTURES, 'points'} - {'normals'}  # 32FC3 has no display
+    assert shown == {f'/perception/{topic}' for topic in outputs}
+    assert all(d['Topic']['Reliability Policy'] == 'Reliable' for d in displays if 'Topic' in d)
+
+
+def test_the_dds_profile_has_room_for_images() -> None:
+    namespace = {'dds': 'http://www.eprosima.com'}
+    root = ET.parse(ROOT / 'config' / 'fastdds.xml').getroot()
+    (size,) = root.findall('.//dds:segment_size', namespace)
+    assert size.text == str(64 * 2**20)
