@@ -411,6 +411,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def _work(self) -> None:
         while arrivals := self._mailbox.take():
             if not self._engine_ready():
+                for camera in arrivals:
+                    camera.statistics.count('frames_dropped')
                 continue
             try:
                 self._process(arrivals)
@@ -599,7 +601,7 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
 
 def _depth_range(bundle: Bundle) -> tuple[float, float]:
     task = bundle.task_of('depth')
-    return task.range if task is not None and task.range is not None else (0.0, 10.0)
+    return task.range if task and task.range else (colors.NEAR, colors.FAR)
 
 
 def _needed(listened: set[str], bundle: Bundle) -> set[str]:

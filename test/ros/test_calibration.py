@@ -1,0 +1,126 @@
+"""CameraInfo messages: matched with images by stamp, and turned into the output grid's."""
+
+from __future__ import annotations
+
+from threading import Timer
+from typing import Any
+
+import pytest
+
+pytest.importorskip('sensor_msgs', reason='ROS 2 for Python is not installed')
+
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from mtl_perception.calibration import CameraInfos, camera_model, grid_camera_info
+from mtl_perception.camera import CameraError, Letterbox
+
+
+def header(stamp: int, frame: str = 'camera') -> Any:
+    out = Header(frame_id=frame)
+    out.stamp.sec = stamp
+    return out
+
+
+def info(stamp: int = 0, frame: str = 'camera') -> Any:
+    """A 640x480 camera whose rectified image has another focal length; a stereo right one."""
+    out = CameraInfo(header=header(stamp, frame), width=640, height=480)
+    out.distortion_model = 'plumb_bob'
+    out.d = [0.1, -0.05, 0.0, 0.0, 0.0]
+    out.k = [500.0, 0.0, 319.5, 0.0, 510.0, 239.5, 0.0, 0.0, 1.0]
+    out.r = [0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    out.p = [400.0, 0.0, 319.5, -40.0, 0.0, 400.0, 239.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return out
+
+
+def test_the_own_stamp_is_found_among_others() -> None:
+    infos = CameraInfos()
+    for stamp in (1, 2, 3):
+        infos.add(info(stamp))
+    found, own = infos.match(header(2), 0.0)
+    assert own
+    assert found.header.stamp.sec == 2
+
+
+def test_the_newest_of_the_same_frame_serves_where_the_own_is_missing() -> None:
+    infos = CameraInfos()
+    for stamp, frame in ((1, 'camera'), (2, 'camera'), (3, 'another')):
+        infos.add(info(stamp, frame))
+    found, own = infos.match(header(9), 0.0)
+    assert not own
+    assert found.header.stamp.sec == 2
+    assert infos.match(header(9, 'unknown'), 0.0) == (None, False)
+
+
+def test_a_late_one_is_waited_for_and_one_in_vain_ends_the_waiting() -> None:
+    infos = CameraInfos()
+    timer = Timer(0.05, lambda: infos.add(info(1)))
+    timer.start()
+    assert infos.match(header(1), 60.0)[1]
+    timer.join()
+    assert not infos.match(header(2), 0.01)[1]
+    # From here on nobody waits; a test that hangs here shows otherwise.
+    assert not infos.match(header(3), 3600.0)[1]
+    # It came after all: stamps do match, waiting is worth while again.
+    infos.add(info(3))
+    timer = Timer(0.05, lambda: infos.add(info(4)))
+    timer.start()
+    assert infos.match(header(4), 60.0)[1]
+    timer.join()
+
+
+def test_only_the_newest_are_kept() -> None:
+    infos = CameraInfos()
+    for stamp in range(1000):
+        infos.add(info(stamp))
+    assert infos.match(header(999), 0.0)[1]
+    assert not infos.match(header(0), 0.0)[1]
+
+
+def test_raw_images_use_k_and_d() -> None:
+    camera = camera_model(info(), rectified=False)
+    assert (camera.fx, camera.fy) == (500.0, 510.0)
+    assert camera.distortion == (0.1, -0.05, 0.0, 0.0, 0.0)
+    grid = Letterbox.fit(640, 480, 320, 256)
+    out = grid_camera_info(info(), grid.camera(camera), grid, rectified=False)
+    assert (out.width, out.height) == (320, 240)
+    assert (out.k[0], out.k[4], out.k[2], out.k[5]) == (250.0, 255.0, 159.5, 119.5)
+    assert (out.p[0], out.p[2], out.p[3], out.p[5]) == (200.0, 159.5, -20.0, 200.0)
+    assert list(out.d) == [0.1, -0.05, 0.0, 0.0, 0.0]
+    assert list(out.r) == list(info().r)
+    assert (out.binning_x, out.roi.width) == (0, 0)
+
+
+def test_rectified_images_use_p_without_distortion() -> None:
+    camera = camera_model(info(), rectified=True)
+    assert (camera.fx, camera.fy, camera.distortion) == (400.0, 400.0, ())
+    grid = Letterbox.fit(640, 480, 320, 256)
+    out = grid_camera_info(info(), grid.camera(camera), grid, rectified=True)
+    assert (out.k[0], out.p[0]) == (200.0, 200.0)
+    assert list(out.d) == [0.0] * 5
+    assert list(out.r) == [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_region_of_interest_and_binning_are_in_the_output() -> None:
+    source = info()
+    source.roi.x_offset, source.roi.y_offset = 160, 120
+    source.roi.width, source.roi.height = 320, 240
+    source.binning_x = source.binning_y = 2
+    camera = camera_model(source, rectified=False)  # of the 160x120 images that are sent
+    grid = Letterbox.fit(160, 120, 320, 256)
+    out = grid_camera_info(source, grid.camera(camera), grid, rectified=False)
+    assert (out.width, out.height) == (320, 240)
+    # One output pixel is one pixel of the region in full resolution.
+    assert (out.k[0], out.k[2], out.k[5]) == pytest.approx((500.0, 159.5, 119.5))
+    assert (out.p[0], out.p[2]) == pytest.approx((400.0, 159.5))
+
+
+def test_without_p_the_output_has_none() -> None:
+    source = info()
+    source.p = [0.0] * 12
+    grid = Letterbox.fit(640, 480, 320, 256)
+    camera = grid.camera(camera_model(source, rectified=False))
+    out = grid_camera_info(source, camera, grid, rectified=False)
+    assert list(out.p) == [0.0] * 12
+    with pytest.raises(CameraError, match='uncalibrated'):
+        camera_model(source, rectified=True)
