@@ -1,12 +1,13 @@
 """Training-time augmentation of one labelled frame, on uint8 arrays with cv2.
 
-The geometry and the photometric distortion are ATRC's (Bruggemann et al., ICCV 2021): scale, random crop
-with ``cat_max_ratio``, horizontal flip, brightness, contrast, saturation, hue. Blur, noise, JPEG, gamma,
-colour balance and gray conversion come on top, for cameras that a renderer does not know.
+The geometry and the photometric distortion are ATRC's (Bruggemann et al., ICCV 2021): scale, random
+crop with ``cat_max_ratio``, horizontal flip, brightness, contrast, saturation, hue. Blur, noise,
+JPEG, gamma, colour balance and gray conversion come on top, for cameras that a renderer does not
+know.
 
-Differs from ATRC: depth is not divided by the scale. Metres stay metres and fx is scaled instead; canonical
-depth (metres * canonical_focal / fx) then shrinks by the same factor, and what the network sees stays true
-to a camera of that focal length.
+Differs from ATRC: depth is not divided by the scale. Metres stay metres and fx is scaled instead;
+canonical depth (metres * canonical_focal / fx) then shrinks by the same factor, and what the
+network sees stays true to a camera of that focal length.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ class Sample:
     """One labelled frame.
 
     Attributes:
-        arrays: ``image`` uint8 [H, W, 3] RGB; ``semantic`` uint8 [H, W], 255 no label; ``depth`` uint16
-            [H, W] millimetres, 0 invalid; ``normals`` uint8 [H, W, 3], n = 2 v / 255 - 1, 0 0 0 invalid;
-            ``edges`` and ``saliency`` uint8 [H, W] 0 or 1, 255 no label. All but the image may be absent.
+        arrays: ``image`` uint8 [H, W, 3] RGB; ``semantic`` uint8 [H, W], 255 no label; ``depth``
+            uint16 [H, W] millimetres, 0 invalid; ``normals`` uint8 [H, W, 3], n = 2 v / 255 - 1, 0
+            0 0 invalid; ``edges`` and ``saliency`` uint8 [H, W] 0 or 1, 255 no label. All but the
+            image may be absent.
         fx: focal length in pixels at this size.
     """
 
@@ -41,7 +43,7 @@ class Sample:
 def augment(
     sample: Sample, config: AugmentConfig, height: int, width: int, rng: np.random.Generator
 ) -> Sample:
-    """Scale, crop, flip and distort a frame to [height, width]; everything random comes from ``rng``."""
+    """Scale, crop, flip and distort a frame to [height, width], as ``rng`` has it."""
     frame_height, frame_width = sample.arrays['image'].shape[:2]
     scale = fit_scale(sample, height, width) * rng.uniform(*config.scale)
     scaled_height, scaled_width = round(frame_height * scale), round(frame_width * scale)
@@ -58,7 +60,7 @@ def augment(
 
 
 def fit(sample: Sample, height: int, width: int) -> Sample:
-    """The frame on the network's grid without augmentation: scaled to fit, padded right and below."""
+    """The frame on the network's grid, not augmented: scaled to fit, padded right and below."""
     if sample.arrays['image'].shape[:2] == (height, width):
         return sample
     return crop(sample, fit_scale(sample, height, width), 0, 0, height, width)
@@ -112,7 +114,8 @@ def flip(sample: Sample) -> Sample:
     arrays = {name: cv2.flip(array, 1) for name, array in sample.arrays.items()}
     if 'normals' in arrays:
         x, y, z = cv2.split(arrays['normals'])
-        mirrored = np.where((x | y | z) != 0, 255 - x, x)  # -(2 v / 255 - 1) = 2 (255 - v) / 255 - 1
+        # -(2 v / 255 - 1) = 2 (255 - v) / 255 - 1; invalid ones stay 0 0 0.
+        mirrored = np.where((x | y | z) != 0, 255 - x, x)
         arrays['normals'] = cv2.merge([mirrored, y, z])
     return Sample(arrays, sample.fx)
 
@@ -137,7 +140,7 @@ def distort(
 
 
 def _offset(slack: int, rng: np.random.Generator) -> int:
-    """Where the window begins: inside the frame if that is larger, else the frame inside the window."""
+    """Where the window begins; negative where the frame lies inside the window."""
     return int(rng.integers(0, slack + 1) if slack >= 0 else -rng.integers(0, -slack + 1))
 
 
@@ -183,4 +186,5 @@ def _jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     """What is left of a picture after JPEG."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.asarray(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)

@@ -48,9 +48,10 @@ def describe_run(
     """The metadata of a checkpoint, as plain data.
 
     Returns:
-        ``config`` (as in the YAML file), ``step``, ``canonical_focal``, ``height``, ``width``, ``mean`` and ``std``
-        (of images in 0..1), ``tasks`` (name -> channels), ``classes`` (id, name, color), ``metrics`` (of the
-        last validation) and ``commit`` (of the training code, or None).
+        ``config`` (as in the YAML file), ``step``, ``canonical_focal``, ``height``, ``width``,
+        ``mean`` and ``std`` (of images in 0..1), ``tasks`` (name -> channels), ``classes`` (id,
+        name, color), ``metrics`` (of the last validation) and ``commit`` (of the training code, or
+        None).
     """
     return {
         'schema': 1,
@@ -85,7 +86,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors of a checkpoint, on the CPU, and its metadata.
 
-    Names begin with ``net.`` (weights), ``ema.`` (their moving average), ``optimizer.`` or ``random.``.
+    Names begin with ``net.`` (weights), ``ema.`` (their moving average), ``optimizer.`` or
+    ``random.``.
 
     Raises:
         CheckpointError: the file is missing, is not safetensors, or has none of our metadata.
@@ -93,16 +95,18 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     try:
         with safe_open(path, framework='pt') as file:
             meta = (file.metadata() or {}).get('mtl_training')
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors raises its own, undocumented class
         raise CheckpointError(f'{path} cannot be read as a checkpoint: {error}') from error
     if meta is None:
-        raise CheckpointError(f'{path} has no mtl_training metadata, expected a file that train wrote')
+        raise CheckpointError(
+            f'{path} has no mtl_training metadata, expected a file that train wrote'
+        )
     return tensors, json.loads(meta)
 
 
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The trained network of a checkpoint (the averaged weights if there are any), and its metadata.
+    """The trained network of a checkpoint, with averaged weights if there are any.
 
     Raises:
         CheckpointError: as ``read_checkpoint``, or weights that do not fit the network.
@@ -115,7 +119,9 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     try:
         net.load_state_dict(with_prefix(tensors, kind))
     except RuntimeError as error:
-        raise CheckpointError(f'{path}: the weights do not fit {model.backbone}: {error}') from error
+        raise CheckpointError(
+            f'{path}: the weights do not fit {model.backbone}: {error}'
+        ) from error
     return net.eval(), meta
 
 

@@ -15,12 +15,12 @@ T = TypeVar('T')
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key, the found and the expected."""
+    """A configuration that cannot be used; the message names the key and what is expected."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network, as ``models.build`` takes it; left out, the widths are those usual for the backbone."""
+    """The network, as ``models.build`` takes it; widths left out are the backbone's usual ones."""
 
     backbone: str
     system: str = 'tif'
@@ -32,14 +32,15 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is read and how. ``rescan`` lists the frames again at every epoch, for a growing folder."""
+    """What is read and how; ``rescan`` lists a growing folder again at every epoch."""
 
     height: int
     width: int
     canonical_focal: float  # px; the network's depth is metres * canonical_focal / fx
     workers: int = 1
     rescan: bool = False
-    # Progressive resizing: epochs that begin in the first ``small_share`` of the steps use small crops.
+    # Progressive resizing: epochs that begin in the first ``small_share`` of the steps use small
+    # crops.
     small_share: float = 0.0
     small_height: int = 0
     small_width: int = 0
@@ -82,7 +83,8 @@ class OptimConfig:
     power: float = 0.9
     clip_norm: float = 0.0  # 0: gradients are not clipped
     ema_decay: float = 0.0  # 0: no moving average of the weights
-    frozen_stages: int = 0  # of the backbone, with the stem, weights and statistics; EfficientNet only
+    # First stages of the backbone (and its stem) that keep weights and statistics; EfficientNet.
+    frozen_stages: int = 0
     loss_stride: int = 1  # 2: losses on a grid of half the size, for speed
 
 

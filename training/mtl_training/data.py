@@ -20,7 +20,8 @@ from mtl_training.config import AugmentConfig
 from mtl_training.rooms.labels import group_lut
 
 Batch = dict[str, Tensor]
-Key = tuple[int, int]  # epoch, index: all that the augmentation of a frame depends on, beside the seed
+# Epoch and index: all that the augmentation of a frame depends on, beside the seed.
+Key = tuple[int, int]
 
 
 class DataError(Exception):
@@ -56,7 +57,9 @@ def list_frames(folder: Path) -> list[Frame]:
             entry = json.loads(line)
             frames.append(Frame(folder / entry['name'], float(entry['fx'])))
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f'{path}, line {number}: expected an object with name and fx') from error
+            raise DataError(
+                f'{path}, line {number}: expected an object with name and fx'
+            ) from error
     if not frames:
         raise DataError(f'{path} lists no frames')
     return frames
@@ -92,8 +95,9 @@ def to_tensors(sample: Sample, canonical_focal: float) -> Batch:
 
     Returns:
         ``image`` uint8 [3, H, W] RGB; ``fx`` float32 []; ``semantic`` int64 [H, W], 255 no label;
-        ``depth`` float32 [1, H, W] canonical (metres * canonical_focal / fx), 0 invalid; ``normals``
-        float32 [3, H, W] unit vectors, 0 0 0 invalid; ``edges``, ``saliency`` float32 [1, H, W], 255 no label.
+        ``depth`` float32 [1, H, W] canonical (metres * canonical_focal / fx), 0 invalid;
+        ``normals`` float32 [3, H, W] unit vectors, 0 0 0 invalid; ``edges``, ``saliency`` float32
+        [1, H, W], 255 no label.
     """
     arrays = sample.arrays
     tensors = {
@@ -114,7 +118,7 @@ def to_tensors(sample: Sample, canonical_focal: float) -> Batch:
 
 
 class Rooms(Dataset[Batch]):
-    """One split of the rooms data; indexed by ``(epoch, index)`` it augments, by ``index`` it does not."""
+    """One split of the rooms data; ``[epoch, index]`` is augmented, ``[index]`` is not."""
 
     def __init__(
         self,
@@ -149,7 +153,7 @@ class Rooms(Dataset[Batch]):
 
 
 class EpochBatches(Sampler[list[Key]]):
-    """The batches of one epoch: a permutation of (seed, epoch), shared out to ranks, last ones dropped.
+    """The batches of one epoch: a permutation of (seed, epoch), shared out to ranks.
 
     Args:
         frames: how many frames there are.

@@ -1,4 +1,4 @@
-"""Judge a trained network, as a checkpoint or as a bundle, on held-out rooms beside trivial predictors."""
+"""Judge a trained network on held-out rooms, beside predictors that look at no picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mtl_training import pictures
 from mtl_training.checkpoint import CheckpointError, load_checkpoint
-from mtl_training.data import Batch, DataError, Frame, Rooms, list_frames, loader, read_sample
+from mtl_training.data import Batch, Frame, Rooms, list_frames, loader, read_sample
 from mtl_training.metrics import MeanIoU, Metric, make_metrics
 from mtl_training.rooms.labels import GROUPS
 
@@ -28,7 +28,7 @@ TASKS = ('semantic', 'depth', 'normals', 'edges', 'saliency')
 
 
 def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 images [B, 3, H, W] as the network wants them: float32, (x / 255 - mean) / std, channels last."""
+    """uint8 images [B, 3, H, W] as float32 (x / 255 - mean) / std, channels last."""
     shift = torch.tensor(mean, device=image.device).view(1, 3, 1, 1) * 255
     factor = 1 / (torch.tensor(std, device=image.device).view(1, 3, 1, 1) * 255)
     return ((image - shift) * factor).contiguous(memory_format=torch.channels_last)
@@ -38,8 +38,8 @@ def predictions(outputs: Mapping[str, Tensor], fx: Tensor, canonical_focal: floa
     """Logits [B, C, H, W] as what they mean.
 
     Returns:
-        ``semantic`` uint8 [B, H, W]; ``depth`` float32 [B, H, W] in metres; ``normals`` float32 [B, H, W, 3] unit
-        vectors; ``edges``, ``saliency`` float32 [B, H, W] probabilities.
+        ``semantic`` uint8 [B, H, W]; ``depth`` float32 [B, H, W] in metres; ``normals`` float32 [B,
+        H, W, 3] unit vectors; ``edges``, ``saliency`` float32 [B, H, W] probabilities.
     """
     maps: Maps = {}
     for name, logits in outputs.items():
@@ -57,7 +57,7 @@ def predictions(outputs: Mapping[str, Tensor], fx: Tensor, canonical_focal: floa
 
 
 def labels(batch: Batch, canonical_focal: float) -> Maps:
-    """The labels of a batch in the form of ``predictions``: depth in metres, 0 invalid; edges 0, 1, 255."""
+    """Labels in the form of ``predictions``: depth in metres, 0 invalid; edges 0, 1, 255."""
     maps: Maps = {}
     for name in TASKS:
         if name not in batch:
@@ -108,7 +108,7 @@ def bundle_predictor(folder: Path, threads: int = 0) -> tuple[Predictor, dict[st
         )
     except Exception as error:  # onnxruntime's classes are not public
         raise CheckpointError(f'{folder} cannot be read as a bundle: {error}') from error
-    names = [name for name in description['tasks'] if name in TASKS]
+    names = [name for name in TASKS if name in description['tasks']]
 
     def predict(batch: Batch) -> Maps:
         images = np.ascontiguousarray(batch['image'].permute(0, 2, 3, 1).numpy())
@@ -129,7 +129,9 @@ def bundle_predictor(folder: Path, threads: int = 0) -> tuple[Predictor, dict[st
     return predict, meta
 
 
-def judge(predict: Predictor, batches: Iterable[Batch], canonical_focal: float) -> dict[str, Metric]:
+def judge(
+    predict: Predictor, batches: Iterable[Batch], canonical_focal: float
+) -> dict[str, Metric]:
     """Run a predictor over batches and count; one metric per task that it predicts."""
     makers = make_metrics(len(GROUPS))
     metrics: dict[str, Metric] = {}
@@ -159,8 +161,8 @@ def trivial_predictors(frames: Sequence[Frame], tasks: Sequence[str]) -> dict[st
     """Predictors that look at no picture; their constants come from (training) frames.
 
     Returns:
-        ``best constant``: the most frequent class, the mean normal, edges and saliency everywhere, and the
-        median depth; and ``mean depth``, the constant with the smallest RMSE.
+        ``best constant``: the most frequent class, the mean normal, edges and saliency everywhere,
+        and the median depth; and ``mean depth``, the constant with the smallest RMSE.
     """
     classes = np.zeros(256, np.int64)
     depths = np.zeros(65536, np.int64)  # by millimetre
@@ -234,7 +236,9 @@ def markdown(reports: Mapping[str, Report]) -> str:
     return '\n'.join(lines)
 
 
-def sheet(predict: Predictor, batches: Iterable[Batch], canonical_focal: float) -> list[pictures.Picture]:
+def sheet(
+    predict: Predictor, batches: Iterable[Batch], canonical_focal: float
+) -> list[pictures.Picture]:
     """Two rows for every frame: the labels, and the predictions beside the same picture."""
     rows = []
     for batch in batches:
@@ -257,7 +261,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--limit', type=int, default=0, help='evenly spaced frames only (0: all)')
     parser.add_argument('--batch-size', type=int, default=8)
     parser.add_argument('--workers', type=int, default=1)
-    parser.add_argument('--threads', type=int, default=0, help='threads of the network (0: all cores)')
+    parser.add_argument(
+        '--threads', type=int, default=0, help='threads of the network (0: all cores)'
+    )
     parser.add_argument('--json', type=Path, help='write the figures there as well')
     parser.add_argument('--sheet', type=Path, help='write a PNG with labels and predictions')
     parser.add_argument('--sheet-frames', type=int, default=12)
@@ -295,7 +301,9 @@ def run(args: argparse.Namespace) -> int:
     print(f'\n{len(frames)} frames of {args.split}.')
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({'split': args.split, 'frames': len(frames), 'reports': reports}, indent=2)
+        text = json.dumps(
+            {'split': args.split, 'frames': len(frames), 'reports': reports}, indent=2
+        )
         args.json.write_text(text + '\n', encoding='utf-8')
     if args.sheet:
         few = thin_out(frames, args.sheet_frames)

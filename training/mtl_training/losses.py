@@ -1,9 +1,9 @@
 """The losses of the tasks; every one of them ignores pixels without a label.
 
-As ATRC and TIF have them: cross entropy; L1 on depth; L1 on unit normals, summed over the components and
-averaged over **pixels** (the survey's code averages over elements, a third of it); balanced binary cross
-entropy on edges. The survey's HED-balanced cross entropy on saliency. A Laplace likelihood on log depth where
-the network also predicts how sure it is.
+As ATRC and TIF have them: cross entropy; L1 on depth; L1 on unit normals, summed over the
+components and averaged over **pixels** (the survey's code averages over elements, a third of it);
+balanced binary cross entropy on edges. The survey's HED-balanced cross entropy on saliency. A
+Laplace likelihood on log depth where the network also predicts how sure it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ IGNORE = 255
 
 
 def cross_entropy(logits: Tensor, target: Tensor, task: Task) -> Tensor:
-    """Cross entropy of logits [B, C, H, W] with class ids int64 [B, H, W], mean over labelled pixels."""
+    """Cross entropy of logits [B, C, H, W], ids int64 [B, H, W]; mean over labelled pixels."""
     total = functional.cross_entropy(logits, target, ignore_index=IGNORE, reduction='sum')
     return total / (target != IGNORE).sum().clamp(min=1)
 
@@ -33,8 +33,8 @@ def l1(prediction: Tensor, target: Tensor, task: Task) -> Tensor:
 def log_laplace(prediction: Tensor, target: Tensor, task: Task) -> Tensor:
     """Negative log likelihood of log depth under a Laplace distribution with a learned scale.
 
-    |log d* - mu| / b + log b + log 2, with (mu, log b) the channels of ``prediction`` [B, 2, H, W], ``target``
-    canonical depth d* [B, 1, H, W]; mean over pixels with depth (d* > 0).
+    |log d* - mu| / b + log b + log 2, with (mu, log b) the channels of ``prediction`` [B, 2, H, W],
+    ``target`` canonical depth d* [B, 1, H, W]; mean over pixels with depth (d* > 0).
     """
     mean, log_scale = prediction.split(1, dim=1)
     valid = target > 0
@@ -43,10 +43,11 @@ def log_laplace(prediction: Tensor, target: Tensor, task: Task) -> Tensor:
 
 
 def normal_l1(prediction: Tensor, target: Tensor, task: Task) -> Tensor:
-    """|n_x - n_x*| + |n_y - n_y*| + |n_z - n_z*| with n made unit length, mean over pixels with a normal.
+    """sum_c |n_c - n_c*| with n made unit length, c = x, y, z; mean over pixels with a normal.
 
     Args:
-        prediction: [B, 3, H, W], any length. target: [B, 3, H, W] unit vectors, all zero where invalid.
+        prediction: [B, 3, H, W], of any length.
+        target: [B, 3, H, W] unit vectors, all zero where invalid.
     """
     unit = functional.normalize(prediction, dim=1)
     valid = (target != 0).any(dim=1, keepdim=True)
@@ -54,7 +55,7 @@ def normal_l1(prediction: Tensor, target: Tensor, task: Task) -> Tensor:
 
 
 def balanced_bce(logits: Tensor, target: Tensor, task: Task) -> Tensor:
-    """-(w y log p + (1 - w) (1 - y) log(1 - p)), w the task's positive weight, mean over labelled pixels.
+    """-(w y log p + (1 - w) (1 - y) log(1 - p)), w the positive weight; mean over labelled pixels.
 
     Args:
         logits, target: [B, 1, H, W]; targets 0, 1, or 255 for no label.
@@ -65,7 +66,7 @@ def balanced_bce(logits: Tensor, target: Tensor, task: Task) -> Tensor:
 
 
 def hed_bce(logits: Tensor, target: Tensor, task: Task) -> Tensor:
-    """As ``balanced_bce``, with w the share of negatives in the batch (Xie & Tu, ICCV 2015, Eq. 2)."""
+    """As ``balanced_bce``, w the share of negatives in the batch (Xie & Tu, ICCV 2015, Eq. 2)."""
     negatives = (target == 0).sum()
     return _weighted_bce(logits, target, negatives / (target != IGNORE).sum().clamp(min=1))
 
@@ -81,19 +82,11 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Task], Tensor]] = {
 
 
 def multi_task_loss(
-    outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], tasks: Mapping[str, Task], stride: int = 1
+    outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], tasks: Mapping[str, Task]
 ) -> dict[str, Tensor]:
-    """The unweighted loss of every task.
-
-    Args:
-        outputs: logits [B, C, H, W] by task name.
-        stride: 2 takes every second pixel of every second row of logits and labels.
-    """
+    """The unweighted loss of every task, from logits [B, C, H, W] by task name."""
     return {
-        name: LOSSES[task.loss](
-            outputs[name][..., ::stride, ::stride], batch[name][..., ::stride, ::stride], task
-        )
-        for name, task in tasks.items()
+        name: LOSSES[task.loss](outputs[name], batch[name], task) for name, task in tasks.items()
     }
 
 

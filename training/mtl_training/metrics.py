@@ -1,7 +1,7 @@
 """Figures by which predictions are judged; counts are pooled over all pixels of all frames.
 
-Every metric has ``update(prediction, target)``, called for each frame or batch, and ``compute()``, which gives
-named figures. Arrays are NumPy; what has no label is left out.
+Every metric has ``update(prediction, target)``, called for each frame or batch, and ``compute()``,
+which gives named figures. Arrays are NumPy; what has no label is left out.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class Metric(Protocol):
 
 
 class MeanIoU:
-    """Mean over classes of TP / (TP + FP + FN), in percent points of one; classes that occur nowhere are left out.
+    """Mean over classes of TP / (TP + FP + FN); classes that occur nowhere are left out.
 
-    Differs from ATRC: a class without any pixel in labels and predictions is left out instead of counted as 0.
+    Differs from ATRC: a class without any pixel in labels and predictions is left out instead of
+    counted as 0.
     """
 
     def __init__(self, classes: int) -> None:
@@ -57,7 +58,7 @@ class MeanIoU:
 
 
 class DepthError:
-    """RMSE, mean |d - d*| / d*, and the share of pixels with max(d / d*, d* / d) < 1.25; metres, pooled."""
+    """RMSE, mean |d - d*| / d*, share of pixels with max(d / d*, d* / d) < 1.25; metres, pooled."""
 
     def __init__(self) -> None:
         self.sums = np.zeros(4)  # squares, relative errors, within 1.25, pixels
@@ -88,7 +89,7 @@ class DepthError:
 
 
 class NormalError:
-    """Angle between normals in degrees: mean, median (to 0.1 degrees), share below 11.25; pooled."""
+    """Angle between normals in degrees: mean, median (to 0.1), share below 11.25; pooled."""
 
     def __init__(self) -> None:
         self.histogram = np.zeros(1801, np.int64)
@@ -118,14 +119,16 @@ class NormalError:
 class EdgeF:
     """F of edges at the best threshold for the whole set, within 0.0075 of the image diagonal.
 
-    An edge pixel is right if any labelled edge pixel lies within the tolerance, and found if any predicted one
-    does. Differs from the odsF of BSDS and SEISM: no thinning of the predictions, and pixels are matched by
-    distance, not one to one; the figures must not be compared with published ones.
+    An edge pixel is right if any labelled edge pixel lies within the tolerance, and found if any
+    predicted one does. Differs from the odsF of BSDS and SEISM: no thinning of the predictions, and
+    pixels are matched by distance, not one to one; the figures must not be compared with published
+    ones.
     """
 
     def __init__(self) -> None:
         self.thresholds = np.arange(1, 20) / 20
-        self.counts = np.zeros((len(self.thresholds), 4), np.int64)  # right, predicted, found, labelled
+        # Columns: right, predicted, found, labelled.
+        self.counts = np.zeros((len(self.thresholds), 4), np.int64)
 
     def update(self, prediction: NDArray[Any], target: NDArray[Any]) -> None:
         """Add one frame: probabilities [H, W], and labels [H, W] of 0, 1, or 255 for no label."""
@@ -154,7 +157,7 @@ class EdgeF:
 
 
 class MaxF:
-    """max over thresholds of (1 + b) P R / (b P + R), b = beta^2 = 0.3, from pooled counts (saliency)."""
+    """max over thresholds of (1 + b) P R / (b P + R), b = beta^2 = 0.3, pooled (saliency)."""
 
     def __init__(self) -> None:
         self.thresholds = np.arange(1, 20) / 20

@@ -17,7 +17,8 @@ class Task:
         channels: channels of the logits.
         loss: name of a function in ``losses.LOSSES``.
         weight: factor of the loss in the total.
-        metric: the figure that the task is judged by, a key of what its metric in ``metrics`` returns.
+        metric: the figure that the task is judged by, a key of what its metric in ``metrics``
+            returns.
         higher_is_better: whether a larger figure is better.
         positive_weight: weight w of the edge pixels in the balanced cross entropy (edges only).
     """
@@ -31,8 +32,8 @@ class Task:
     positive_weight: float | None = None
 
 
-# Losses and weights of ATRC and hence TIF: semseg 1, parts 2, depth 1, saliency 5, normals 10, edges 50;
-# edge weight w .8 on NYUD, .95 on PASCAL.
+# Losses and weights of ATRC and hence TIF: semseg 1, parts 2, depth 1, saliency 5, normals 10,
+# edges 50; edge weight w .8 on NYUD, .95 on PASCAL.
 NYUD: dict[str, Task] = {
     'semantic': Task('semantic', 40, 'cross_entropy', 1.0, 'miou', True),
     'depth': Task('depth', 1, 'l1', 1.0, 'rmse', False),
@@ -46,8 +47,8 @@ PASCAL: dict[str, Task] = {
     'normals': Task('normals', 3, 'normal_l1', 10.0, 'mean', False),
     'edges': Task('edges', 1, 'balanced_bce', 50.0, 'f', True, positive_weight=0.95),
 }
-# The shipped recipe: the classes a robot gets, and depth with a confidence (mean and log scale of the
-# logarithm of canonical depth).
+# The shipped recipe: the classes a robot gets, and depth with a confidence (mean and log scale of
+# the logarithm of canonical depth).
 ROOMS: dict[str, Task] = {
     'semantic': replace(NYUD['semantic'], channels=len(GROUPS)),
     'depth': Task('depth', 2, 'log_laplace', 1.0, 'absrel', False),
@@ -70,4 +71,6 @@ def choose(
     for name in (*names, *weights):
         if name not in tasks:
             raise ValueError(f'unknown task {name!r}, expected one of {", ".join(tasks)}')
-    return {name: replace(tasks[name], weight=weights.get(name, tasks[name].weight)) for name in names}
+    return {
+        name: replace(tasks[name], weight=weights.get(name, tasks[name].weight)) for name in names
+    }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
-import itertools
 import json
 import signal
 import sys
@@ -49,7 +48,8 @@ from mtl_training.losses import multi_task_loss, weighted_sum
 from mtl_training.models.backbones import EfficientNetPyramid
 from mtl_training.tasks import Task
 
-# The share by which a task counts when the best checkpoint is chosen; all are in 0..1, higher is better.
+# The share by which a task counts when the best checkpoint is chosen; all are in 0..1, higher is
+# better.
 QUALITY: dict[str, str] = {
     'semantic': 'miou',
     'depth': 'delta1',
@@ -61,7 +61,7 @@ QUALITY: dict[str, str] = {
 
 @dataclass
 class Progress:
-    """Where a run stands: all that is needed, beside tensors, to go on as if nothing had happened."""
+    """Where a run stands: with the tensors, all it needs to go on as if nothing had happened."""
 
     step: int = 0
     epoch: int = 0
@@ -79,7 +79,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, net: nn.Module, step: int) -> None:
-        """a <- d a + (1 - d) w with d = min(decay, (1 + step) / (10 + step)); whole numbers are copied."""
+        """a <- d a + (1 - d) w, d = min(decay, (1 + step) / (10 + step)); counters are copied."""
         keep = min(self.decay, (1 + step) / (10 + step))
         for mine, other in zip(
             self.net.state_dict().values(), net.state_dict().values(), strict=True
@@ -125,13 +125,14 @@ def train(
 ) -> Path:
     """Train a network.
 
-    Writes into ``out``: ``last.safetensors`` (all that resuming needs), ``best.safetensors`` (weights only, by
-    the mean of ``QUALITY`` on validation frames), ``log.csv``, ``validation.csv`` and ``pictures/``.
+    Writes into ``out``: ``last.safetensors`` (all that resuming needs), ``best.safetensors``
+    (weights only, by the mean of ``QUALITY`` on validation frames), ``log.csv``, ``validation.csv``
+    and ``pictures/``.
 
     Args:
         data: folder with ``train`` and ``val``.
-        resume: go on from ``last.safetensors`` if there is one. On the CPU the result is bit-equal to
-            that of a run that was never interrupted.
+        resume: go on from ``last.safetensors`` if there is one. On the CPU the result is bit-equal
+            to that of a run that was never interrupted.
         stop: asked after every step; True ends the run with a checkpoint.
 
     Returns:
@@ -262,7 +263,9 @@ class Loop:
         else:
             size = [side // optim.loss_stride for side in images.shape[-2:]]
             outputs = {
-                name: functional.interpolate(logits, size=size, mode='bilinear', align_corners=False)
+                name: functional.interpolate(
+                    logits, size=size, mode='bilinear', align_corners=False
+                )
                 for name, logits in self.net.quarter_logits(images).items()
             }
             batch = sub_sample(batch, optim.loss_stride, self.progress.step)
@@ -359,11 +362,15 @@ class Loop:
             CheckpointError: no checkpoint of ours, or one of another network.
         """
         tensors, meta = read_checkpoint(self.last)
-        mine = json.loads(json.dumps(to_mapping(self.config)))
-        for key in ('model', 'tasks', 'task_set'):
-            if mine[key] != meta['config'][key]:
+        mine, theirs = json.loads(json.dumps(to_mapping(self.config))), meta['config']
+        for values in (mine, theirs):  # what the state of the optimiser depends on
+            values |= {
+                f'optim.{key}': values['optim'][key] for key in ('optimizer', 'frozen_stages')
+            }
+        for key in ('model', 'tasks', 'task_set', 'optim.optimizer', 'optim.frozen_stages'):
+            if mine[key] != theirs[key]:
                 raise CheckpointError(
-                    f'{self.last} was trained with {key} {meta["config"][key]}, expected {mine[key]}'
+                    f'{self.last} was trained with {key} {theirs[key]}, expected {mine[key]}'
                 )
         self.net.module.load_state_dict(with_prefix(tensors, 'net.'))
         if self.average:
@@ -381,7 +388,7 @@ class Loop:
 
 
 class CsvLog:
-    """Rows appended to a CSV file; rows later than ``step``, of a run that was cut off, are dropped."""
+    """Rows appended to a CSV file; rows after ``step``, of a run that was cut off, are dropped."""
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
@@ -419,7 +426,7 @@ def frozen_modules(net: nn.Module, stages: int) -> list[nn.Module]:
 
 
 def sub_sample(batch: Batch, stride: int, step: int) -> Batch:
-    """Labels of every ``stride``-th pixel; which one of a cell changes with the step, so none is favoured."""
+    """Labels of every ``stride``-th pixel; the place in a cell changes with the step."""
     cell = step % stride**2
     rows, columns = slice(cell // stride, None, stride), slice(cell % stride, None, stride)
     return {
@@ -434,8 +441,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data', type=Path, required=True, help='the rooms data')
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoints and logs')
     parser.add_argument('--resume', action='store_true', help='go on from OUT/last.safetensors')
-    parser.add_argument('--max-steps', type=int, help='replaces optim.max_steps; the schedule follows')
-    parser.add_argument('--time-budget', type=float, help='end with a checkpoint after these minutes')
+    parser.add_argument(
+        '--max-steps', type=int, help='replaces optim.max_steps; the schedule follows'
+    )
+    parser.add_argument(
+        '--time-budget', type=float, help='end with a checkpoint after these minutes'
+    )
     parser.add_argument(
         '--set', action='append', default=[], metavar='KEY=VALUE', help='such as optim.lr=5e-4'
     )

@@ -21,7 +21,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope='session')
 def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with 9 training, 4 validation and 4 test frames of 64x96: coloured blocks of classes."""
+    """A data folder with 9, 4 and 4 frames of 64x96: coloured blocks of classes."""
     root = tmp_path_factory.mktemp('rooms')
     for seed, (split, count) in enumerate({'train': 9, 'val': 4, 'test': 4}.items()):
         write_split(root / split, count, np.random.default_rng(seed))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from mtl_training.augment import Sample, augment, crop, distort, fit, flip
 from mtl_training.config import AugmentConfig
 from mtl_training.data import to_tensors
 
 EVERYTHING = AugmentConfig(
-    photometric_p=1.0, balance=0.1, gamma=(0.7, 1.4), gray_p=0.5, blur_p=1.0, noise_p=1.0, jpeg_p=1.0
+    photometric_p=1.0,
+    balance=0.1,
+    gamma=(0.7, 1.4),
+    gray_p=0.5,
+    blur_p=1.0,
+    noise_p=1.0,
+    jpeg_p=1.0,
 )
 
 
@@ -39,7 +44,9 @@ def test_flip_mirrors_and_negates_the_x_of_normals() -> None:
     np.testing.assert_allclose(after[0], -before[0], atol=1e-6)
     np.testing.assert_allclose(after[1:], before[1:], atol=1e-6)
     assert (after[:, 0] == 0).all()
-    np.testing.assert_array_equal(flip(sample).arrays['semantic'], sample.arrays['semantic'][:, ::-1])
+    np.testing.assert_array_equal(
+        flip(sample).arrays['semantic'], sample.arrays['semantic'][:, ::-1]
+    )
 
 
 @pytest.mark.parametrize('scale', [0.5, 0.8, 1.6, 2.0])
@@ -71,7 +78,9 @@ def test_a_small_frame_is_padded_without_labels() -> None:
         assert (window[name][outside] == padding).all()
         assert (window[name][~outside] != 255).all()
     assert (window['normals'][outside] == 0).all()
-    np.testing.assert_array_equal(window['image'][20, :10], window['image'][20, 10:11].repeat(10, 0))
+    np.testing.assert_array_equal(
+        window['image'][20, :10], window['image'][20, 10:11].repeat(10, 0)
+    )
 
 
 def test_fit_is_the_frame_itself_at_the_right_size() -> None:
@@ -113,7 +122,9 @@ def test_crops_of_one_class_are_drawn_again() -> None:
     sample.arrays['semantic'][:, :120] = 0  # three quarters are wall
     config = AugmentConfig(scale=(2.0, 2.0), cat_max_ratio=0.75)
     shares = [
-        (augment(sample, config, 64, 80, np.random.default_rng(seed)).arrays['semantic'] == 0).mean()
+        (
+            augment(sample, config, 64, 80, np.random.default_rng(seed)).arrays['semantic'] == 0
+        ).mean()
         for seed in range(40)
     ]
     assert np.mean(np.array(shares) >= 0.8) < 0.3  # without another draw: about 0.7

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from mtl_training.config import Config, ConfigError, from_mapping, load_config, to_mapping
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-
 from mtl_training.config import AugmentConfig
 from mtl_training.data import DataError, EpochBatches, Rooms, list_frames, loader
 from mtl_training.rooms.labels import NYUD_ID, group_lut
