@@ -114,6 +114,7 @@ class Config:
     tasks: tuple[str, ...]
     task_set: str = 'rooms'
     weights: Mapping[str, float] = field(default_factory=dict)  # replaces the tasks' own
+    class_balance: float = 0.0  # b: semantic classes weigh frequency ** -b, on average 1
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     run: RunConfig = field(default_factory=RunConfig)
     seed: int = 0

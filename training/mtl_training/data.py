@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,21 @@ def read_sample(frame: Frame, tasks: Collection[str]) -> Sample:
         if task in tasks:
             arrays[task] = _imread(frame, f'{task}.png', cv2.IMREAD_GRAYSCALE) >> 7
     return Sample(arrays, frame.fx)
+
+
+def class_weights(frames: Sequence[Frame], classes: int, balance: float) -> tuple[float, ...]:
+    """Weights f ** -balance of classes with pixel frequencies f in ``frames``; their mean is 1.
+
+    The mean is over pixels, so that the size of the loss does not change. A class that does not
+    occur counts as if a ten-thousandth of the pixels had it.
+    """
+    counts = np.zeros(256)
+    for frame in frames:
+        ids = read_sample(frame, ['semantic']).arrays['semantic']
+        counts += np.bincount(ids.reshape(-1), minlength=256)
+    share = counts[:classes] / max(counts[:classes].sum(), 1)
+    weights = np.maximum(share, 1e-4) ** -balance
+    return tuple(float(w) for w in weights / (weights * share).sum())
 
 
 def to_tensors(sample: Sample, canonical_focal: float) -> Batch:

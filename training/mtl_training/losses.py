@@ -21,7 +21,10 @@ IGNORE = 255
 
 def cross_entropy(logits: Tensor, target: Tensor, task: Task) -> Tensor:
     """Cross entropy of logits [B, C, H, W], ids int64 [B, H, W]; mean over labelled pixels."""
-    total = functional.cross_entropy(logits, target, ignore_index=IGNORE, reduction='sum')
+    weight = None if task.class_weights is None else logits.new_tensor(task.class_weights)
+    total = functional.cross_entropy(
+        logits, target, weight=weight, ignore_index=IGNORE, reduction='sum'
+    )
     return total / (target != IGNORE).sum().clamp(min=1)
 
 

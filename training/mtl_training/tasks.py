@@ -21,6 +21,7 @@ class Task:
             returns.
         higher_is_better: whether a larger figure is better.
         positive_weight: weight w of the edge pixels in the balanced cross entropy (edges only).
+        class_weights: weight of each class in the cross entropy; None: all the same.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Task:
     metric: str
     higher_is_better: bool
     positive_weight: float | None = None
+    class_weights: tuple[float, ...] | None = None
 
 
 # Losses and weights of ATRC and hence TIF: semseg 1, parts 2, depth 1, saliency 5, normals 10,

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,16 @@ from mtl_training.checkpoint import (
     with_prefix,
 )
 from mtl_training.config import Config, ConfigError, OptimConfig, load_config, to_mapping
-from mtl_training.data import Batch, DataError, EpochBatches, Frame, Rooms, list_frames, loader
+from mtl_training.data import (
+    Batch,
+    DataError,
+    EpochBatches,
+    Frame,
+    Rooms,
+    class_weights,
+    list_frames,
+    loader,
+)
 from mtl_training.evaluate import (
     Report,
     figures,
@@ -162,6 +171,11 @@ class Loop:
         self.config, self.fabric, self.data, self.out = config, fabric, data, out
         self.last = out / 'last.safetensors'
         self.tasks: dict[str, Task] = config_tasks(config)
+        if config.class_balance and 'semantic' in self.tasks:
+            semantic = self.tasks['semantic']
+            some = thin_out(list_frames(data / 'train'), 400)
+            weights = class_weights(some, semantic.channels, config.class_balance)
+            self.tasks['semantic'] = replace(semantic, class_weights=weights)
         self.progress = Progress()
         torch.manual_seed(config.seed)
         net = build_network(config.model, self.tasks).to(memory_format=torch.channels_last)

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 from mtl_training.config import AugmentConfig
-from mtl_training.data import DataError, EpochBatches, Rooms, list_frames, loader
+from mtl_training.data import (
+    DataError,
+    EpochBatches,
+    Rooms,
+    class_weights,
+    list_frames,
+    loader,
+    read_sample,
+)
 from mtl_training.rooms.labels import NYUD_ID, group_lut
 
 TASKS = ('semantic', 'depth', 'normals', 'edges', 'saliency')
@@ -47,6 +55,18 @@ def test_a_frame_as_tensors(rooms: Path) -> None:
     torch.testing.assert_close(length[~void], torch.ones(int((~void).sum())))
     assert item['normals'][2][~void].max() < 0
     assert set(item['edges'].unique().tolist()) == {0.0, 1.0}
+
+
+def test_rare_classes_weigh_more_and_the_mean_over_pixels_is_one(rooms: Path) -> None:
+    frames = list_frames(rooms / 'train')
+    ids = np.concatenate([read_sample(f, ['semantic']).arrays['semantic'].ravel() for f in frames])
+    share = np.bincount(ids[ids != 255], minlength=18)[:18] / (ids != 255).sum()
+    weights = np.array(class_weights(frames, 18, 0.5))
+    present = share > 0
+    assert (weights[present] @ share[present]) == pytest.approx(1)
+    order = np.argsort(share[present])
+    assert (np.diff(weights[present][order]) <= 0).all()
+    np.testing.assert_allclose(class_weights(frames, 18, 0.0), 1.0)
 
 
 def test_epochs_are_permutations_and_can_be_entered_anywhere() -> None:

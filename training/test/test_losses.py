@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,6 +24,14 @@ def test_cross_entropy_of_two_labelled_pixels() -> None:
     assert LOSSES['cross_entropy'](logits, target, NYUD['semantic']).item() == pytest.approx(
         expected
     )
+
+
+def test_class_weights_scale_the_cross_entropy_of_their_class() -> None:
+    logits = torch.tensor([[[[0.0, 1.0]], [[0.0, 0.0]]]])
+    target = torch.tensor([[[0, 1]]])
+    task = replace(NYUD['semantic'], class_weights=(0.5, 3.0))
+    expected = (0.5 * math.log(2) + 3.0 * math.log(1 + math.e)) / 2
+    assert LOSSES['cross_entropy'](logits, target, task).item() == pytest.approx(expected)
 
 
 def test_depth_l1_leaves_out_zero() -> None:
