@@ -419,6 +419,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             except BackendError as error:
                 self._engine_failed(str(error))
             except Exception as error:  # a fault of ours must not end the thread unseen
+                if not self.context.ok():  # interrupted in the middle of publishing
+                    return
                 self._engine_failed(f'{type(error).__name__}: {error}')
 
     def _engine_ready(self) -> bool:

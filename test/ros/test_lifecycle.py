@@ -60,6 +60,7 @@ def test_an_interrupt_ends_a_busy_node_quietly(
     driver.publish(driver.image(GRAY))
     assert node.stop(how) == 0
     assert 'Traceback' not in node.text()
+    assert 'ERROR' not in node.text()
 
 
 def test_frames_are_processed_or_counted_as_dropped(
