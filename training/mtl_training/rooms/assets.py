@@ -1,4 +1,4 @@
-"""Fetch the furniture and textures from Debian's and Python's package archives; nothing is committed."""
+"""Fetch furniture and textures from Debian's and Python's package archives; commit nothing."""
 
 from __future__ import annotations
 
@@ -67,4 +67,6 @@ def _run(command: list[str], folder: Path, advice: str) -> None:
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or ['no message'])[-1]
-        raise CatalogueError(f'{" ".join(command[:2])} failed: {reason}. {advice}'.rstrip('. ') + '.')
+        raise CatalogueError(
+            f'{" ".join(command[:2])} failed: {reason}. {advice}'.rstrip('. ') + '.'
+        )

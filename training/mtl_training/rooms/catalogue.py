@@ -1,4 +1,4 @@
-"""The furniture catalogue: which pieces exist, what class they are, and which split may use them."""
+"""The furniture catalogue: which pieces exist, their classes, and which split may use them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ RULES: tuple[tuple[str, str, str | None], ...] = (
     ('paper', r'newspaper|letter tray|calendar', None),
     (
         'clothes',
-        r'clothes$|jacket|trousers|dress$|skirt|suit$|folded clothes|clothes (horse|rack)|hat$|shoes',
+        r'clothes$|jacket|trousers|dress$|skirt|suit$|folded clothes|'
+        r'clothes (horse|rack)|hat$|shoes',
         r'Bedroom|Miscellaneous',
     ),
     ('bag', r'handbag|backpack|briefcase|suitcase|bag$', None),
@@ -122,7 +123,8 @@ RULES: tuple[tuple[str, str, str | None], ...] = (
     ),
     (
         'otherfurniture',
-        r'piano|washing|washer|dryer|dishwasher|cooker|stove|oven|hood|safe$|water cooler|cat$|dog$|'
+        r'piano|washing|washer|dryer|dishwasher|cooker|stove|oven|hood|safe$|water cooler|'
+        r'cat$|dog$|'
         r'treadmill|indoor bike|clothes basket|plant|ficus|bamboo|yucca|tree',
         INDOOR,
     ),
@@ -188,7 +190,7 @@ def _pieces_of(library: str, root: Path, properties: Path) -> Iterator[tuple[Pie
 
 
 def build_catalogue(assets: Path) -> list[Piece]:
-    """Read every library below ``assets/sh3d``, cache the meshes as .npz and write catalogue.json."""
+    """Read every library in ``assets/sh3d``, cache meshes as .npz and write catalogue.json."""
     cache = assets / 'cache'
     cache.mkdir(exist_ok=True)
     core = assets / 'sh3d' / 'core'
@@ -229,7 +231,9 @@ def read_catalogue(assets: Path) -> list[Piece]:
     path = assets / 'catalogue.json'
     if not path.exists():
         raise CatalogueError(f'{path} is missing: run `mtl_training rooms assets {assets}` first')
-    return [Piece(**{**row, 'rotation': tuple(row['rotation'])}) for row in json.loads(path.read_text())]
+    return [
+        Piece(**{**row, 'rotation': tuple(row['rotation'])}) for row in json.loads(path.read_text())
+    ]
 
 
 def split_pieces(pieces: list[Piece]) -> dict[str, list[Piece]]:
@@ -261,7 +265,6 @@ class Library:
         for piece in pieces:
             self.by_label.setdefault(piece.label, []).append(piece)
         self.mesh = lru_cache(maxsize=256)(self._mesh)
-        self.textures = sorted((assets / 'tex').glob('*.png'))
 
     @classmethod
     def of_split(cls, assets: Path, split: str) -> Library:

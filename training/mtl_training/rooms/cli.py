@@ -16,17 +16,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make = actions.add_parser('render', help='render a data set')
     make.add_argument('out', type=Path, help='folder for the data set')
     make.add_argument('--assets', type=Path, required=True)
-    for split, count in zip(SPLITS, (3000, 160, 320), strict=True):
+    for split, count in zip(SPLITS, (3060, 120, 320), strict=True):
         make.add_argument(f'--{split}', type=int, default=count, metavar='FRAMES')
-    make.add_argument('--seed', type=int, default=0)
+    make.add_argument('--seed', type=int, default=1)
     make.add_argument('--size', default='256x320', help='HEIGHTxWIDTH in pixels')
     make.add_argument('--workers', type=int, default=os.cpu_count() or 1)
     drive = actions.add_parser('record', help='record a drive through test rooms as an MCAP bag')
     drive.add_argument('out', type=Path, help='folder of the bag')
     drive.add_argument('--assets', type=Path, required=True)
-    drive.add_argument('--seconds', type=float, default=12.0)
-    drive.add_argument('--rooms', type=int, default=3)
-    drive.add_argument('--seed', type=int, default=0)
+    drive.add_argument('--seconds', type=float, default=10.8)
+    drive.add_argument('--rooms', type=int, default=4)
+    drive.add_argument('--seed', type=int, default=3)
     drive.add_argument('--workers', type=int, default=os.cpu_count() or 1)
 
 
@@ -63,9 +63,3 @@ def _render(args: argparse.Namespace) -> None:
                 seed=args.seed, size=(height, width), workers=args.workers,
             ):  # fmt: skip
                 bar.update(min(written, wanted) - bar.n)
-
-
-if __name__ == '__main__':
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    run(parser.parse_args())

@@ -1,4 +1,4 @@
-"""The label sets of the rooms data: the 40 classes of NYUD kept on disk, and the groups a robot gets."""
+"""Label sets of the rooms data: NYUD's 40 classes on disk, and the groups a robot gets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ IGNORE = 255
 
 # Gupta et al., CVPR 2013: the 40-class set of NYUDv2. Index = id in the files, 0 = void.
 NYUD40: tuple[str, ...] = (
-    'void', 'wall', 'floor', 'cabinet', 'bed', 'chair', 'sofa', 'table', 'door', 'window', 'bookshelf',
-    'picture', 'counter', 'blinds', 'desk', 'shelves', 'curtain', 'dresser', 'pillow', 'mirror',
-    'floor mat', 'clothes', 'ceiling', 'books', 'refridgerator', 'television', 'paper', 'towel',
-    'shower curtain', 'box', 'whiteboard', 'person', 'night stand', 'toilet', 'sink', 'lamp',
-    'bathtub', 'bag', 'otherstructure', 'otherfurniture', 'otherprop',
+    'void', 'wall', 'floor', 'cabinet', 'bed', 'chair', 'sofa', 'table', 'door', 'window',
+    'bookshelf', 'picture', 'counter', 'blinds', 'desk', 'shelves', 'curtain', 'dresser',
+    'pillow', 'mirror', 'floor mat', 'clothes', 'ceiling', 'books', 'refridgerator', 'television',
+    'paper', 'towel', 'shower curtain', 'box', 'whiteboard', 'person', 'night stand', 'toilet',
+    'sink', 'lamp', 'bathtub', 'bag', 'otherstructure', 'otherfurniture', 'otherprop',
 )  # fmt: skip
 NYUD_ID: dict[str, int] = {name: index for index, name in enumerate(NYUD40)}
 
@@ -50,7 +50,9 @@ GROUPS: tuple[Group, ...] = (
     Group('plumbing', (96, 207, 209), ('toilet', 'sink', 'bathtub')),
     Group('person', (227, 60, 200), ('person',)),
     Group(
-        'soft', (219, 160, 220), ('curtain', 'blinds', 'shower curtain', 'pillow', 'towel', 'clothes')
+        'soft',
+        (219, 160, 220),
+        ('curtain', 'blinds', 'shower curtain', 'pillow', 'towel', 'clothes'),
     ),
     Group('box', (130, 90, 30), ('box', 'bag', 'books', 'paper')),
     Group('picture', (196, 156, 148), ('picture', 'mirror', 'whiteboard')),

@@ -9,7 +9,6 @@ import numpy as np
 
 from .catalogue import Library, Piece
 from .labels import NYUD_ID
-from .meshes import Mesh
 from .scene import Float, Light, Scene, caster
 from .textures import muted_color, pattern
 
@@ -28,8 +27,8 @@ PROGRAMMES: dict[str, tuple[str, ...]] = {
         'whiteboard', 'shelves', 'box', 'box', 'bag', 'person', 'person', 'lamp', 'otherstructure',
     ),
     'kitchen': (
-        'counter', 'table', 'chair', 'chair', 'chair', 'refridgerator', 'sink', 'cabinet', 'cabinet',
-        'otherfurniture', 'otherfurniture', 'box', 'bag', 'person', 'lamp',
+        'counter', 'table', 'chair', 'chair', 'chair', 'refridgerator', 'sink', 'cabinet',
+        'cabinet', 'otherfurniture', 'otherfurniture', 'box', 'bag', 'person', 'lamp',
     ),
     'bathroom': (
         'toilet', 'sink', 'bathtub', 'cabinet', 'towel', 'shower curtain', 'otherstructure',
@@ -41,7 +40,8 @@ PROGRAMMES: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 KIND_SHARES = {
-    'bedroom': 0.22, 'living': 0.25, 'office': 0.2, 'kitchen': 0.15, 'bathroom': 0.1, 'corridor': 0.08,
+    'bedroom': 0.22, 'living': 0.25, 'office': 0.2, 'kitchen': 0.15, 'bathroom': 0.1,
+    'corridor': 0.08,
 }  # fmt: skip
 FREE_STANDING = frozenset({'table', 'person', 'bag', 'box', 'clothes', 'lamp', 'chair'})
 SUPPORTING = frozenset({'table', 'desk', 'night stand', 'dresser', 'counter', 'cabinet'})
@@ -104,7 +104,9 @@ class Opening:
 class RoomBuilder:
     """Builds one room; every decision is drawn from ``rng``."""
 
-    def __init__(self, library: Library, rng: np.random.Generator, *, parametric: bool = True) -> None:
+    def __init__(
+        self, library: Library, rng: np.random.Generator, *, parametric: bool = True
+    ) -> None:
         self.library, self.rng, self.parametric = library, rng, parametric
         self.scene = Scene()
         kinds = list(KIND_SHARES)
@@ -165,7 +167,9 @@ class RoomBuilder:
         """A recolouring for a piece, or None to keep its own colours."""
         if self.rng.random() >= share:
             return None
-        return np.asarray(self.rng.uniform(0.45, 1.1) + self.rng.normal(0, 0.12, 3), np.float32).clip(0.15, 1.2)
+        return np.asarray(
+            self.rng.uniform(0.45, 1.1) + self.rng.normal(0, 0.12, 3), np.float32
+        ).clip(0.15, 1.2)
 
     # -- the shell ------------------------------------------------------------------------------
 
@@ -178,10 +182,17 @@ class RoomBuilder:
             specular=float(rng.choice([0.02, 0.04, 0.08])),
         )
         tile = rng.uniform(0.7, 2.0)
-        s.quad((0, 0, 0), (w, 0, 0), (0, d, 0), floor, s.instance('floor', NYUD_ID['floor']), tile=tile)
+        s.quad(
+            (0, 0, 0), (w, 0, 0), (0, d, 0), floor, s.instance('floor', NYUD_ID['floor']), tile=tile
+        )
         ceiling = s.material((0.9, 0.9, 0.9), self.texture(('white-plaster',), ('plain', 'tiles')))
         s.quad(
-            (0, 0, h), (0, d, h), (w, 0, h), ceiling, s.instance('ceiling', NYUD_ID['ceiling']), tile=2.0
+            (0, 0, h),
+            (0, d, h),
+            (w, 0, h),
+            ceiling,
+            s.instance('ceiling', NYUD_ID['ceiling']),
+            tile=2.0,
         )
         common = self._wall_material()
         corners = ((0, 0), (w, 0), (w, d), (0, d))
@@ -203,7 +214,11 @@ class RoomBuilder:
     def _wall_material(self) -> int:
         rng = self.rng
         return self.scene.material(
-            np.clip(rng.uniform(0.55, 1.0) + rng.normal(0, rng.choice([0.03, 0.12], p=[0.75, 0.25]), 3), 0.15, 1),
+            np.clip(
+                rng.uniform(0.55, 1.0) + rng.normal(0, rng.choice([0.03, 0.12], p=[0.75, 0.25]), 3),
+                0.15,
+                1,
+            ),
             self.texture(WALL_TEXTURES, ('plain', 'plain', 'plain', 'stripes', 'noise')),
             specular=0.0,
         )
@@ -216,7 +231,10 @@ class RoomBuilder:
             if width > length - 0.2 or base + height > self.height - 0.04:
                 continue
             along = self.rng.uniform(width / 2 + 0.05, length - width / 2 - 0.05)
-            if all(abs(along - other) > (width + size) / 2 + 0.05 for other, size in self.on_walls[wall]):
+            if all(
+                abs(along - other) > (width + size) / 2 + 0.05
+                for other, size in self.on_walls[wall]
+            ):
                 self.on_walls[wall].append((along, width))
                 return Opening(wall, along, width, height, base)
         return None
@@ -304,13 +322,19 @@ class RoomBuilder:
         x, y = self.at_wall(place.wall, place.along, 0.16)
         if piece is None:
             low = 0.03 if rng.random() < 0.6 else max(place.base - 0.2, 0.03)
-            material = s.material(muted_color(rng, 0.15, 0.9), self.texture((), ('plain', 'stripes', 'noise')))
+            material = s.material(
+                muted_color(rng, 0.15, 0.9), self.texture((), ('plain', 'stripes', 'noise'))
+            )
             instance = s.instance('curtain', NYUD_ID['curtain'])
             share = rng.uniform(0.15, 0.45)
             for side in (-1, 1):
                 self._folds(place, side, share * place.width, low, top, material, instance)
             return
-        height = place.height * rng.uniform(0.5, 1) if label == 'blinds' else top - max(place.base - 0.2, 0.02)
+        height = (
+            place.height * rng.uniform(0.5, 1)
+            if label == 'blinds'
+            else top - max(place.base - 0.2, 0.02)
+        )
         scale = (place.width * 1.15 / piece.width, height / piece.height, 1.0)
         self.scene.piece(
             self.library.mesh(piece), (x, y, max(0.0, top - height)), WALL_YAW[place.wall],
@@ -318,7 +342,14 @@ class RoomBuilder:
         )  # fmt: skip
 
     def _folds(
-        self, place: Opening, side: int, width: float, low: float, top: float, material: int, instance: int
+        self,
+        place: Opening,
+        side: int,
+        width: float,
+        low: float,
+        top: float,
+        material: int,
+        instance: int,
     ) -> None:
         """One hanging curtain with sinusoidal folds."""
         steps = 40
@@ -328,8 +359,12 @@ class RoomBuilder:
         away = 0.12 + 0.035 * np.sin(2 * np.pi * t * max(2, round(width / 0.11)))
         length = self.wall_length(place.wall)
         for i in range(steps):
-            a = self.at_wall(place.wall, float(np.clip(along[i], 0.01, length - 0.01)), float(away[i]))
-            b = self.at_wall(place.wall, float(np.clip(along[i + 1], 0.01, length - 0.01)), float(away[i + 1]))
+            a = self.at_wall(
+                place.wall, float(np.clip(along[i], 0.01, length - 0.01)), float(away[i])
+            )
+            b = self.at_wall(
+                place.wall, float(np.clip(along[i + 1], 0.01, length - 0.01)), float(away[i + 1])
+            )
             self.scene.quad((*a, low), (*b, low), (*a, top), material, instance, tile=0.8)
 
     # -- furniture ------------------------------------------------------------------------------
@@ -375,11 +410,19 @@ class RoomBuilder:
                 self.taken.append(area)
             instance = self.scene.instance(piece.name, NYUD_ID[label])
             mesh = self.library.mesh(piece)
-            stretch = rng.uniform(0.9, 1.12, 3) if label not in ('person', 'chair') else np.full(3, rng.uniform(0.94, 1.06))
+            stretch = (
+                rng.uniform(0.9, 1.12, 3)
+                if label not in ('person', 'chair')
+                else np.full(3, rng.uniform(0.94, 1.06))
+            )
             if base + piece.height * stretch[1] > self.height - 0.02:
                 stretch[1] = 1.0
-            self.scene.piece(mesh, (x, y, base), yaw, instance, scale=tuple(stretch), tint=self.tint())
-            self._remember(label, instance, x, y, piece.height * stretch[1], piece.width, piece.depth, yaw)
+            self.scene.piece(
+                mesh, (x, y, base), yaw, instance, scale=tuple(stretch), tint=self.tint()
+            )
+            self._remember(
+                label, instance, x, y, piece.height * stretch[1], piece.width, piece.depth, yaw
+            )
             return
 
     def _spot(self, width: float, depth: float, free: bool) -> tuple[float, float, float]:
@@ -395,7 +438,15 @@ class RoomBuilder:
         return float(x), float(y), WALL_YAW[wall]
 
     def _remember(
-        self, label: str, instance: int, x: float, y: float, top: float, w: float, d: float, yaw: float
+        self,
+        label: str,
+        instance: int,
+        x: float,
+        y: float,
+        top: float,
+        w: float,
+        d: float,
+        yaw: float,
     ) -> None:
         if label in SUPPORTING and 0.3 < top < 1.3:
             self.surfaces.append(Surface(x, y, top, w, d, yaw))
@@ -411,7 +462,9 @@ class RoomBuilder:
         yaw = table.yaw + rng.integers(4) * np.pi / 2
         reach = table.depth if abs(np.cos(yaw - table.yaw)) > 0.5 else table.width
         front = np.array([np.sin(yaw), -np.cos(yaw)])
-        x, y = np.array([table.x, table.y]) + front * (reach / 2 + piece.depth * rng.uniform(0.25, 0.7))
+        x, y = np.array([table.x, table.y]) + front * (
+            reach / 2 + piece.depth * rng.uniform(0.25, 0.7)
+        )
         area = self.footprint(x, y, piece.width * 0.8, piece.depth * 0.5, yaw)
         if not self.fits(area):
             return
@@ -440,7 +493,7 @@ class RoomBuilder:
     # -- on the walls ---------------------------------------------------------------------------
 
     def hang(self, label: str) -> None:
-        """Something flat on the wall: picture, mirror, whiteboard, screen, towel, shower curtain."""
+        """Hang something flat: picture, mirror, whiteboard, screen, towel, shower curtain."""
         rng, s = self.rng, self.scene
         sizes = {
             'picture': (rng.uniform(0.25, 1.1), rng.uniform(0.25, 0.9), rng.uniform(1.1, 1.5)),
@@ -476,7 +529,9 @@ class RoomBuilder:
             mirror = s.material((0.04, 0.04, 0.04), specular=0.9)
             return dark, mirror
         if label == 'whiteboard':
-            return s.material(muted_color(rng)), s.material(np.full(3, rng.uniform(0.75, 0.92)), specular=0.1)
+            return s.material(muted_color(rng)), s.material(
+                np.full(3, rng.uniform(0.75, 0.92)), specular=0.1
+            )
         if label == 'television':
             return dark, self.screen_material()
         if label == 'picture':
@@ -506,8 +561,16 @@ class RoomBuilder:
                 scale=(size, 1, size), tint=self.tint(0.6),
             )  # fmt: skip
             return
-        material = s.material(muted_color(rng), self.texture(('gray-felt',), ('stripes', 'noise', 'checks', 'plain')))
-        s.box((x, y, 0), (rng.uniform(0.8, 2.2), rng.uniform(0.6, 1.6), 0.012), rng.integers(4) * np.pi / 2, material, instance)
+        material = s.material(
+            muted_color(rng), self.texture(('gray-felt',), ('stripes', 'noise', 'checks', 'plain'))
+        )
+        s.box(
+            (x, y, 0),
+            (rng.uniform(0.8, 2.2), rng.uniform(0.6, 1.6), 0.012),
+            rng.integers(4) * np.pi / 2,
+            material,
+            instance,
+        )
 
     def pillows(self) -> None:
         for owner in self.cushioned:
@@ -522,19 +585,26 @@ class RoomBuilder:
     def _pillow(self, x: float, y: float, top: float) -> None:
         """A superellipsoid cushion."""
         rng, s = self.rng, self.scene
-        polar, around = np.meshgrid(np.linspace(0, np.pi, 13), np.linspace(0, 2 * np.pi, 25), indexing='ij')
+        polar, around = np.meshgrid(
+            np.linspace(0, np.pi, 13), np.linspace(0, 2 * np.pi, 25), indexing='ij'
+        )
 
         def power(a: Float, p: float) -> Float:
             return np.sign(a) * np.abs(a) ** p
 
-        radii = np.array([rng.uniform(0.18, 0.35), rng.uniform(0.15, 0.25), rng.uniform(0.05, 0.09)])
+        radii = np.array(
+            [rng.uniform(0.18, 0.35), rng.uniform(0.15, 0.25), rng.uniform(0.05, 0.09)]
+        )
         side = power(np.sin(polar), 0.5)
         grid = np.stack(
-            [power(np.cos(around), 0.45) * side, power(np.sin(around), 0.45) * side, np.cos(polar)], -1
+            [power(np.cos(around), 0.45) * side, power(np.sin(around), 0.45) * side, np.cos(polar)],
+            -1,
         )
         yaw, tilt = rng.uniform(0, 2 * np.pi), rng.uniform(-0.2, 0.8)
         cy, sy, ct, st = np.cos(yaw), np.sin(yaw), np.cos(tilt), np.sin(tilt)
-        turn = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, ct, -st], [0, st, ct]])
+        turn = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ np.array(
+            [[1, 0, 0], [0, ct, -st], [0, st, ct]]
+        )
         center = np.array([x, y, top + 0.07 + 0.1 * abs(st)])
         grid = (grid * radii) @ turn.T + center
         a, b, c, d = grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]
@@ -543,7 +613,9 @@ class RoomBuilder:
         soup = soup[np.repeat(np.linalg.norm(face, axis=1) > 1e-9, 3)]
         normals = soup - center
         normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
-        material = s.material(muted_color(rng), self.texture((), ('plain', 'stripes', 'checks', 'noise')))
+        material = s.material(
+            muted_color(rng), self.texture((), ('plain', 'stripes', 'checks', 'noise'))
+        )
         s.add(soup, normals, soup[:, :2] * 2, material, s.instance('pillow', NYUD_ID['pillow']))
 
     def _top(self, x: float, y: float, ceiling: float) -> float:
@@ -591,10 +663,18 @@ class RoomBuilder:
             return
         if label not in ('books', 'paper', 'box'):
             return
-        height = {'books': rng.uniform(0.02, 0.15), 'paper': 0.004, 'box': rng.uniform(0.08, 0.3)}[label]
+        height = {'books': rng.uniform(0.02, 0.15), 'paper': 0.004, 'box': rng.uniform(0.08, 0.3)}[
+            label
+        ]
         size = (rng.uniform(0.14, 0.3), rng.uniform(0.12, 0.3), height)
         color = np.full(3, 0.9) if label == 'paper' else muted_color(rng, 0.1, 0.8)
-        s.box((x, y, top + 0.001), size, rng.uniform(0, 6.3), s.material(color), s.instance(label, NYUD_ID[label]))
+        s.box(
+            (x, y, top + 0.001),
+            size,
+            rng.uniform(0, 6.3),
+            s.material(color),
+            s.instance(label, NYUD_ID[label]),
+        )
 
     def _monitor(self, x: float, y: float, top: float, yaw: float) -> None:
         """A screen on a foot."""
@@ -623,11 +703,22 @@ class RoomBuilder:
             a = rng.uniform(0.12, 0.6)
             b = a * rng.uniform(0.4, 1)
             warmth = np.array([1.0, 0.92, 0.8]) * rng.uniform(0.9, 1.1, 3)
-            power = warmth * rng.uniform(2.5, 6) * (0.6 if self.daylight else 1) * (self.width * self.depth / 14) ** 0.5
+            power = (
+                warmth
+                * rng.uniform(2.5, 6)
+                * (0.6 if self.daylight else 1)
+                * (self.width * self.depth / 14) ** 0.5
+            )
             corner = np.array([x - a / 2, y - b / 2, self.height - 0.06])
             self._shine(corner, np.array([a, 0, 0]), (0, b, 0), power)
             lamp = s.material((0.9, 0.9, 0.9), emission=2.5)
-            s.box((x, y, self.height - 0.05), (a, b, 0.05), 0, lamp, s.instance('ceiling lamp', NYUD_ID['lamp']))
+            s.box(
+                (x, y, self.height - 0.05),
+                (a, b, 0.05),
+                0,
+                lamp,
+                s.instance('ceiling lamp', NYUD_ID['lamp']),
+            )
 
     def build(self) -> Scene:
         rng, s = self.rng, self.scene
@@ -665,18 +756,28 @@ class Recipe:
         return float(w), float(d), float(h)
 
     def build(
-        self, room: RoomBuilder, instance: int, at: tuple[float, float], size: tuple[float, float, float], yaw: float
+        self,
+        room: RoomBuilder,
+        instance: int,
+        at: tuple[float, float],
+        size: tuple[float, float, float],
+        yaw: float,
     ) -> None:
         s, rng = room.scene, room.rng
         (x, y), (w, d, h) = at, size
         c, n = np.cos(yaw), np.sin(yaw)
         wood = s.material(
-            muted_color(rng, 0.2, 0.95), room.texture(('light-wood', 'dark-wood', 'red-wood'), ('wood', 'plain')),
+            muted_color(rng, 0.2, 0.95),
+            room.texture(('light-wood', 'dark-wood', 'red-wood'), ('wood', 'plain')),
             specular=float(rng.choice([0.02, 0.06])),
         )  # fmt: skip
 
-        def part(dx: float, dy: float, z: float, pw: float, pd: float, ph: float, material: int = wood) -> None:
-            s.box((x + c * dx - n * dy, y + n * dx + c * dy, z), (pw, pd, ph), yaw, material, instance)
+        def part(
+            dx: float, dy: float, z: float, pw: float, pd: float, ph: float, material: int = wood
+        ) -> None:
+            s.box(
+                (x + c * dx - n * dy, y + n * dx + c * dy, z), (pw, pd, ph), yaw, material, instance
+            )
 
         t = 0.03
         if self.style == 'table':
@@ -688,12 +789,24 @@ class Recipe:
         elif self.style == 'cabinet':
             part(0, 0, 0, w, d, h)
             columns, rows = max(1, round(w / rng.uniform(0.4, 0.6))), int(rng.integers(1, 5))
-            front = s.material(muted_color(rng, 0.3, 0.95), specular=0.04) if rng.random() < 0.5 else wood
+            front = (
+                s.material(muted_color(rng, 0.3, 0.95), specular=0.04)
+                if rng.random() < 0.5
+                else wood
+            )
             knob = s.material(np.full(3, rng.uniform(0.05, 0.6)), specular=0.1)
             for i in range(columns):
                 for j in range(rows):
                     px = -w / 2 + (i + 0.5) * w / columns
-                    part(px, -d / 2 - 0.008, (j + 0.03) * h / rows, w / columns * 0.95, 0.016, h / rows * 0.94, front)
+                    part(
+                        px,
+                        -d / 2 - 0.008,
+                        (j + 0.03) * h / rows,
+                        w / columns * 0.95,
+                        0.016,
+                        h / rows * 0.94,
+                        front,
+                    )
                     part(px, -d / 2 - 0.025, (j + 0.5) * h / rows, 0.1, 0.02, 0.015, knob)
         elif self.style == 'shelf':
             part(0, d / 2 - 0.01, 0, w, 0.02, h)
@@ -705,7 +818,11 @@ class Recipe:
             for j in range(boards):
                 self._fill(part, room, w, d, j * (h - t) / boards + t, (h - t) / boards - t)
         else:  # box
-            card = s.material(np.array([0.55, 0.4, 0.25]) * rng.uniform(0.6, 1.3), -1) if rng.random() < 0.6 else wood
+            card = (
+                s.material(np.array([0.55, 0.4, 0.25]) * rng.uniform(0.6, 1.3), -1)
+                if rng.random() < 0.6
+                else wood
+            )
             part(0, 0, 0, w, d, h, card)
             part(0, 0, h, w * 0.14, d, 0.002, s.material((0.6, 0.5, 0.35)))
 
@@ -716,7 +833,15 @@ class Recipe:
         while x < w / 2 - 0.08:
             bw, bh = rng.uniform(0.02, 0.07), space * rng.uniform(0.5, 0.95)
             if rng.random() < 0.75:
-                part(x + bw / 2, rng.uniform(-0.03, 0.03), z, bw, d * 0.6, bh, room.scene.material(muted_color(rng, 0.1, 0.8)))
+                part(
+                    x + bw / 2,
+                    rng.uniform(-0.03, 0.03),
+                    z,
+                    bw,
+                    d * 0.6,
+                    bh,
+                    room.scene.material(muted_color(rng, 0.1, 0.8)),
+                )
             x += bw + (rng.uniform(0.05, 0.25) if rng.random() < 0.12 else 0.002)
 
 
@@ -736,6 +861,3 @@ PARAMETRIC: dict[str, Recipe] = {
 def random_room(library: Library, rng: np.random.Generator) -> Scene:
     """A furnished room, ready to render."""
     return RoomBuilder(library, rng).build()
-
-
-__all__ = ['KIND_SHARES', 'PROGRAMMES', 'Mesh', 'RoomBuilder', 'random_room']

@@ -13,16 +13,34 @@ Float = NDArray[np.float32]
 # Diffuse colours of the material names that Java 3D's OBJ loader knows and the core catalogue uses
 # without a material file (approximate).
 BUILT_IN_COLORS: dict[str, tuple[float, float, float]] = {
-    'amber': (0.78, 0.55, 0.10), 'charcoal': (0.15, 0.15, 0.15), 'white': (0.95, 0.95, 0.95),
-    'bone': (0.90, 0.87, 0.78), 'black': (0.05, 0.05, 0.05), 'redwood': (0.50, 0.25, 0.15),
-    'brown': (0.40, 0.25, 0.12), 'gold': (0.80, 0.60, 0.20), 'brass': (0.70, 0.55, 0.25),
-    'bronze': (0.55, 0.40, 0.20), 'silver': (0.75, 0.75, 0.75), 'chrome': (0.70, 0.70, 0.72),
-    'copper': (0.72, 0.45, 0.20), 'pewter': (0.50, 0.50, 0.55), 'iron': (0.30, 0.30, 0.32),
-    'smoked_glass': (0.25, 0.25, 0.25), 'bluetint': (0.60, 0.70, 0.85), 'navy_blue': (0.10, 0.10, 0.45),
-    'pale_green': (0.60, 0.85, 0.60), 'pale_pink': (0.95, 0.75, 0.75), 'pale_yellow': (0.95, 0.95, 0.65),
-    'peach': (0.98, 0.78, 0.60), 'green': (0.10, 0.70, 0.10), 'ruby': (0.60, 0.10, 0.15),
-    'emerald': (0.10, 0.60, 0.30), 'sapphire': (0.10, 0.20, 0.60), 'polished_silver': (0.80, 0.80, 0.80),
-}  # fmt: skip
+    'amber': (0.78, 0.55, 0.10),
+    'charcoal': (0.15, 0.15, 0.15),
+    'white': (0.95, 0.95, 0.95),
+    'bone': (0.90, 0.87, 0.78),
+    'black': (0.05, 0.05, 0.05),
+    'redwood': (0.50, 0.25, 0.15),
+    'brown': (0.40, 0.25, 0.12),
+    'gold': (0.80, 0.60, 0.20),
+    'brass': (0.70, 0.55, 0.25),
+    'bronze': (0.55, 0.40, 0.20),
+    'silver': (0.75, 0.75, 0.75),
+    'chrome': (0.70, 0.70, 0.72),
+    'copper': (0.72, 0.45, 0.20),
+    'pewter': (0.50, 0.50, 0.55),
+    'iron': (0.30, 0.30, 0.32),
+    'smoked_glass': (0.25, 0.25, 0.25),
+    'bluetint': (0.60, 0.70, 0.85),
+    'navy_blue': (0.10, 0.10, 0.45),
+    'pale_green': (0.60, 0.85, 0.60),
+    'pale_pink': (0.95, 0.75, 0.75),
+    'pale_yellow': (0.95, 0.95, 0.65),
+    'peach': (0.98, 0.78, 0.60),
+    'green': (0.10, 0.70, 0.10),
+    'ruby': (0.60, 0.10, 0.15),
+    'emerald': (0.10, 0.60, 0.30),
+    'sapphire': (0.10, 0.20, 0.60),
+    'polished_silver': (0.80, 0.80, 0.80),
+}
 DEFAULT_COLOR = (0.8, 0.8, 0.8)
 
 
@@ -44,7 +62,7 @@ class Material:
 class Mesh:
     """Triangle soup: three consecutive rows are one triangle; parts share a material.
 
-    Frame: x right, y up, z towards the front of the piece; metres; origin at the centre of the base.
+    Frame: x right, y up, z towards the front of the piece; metres; origin: centre of the base.
     """
 
     size: Float  # [3] width, height, depth
@@ -110,7 +128,7 @@ def _unit(v: NDArray[np.float64]) -> NDArray[np.float64]:
 def read_obj(
     path: Path, size: tuple[float, float, float], rotation: NDArray[np.float64] | None = None
 ) -> Mesh:
-    """Read an OBJ file, turn it by ``rotation`` and scale it to ``size`` (width, height, depth in m).
+    """Read an OBJ file, turn it by ``rotation`` and scale it to ``size`` (width, height, depth).
 
     Raises:
         MeshError: the file has no triangle of non-zero area.
@@ -144,7 +162,7 @@ def read_obj(
         elif key in ('f', 'fo'):
             corners = []
             for word in words[1:]:
-                v, t, n = (word.split('/') + ['', ''])[:3]
+                v, t, n = [*word.split('/'), '', ''][:3]
                 corners.append(
                     (_index(v, len(vertices)), _index(t, len(coordinates)), _index(n, len(normals)))
                 )
@@ -167,7 +185,9 @@ def read_obj(
         flat = np.repeat(_unit(face), 3, axis=0)
         n = np.where(index[:, 2:] >= 0, vn[index[:, 2]], flat) if len(vn) else flat
         n = np.where(np.linalg.norm(n, axis=1, keepdims=True) > 1e-6, n, flat)
-        uv = np.where(index[:, 1:2] >= 0, vt[index[:, 1]], 0.0) if len(vt) else np.zeros((len(p), 2))
+        uv = (
+            np.where(index[:, 1:2] >= 0, vt[index[:, 1]], 0.0) if len(vt) else np.zeros((len(p), 2))
+        )
         if keep.any():
             material = materials.get(name) or _built_in(name)
             soups.append((p[keep], n[keep], uv[keep], material))
@@ -195,6 +215,8 @@ def read_obj(
 
 def _built_in(name: str) -> Material:
     lower = name.lower()
-    color = BUILT_IN_COLORS.get(lower) or BUILT_IN_COLORS.get(lower.removeprefix('fl'), DEFAULT_COLOR)
+    color = BUILT_IN_COLORS.get(lower) or BUILT_IN_COLORS.get(
+        lower.removeprefix('fl'), DEFAULT_COLOR
+    )
     transparent = 'glass' in lower or 'trans' in lower
     return Material(color=color, opacity=0.4 if transparent else 1.0)

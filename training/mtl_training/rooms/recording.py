@@ -105,6 +105,6 @@ def record_drive(
         from mtl_perception.recording import write_sample
     except ImportError as error:
         raise RecordingError(
-            'recording needs the runtime package mtl_perception and rosbags: run it with `./run exec`'
+            'recording needs the packages mtl_perception and rosbags: run it with `./run exec`'
         ) from error
     write_sample(out, _frames(assets, seconds, rooms, seed, workers))  # type: ignore[arg-type]

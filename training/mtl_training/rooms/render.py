@@ -43,10 +43,12 @@ class Camera:
         return (self.width - 1) / 2, (self.height - 1) / 2
 
     def directions(self, du: float = 0.0, dv: float = 0.0) -> Float:
-        """World directions [H*W, 3] through the pixel centres shifted by (du, dv); camera z == 1."""
+        """World directions [H*W, 3] of the pixel centres shifted by (du, dv); camera z == 1."""
         cx, cy = self.center
         u = (np.arange(self.width, dtype=np.float32) + np.float32(du - cx)) / np.float32(self.focal)
-        v = (np.arange(self.height, dtype=np.float32) + np.float32(dv - cy)) / np.float32(self.focal)
+        v = (np.arange(self.height, dtype=np.float32) + np.float32(dv - cy)) / np.float32(
+            self.focal
+        )
         rays = np.ones((self.height, self.width, 3), np.float32)
         rays[..., 0], rays[..., 1] = u[None, :], v[:, None]
         return np.asarray(rays.reshape(-1, 3) @ self.rotation, np.float32)
@@ -93,7 +95,9 @@ class Quality:
     subpixels: tuple[tuple[float, float], ...] = ((-0.27, -0.2), (0.27, 0.2))
 
 
-def _direct(scene: Scene, points: Float, normals: Float, rng: np.random.Generator, rays: int) -> Float:
+def _direct(
+    scene: Scene, points: Float, normals: Float, rng: np.random.Generator, rays: int
+) -> Float:
     """Irradiance [N, 3] of all lights, ``rays`` stratified shadow rays for each."""
     total = np.zeros_like(points)
     start = points + normals * EPSILON
@@ -137,7 +141,9 @@ def _one_light(scene: Scene, points: Float, normals: Float, rng: np.random.Gener
     return _from_light(scene, start, normals, corner + u * a + v * b, facing, power * count)
 
 
-def _bounce(scene: Scene, points: Float, normals: Float, rng: np.random.Generator, rays: int) -> Float:
+def _bounce(
+    scene: Scene, points: Float, normals: Float, rng: np.random.Generator, rays: int
+) -> Float:
     """Irradiance [N, 3] that arrives over one diffuse bounce, cosine-distributed rays."""
     index = np.repeat(np.arange(len(points)), rays)
     n = normals[index]
@@ -149,7 +155,9 @@ def _bounce(scene: Scene, points: Float, normals: Float, rng: np.random.Generato
     tangent = np.stack([1 + sign * n[:, 0] ** 2 * a, sign * b, -sign * n[:, 0]], 1)
     bitangent = np.stack([b, sign + n[:, 1] ** 2 * a, -n[:, 1]], 1)
     radius, angle = np.sqrt(r1), np.float32(2 * np.pi) * r2
-    way = tangent * (radius * np.cos(angle))[:, None] + bitangent * (radius * np.sin(angle))[:, None]
+    way = (
+        tangent * (radius * np.cos(angle))[:, None] + bitangent * (radius * np.sin(angle))[:, None]
+    )
     way = (way + n * np.sqrt(1 - r1)[:, None]).astype(np.float32)
     start = points[index] + n * EPSILON
     hits = scene.cast(start, way)
@@ -165,7 +173,13 @@ def _bounce(scene: Scene, points: Float, normals: Float, rng: np.random.Generato
 
 
 def _wavelet(
-    light: Float, weight: Float, normals: Float, points: Float, instance: Int, rounds: int, soft: float
+    light: Float,
+    weight: Float,
+    normals: Float,
+    points: Float,
+    instance: Int,
+    rounds: int,
+    soft: float,
 ) -> Float:
     """Edge-avoiding a-trous filter of [H, W, 3] light with validity ``weight`` [H, W]."""
     height, width = instance.shape
@@ -287,7 +301,9 @@ def _light(
         scene, p3[half].reshape(-1, 3), n3[half].reshape(-1, 3), rng, quality.bounce
     ).reshape(*ids[half].shape, 3)
     coarse = _wavelet(coarse, ones[half], n3[half], p3[half], ids[half], 3, 0.1)
-    spread = [np.repeat(np.repeat(a, 2, 0), 2, 1)[: shape[0], : shape[1]] for a in (coarse, ids[half])]
+    spread = [
+        np.repeat(np.repeat(a, 2, 0), 2, 1)[: shape[0], : shape[1]] for a in (coarse, ids[half])
+    ]
     same = (spread[1] == ids).astype(np.float32)
     indirect = _wavelet(spread[0], same, n3, p3, ids, 2, 0.1)
     missing = np.asarray(indirect.sum(-1) <= 0)
@@ -307,7 +323,7 @@ def _shade(
     light: Float,
     instance: Int,
 ) -> Float:
-    """Radiance [H*W, 3] of diffuse surfaces: albedo x light of the nearest pixel of that instance."""
+    """Radiance [H*W, 3] of diffuse surfaces: albedo x light of that instance's nearest pixel."""
     tilt = np.abs(dot(faces, directions)) / np.sqrt(dot(directions, directions))
     footprint = hits.distance / np.float32(camera.focal) / np.sqrt(np.maximum(tilt, 0.05))
     albedo = scene.albedo(hits.triangle, uv, footprint)
@@ -390,7 +406,7 @@ def _expose(linear: Float, exposure: Exposure, rng: np.random.Generator) -> NDAr
 def edges(
     instance: Int, semantic: NDArray[np.uint8], depth: Float, faces: Float
 ) -> NDArray[np.bool_]:
-    """Boundaries [H, W]: instance changes, depth jumps off the local plane, creases above 30 degrees.
+    """Boundaries [H, W]: instance changes, depth jumps off the plane, creases above 30 degrees.
 
     Two coplanar things of one class (panes, tiles of a front) have no boundary between them.
     """

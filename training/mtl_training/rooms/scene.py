@@ -154,11 +154,15 @@ class Scene:
         scale: Sequence[float] = (1, 1, 1),
         tint: Float | None = None,
     ) -> None:
-        """Stand a mesh on ``position``, turned by ``yaw``; yaw 0 faces -y. ``tint`` recolours it."""
+        """Stand a mesh on ``position``; yaw 0 faces -y; ``tint`` recolours it."""
         c, s = np.cos(yaw), np.sin(yaw)
-        to_world = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])
+        to_world = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array(
+            [[1, 0, 0], [0, 0, -1], [0, 1, 0]]
+        )
         turn = to_world.astype(np.float32).T
-        points = (mesh.vertices * np.array(scale, np.float32)) @ turn + np.array(position, np.float32)
+        points = (mesh.vertices * np.array(scale, np.float32)) @ turn + np.array(
+            position, np.float32
+        )
         normals = unit(mesh.normals / np.array(scale, np.float32)) @ turn
         start = 0
         for part, count in enumerate(mesh.counts):
@@ -166,7 +170,11 @@ class Scene:
             start += int(count)
             path = str(mesh.texture[part])
             texture = self.textures.file(path) if path else -1
-            color = np.maximum(mesh.color[part] ** GAMMA, 0.02) if texture < 0 else np.ones(3, np.float32)
+            color = (
+                np.maximum(mesh.color[part] ** GAMMA, 0.02)
+                if texture < 0
+                else np.ones(3, np.float32)
+            )
             if tint is not None:
                 color = np.clip(color * tint, 0, 0.95)
             opacity = float(mesh.opacity[part])

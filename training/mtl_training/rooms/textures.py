@@ -69,7 +69,9 @@ class Textures:
             if width == height == 1:
                 break
             half = (max(1, width // 2), max(1, height // 2))
-            level = cv2.resize(level, half, interpolation=cv2.INTER_AREA).reshape(half[1], half[0], 4)
+            level = cv2.resize(level, half, interpolation=cv2.INTER_AREA).reshape(
+                half[1], half[0], 4
+            )
         self._table.append((table + [table[-1]] * LEVELS)[:LEVELS])
         self._means.append((level[0, 0, :3] / np.float32(255)) ** GAMMA)
         return len(self._table) - 1
@@ -80,7 +82,9 @@ class Textures:
         texels = np.zeros((1, 4), np.uint8) if empty else np.concatenate(self._chunks)
         self.flat = TO_LINEAR[texels]
         self.flat[:, 3] = texels[:, 3] / np.float32(255)
-        self.table = np.zeros((1, LEVELS, 3), np.int64) if empty else np.array(self._table, np.int64)
+        self.table = (
+            np.zeros((1, LEVELS, 3), np.int64) if empty else np.array(self._table, np.int64)
+        )
         self.means = np.ones((1, 3), np.float32) if empty else np.array(self._means, np.float32)
         self.pixels = (self.table[:, 0, 1] * self.table[:, 0, 2]).astype(np.float32)
 
@@ -126,7 +130,7 @@ def _noise(rng: np.random.Generator, size: int) -> Float:
 
 
 def pattern(rng: np.random.Generator, kind: str, size: int = 256) -> NDArray[np.uint8]:
-    """A procedural [size, size, 4] uint8 texture: plain, stripes, checks, wood, tiles, noise, art."""
+    """A procedural [size, size, 4] uint8 texture: plain, stripes, checks, wood, tiles or art."""
     if kind == 'art':
         return _art(rng, size)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
@@ -166,7 +170,9 @@ def _art(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
         if rng.random() < 0.5:
             cv2.ellipse(image, center, axes, float(rng.uniform(0, 180)), 0, 360, color, -1)
         else:
-            cv2.fillPoly(image, [rng.integers(0, size, (rng.integers(3, 6), 2)).astype(np.int32)], color)
+            cv2.fillPoly(
+                image, [rng.integers(0, size, (rng.integers(3, 6), 2)).astype(np.int32)], color
+            )
     if rng.random() < 0.5:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(1, 8)))
     return np.dstack([image, np.full((size, size), 255)]).astype(np.uint8)

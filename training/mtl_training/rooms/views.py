@@ -13,7 +13,7 @@ CLEARANCE = 0.3  # metres to the nearest thing in view
 
 
 def look_at(eye: Float, target: Float, roll: float = 0.0) -> Float:
-    """Rotation [3, 3] whose rows are right, down, forward of a camera at ``eye``; z up in the world."""
+    """Rotation [3, 3] whose rows are right, down, forward of a camera; z is up in the world."""
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, (0, 0, 1))
     right /= np.linalg.norm(right)
@@ -52,7 +52,11 @@ def random_view(
         if np.linalg.norm(target - eye) < 1.0:
             continue
         camera = Camera(
-            width, height, float(focal), look_at(eye, target, rng.normal(0, 0.03)), eye.astype(np.float32)
+            width,
+            height,
+            float(focal),
+            look_at(eye, target, rng.normal(0, 0.03)),
+            eye.astype(np.float32),
         )
         score = interest(scene, camera)
         if score is None:
@@ -66,11 +70,15 @@ def random_view(
 
 
 def interest(scene: Scene, camera: Camera) -> float | None:
-    """Classes and objects in view minus dominance of one; None when obstructed or out of the room."""
+    """Classes and objects in view minus dominance of one; None when obstructed."""
     coarse = Camera(24, 18, camera.focal * 24 / camera.width, camera.rotation, camera.eye)
     directions = coarse.directions()
     hits = scene.cast(np.repeat(camera.eye[None], len(directions), 0), directions)
-    if (hits.triangle < 0).any() or hits.distance.min() < CLEARANCE or np.median(hits.distance) < 1.0:
+    if (
+        (hits.triangle < 0).any()
+        or hits.distance.min() < CLEARANCE
+        or np.median(hits.distance) < 1.0
+    ):
         return None
     instance = scene.triangle_instance[hits.triangle]
     dominance = np.bincount(instance).max() / len(instance)
@@ -84,7 +92,7 @@ def path(scene: Scene, rng: np.random.Generator, count: int, template: Camera) -
 
     An arc around the middle of the room, eased in and out; the most varied of some random ones.
     """
-    w, d, h = scene.size
+    w, d, _ = scene.size
     best: list[Camera] = []
     best_score = -1e9
     for _ in range(60):
@@ -100,7 +108,9 @@ def path(scene: Scene, rng: np.random.Generator, count: int, template: Camera) -
         gaze = angle + np.pi + rng.uniform(-0.5, 0.5) + sweep * (ease - 0.5)
         targets = eyes + np.stack([np.cos(gaze), np.sin(gaze), np.full(count, -0.18)], 1)
         cameras = [
-            Camera(template.width, template.height, template.focal, look_at(e, g), e.astype(np.float32))
+            Camera(
+                template.width, template.height, template.focal, look_at(e, g), e.astype(np.float32)
+            )
             for e, g in zip(eyes, targets, strict=True)
         ]
         scores = [interest(scene, camera) for camera in cameras[:: max(1, count // 8)]]

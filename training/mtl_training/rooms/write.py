@@ -1,4 +1,4 @@
-"""Render a data set of rooms to disk: splits disjoint in rooms and furniture, same seed, same bytes."""
+"""Render rooms to disk: splits share neither rooms nor furniture; same seed, same bytes."""
 
 from __future__ import annotations
 
@@ -50,9 +50,15 @@ def encode(
         'saliency': ('.png', frame.saliency.astype(np.uint8) * 255),
         'instance': ('.png', frame.instance),
     }
-    options = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality], '.png': [cv2.IMWRITE_PNG_COMPRESSION, 5]}
+    options = {
+        '.jpg': [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality],
+        '.png': [cv2.IMWRITE_PNG_COMPRESSION, 5],
+    }
     return {
-        name: (extension, cv2.imencode(extension, np.ascontiguousarray(image), options[extension])[1])
+        name: (
+            extension,
+            cv2.imencode(extension, np.ascontiguousarray(image), options[extension])[1],
+        )
         for name, (extension, image) in images.items()
     }
 
@@ -90,7 +96,14 @@ def render_room(job: Job) -> list[dict[str, object]]:
 
 
 def render_split(
-    assets: Path, out: Path, split: str, frames: int, *, seed: int, size: tuple[int, int], workers: int
+    assets: Path,
+    out: Path,
+    split: str,
+    frames: int,
+    *,
+    seed: int,
+    size: tuple[int, int],
+    workers: int,
 ) -> Iterator[int]:
     """Render until ``frames`` frames exist; yields the number written with every room.
 
