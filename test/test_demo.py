@@ -86,6 +86,8 @@ def start_demo(output: Path, *arguments: object) -> subprocess.Popen[str]:
         text=True,
         env=environment,
         cwd=Path(__file__).parents[1],
+        # A shell's background jobs ignore Ctrl-C, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -58,7 +58,7 @@ def test_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert report['size'] == [256, 320]
     assert report['whole']['parameters'] == sum(m['parameters'] for m in report['modules'])
     assert {kind['kind'] for kind in report['kinds']} == {
-        'Pyramid',
+        'EfficientNetPyramid',
         'SAFF',
         'SFD',
         'LTHD',
