@@ -23,8 +23,6 @@ from .recording import (
     header_stamp_ns,
 )
 
-VOID = 255
-
 
 def nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """Resample [H, W, ...] to [height, width, ...] by the nearest pixel centre."""

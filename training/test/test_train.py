@@ -126,9 +126,21 @@ def test_frozen_stages_stay_as_they_were(rooms: Path, tmp_path: Path) -> None:
 
 def test_small_crops_and_half_size_losses_train(rooms: Path, tmp_path: Path) -> None:
     config = load_config(TINY, [*QUIET, 'optim.max_steps=5', 'optim.loss_stride=2'])
-    config = change(config, 'data', small_share=0.5, small_height=32, small_width=64)
-    train(config, rooms, tmp_path)
-    assert len(log_rows(tmp_path / 'log.csv')) == 5
+    small = change(config, 'data', small_share=0.5, small_height=32, small_width=64)
+    train(config, rooms, tmp_path / 'whole')
+    train(small, rooms, tmp_path / 'small')
+    whole, cropped = (log_rows(tmp_path / name / 'log.csv') for name in ('whole', 'small'))
+    assert len(cropped) == 5
+    assert cropped[0]['total'] != whole[0]['total']  # the same frames and weights, other crops
+
+
+def test_class_balance_changes_the_semantic_loss_only(rooms: Path, tmp_path: Path) -> None:
+    for balance in (0.0, 0.5):
+        config = load_config(TINY, [*QUIET, 'optim.max_steps=1', f'class_balance={balance}'])
+        train(config, rooms, tmp_path / str(balance))
+    plain, balanced = (log_rows(tmp_path / name / 'log.csv')[0] for name in ('0.0', '0.5'))
+    assert balanced['semantic'] != plain['semantic']
+    assert balanced['depth'] == plain['depth']
 
 
 def test_sub_sampling_favours_no_pixel_of_a_cell() -> None:

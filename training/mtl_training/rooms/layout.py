@@ -104,10 +104,8 @@ class Opening:
 class RoomBuilder:
     """Builds one room; every decision is drawn from ``rng``."""
 
-    def __init__(
-        self, library: Library, rng: np.random.Generator, *, parametric: bool = True
-    ) -> None:
-        self.library, self.rng, self.parametric = library, rng, parametric
+    def __init__(self, library: Library, rng: np.random.Generator) -> None:
+        self.library, self.rng = library, rng
         self.scene = Scene()
         kinds = list(KIND_SHARES)
         self.kind = kinds[rng.choice(len(kinds), p=list(KIND_SHARES.values()))]
@@ -385,7 +383,7 @@ class RoomBuilder:
     def stand(self, label: str) -> None:
         """Stand a piece against a wall or freely on the floor."""
         rng = self.rng
-        if self.parametric and label in PARAMETRIC and rng.random() < 0.3:
+        if label in PARAMETRIC and rng.random() < 0.3:
             self.parametric_piece(label)
             return
         for _ in range(14):
