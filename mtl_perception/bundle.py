@@ -1,4 +1,4 @@
-"""A model bundle on disk: ``model.onnx`` and ``bundle.yaml``; find it, load it, check it."""
+"""A model bundle on disk: ONNX files and ``bundle.yaml``; find it, load it, check it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ KINDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         'human_parts': {'human_parts': 'uint8'},
     }
 )
+# The model may come in more than one number format, one ONNX file each. The first is ``model``
+# itself; ``int8`` has symmetric int8 activations and weights (TensorRT), ``int8_u8s8`` uint8
+# activations (CPUs).
+VARIANTS = ('fp32', 'fp16', 'int8', 'int8_u8s8')
 # The input is fixed by the design: every backend feeds the same tensor.
 _INPUT = {'tensor': 'image', 'color': 'rgb', 'dtype': 'uint8'}
 
@@ -72,6 +76,28 @@ class Task:
 
 
 @dataclass(frozen=True)
+class DataFile:
+    """A file of a bundle whose hash was checked: its path, links resolved, and its sha256."""
+
+    path: Path
+    sha256: str
+
+    def read(self) -> bytes:
+        """The content, checked once more: what was checked is what is used.
+
+        Raises:
+            BundleError: the file is gone, or not the one that was loaded.
+        """
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise BundleError(f'{self.path}: cannot be read: {error.strerror}') from error
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise BundleError(f'{self.path}: changed since the bundle was loaded, load it again')
+        return content
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A checked bundle; see design 3.1 for the meaning of every field.
 
@@ -82,8 +108,9 @@ class Bundle:
             None where depth is relative.
         tasks: task name -> task, in the order of the file.
         provenance: free-form: data, commit, measured accuracy.
-        sha256: of ``model.onnx``.
-        model_path: the ONNX file, links resolved.
+        models: variant -> ONNX file; ``fp32`` is always there, see ``VARIANTS``.
+        probes: images with the outputs that the model gave for them when it was exported, see
+            ``selfcheck``; None where the bundle has none.
     """
 
     folder: Path
@@ -95,8 +122,18 @@ class Bundle:
     canonical_focal: float | None
     tasks: Mapping[str, Task]
     provenance: Mapping[str, Any]
-    sha256: str
-    model_path: Path = field(repr=False)
+    models: Mapping[str, DataFile] = field(repr=False)
+    probes: DataFile | None = field(repr=False)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of ``model.onnx``, the file that gives the bundle its identity."""
+        return self.models['fp32'].sha256
+
+    @property
+    def model_path(self) -> Path:
+        """``model.onnx``, links resolved."""
+        return self.models['fp32'].path
 
     @property
     def metric(self) -> bool:
@@ -122,8 +159,9 @@ class Bundle:
 def load_bundle(folder: str | Path) -> Bundle:
     """Load and check a bundle.
 
-    Checks everything that needs no engine: the schema, every key, the hash of the model and
-    that its weights are inside. A backend checks the tensors of the ONNX file when it opens it.
+    Checks everything that needs no engine: the schema, every key, the hashes of all files and
+    that the models' weights are inside. A backend checks the tensors of the ONNX file when it
+    opens it.
 
     Raises:
         BundleError: with one sentence that names the file, the key and the expected value.
@@ -160,9 +198,13 @@ def load_bundle(folder: str | Path) -> Bundle:
     provenance = top.section('provenance').values if 'provenance' in top.values else {}
     tasks = _read_tasks(top.section('tasks'), metric=metric)
 
-    model = top.section('model')
-    model_path = _model_path(folder, model)
-    sha256 = _check_model(model_path, model)
+    models = {'fp32': _model_file(folder, top.section('model'))}
+    variants = top.section('variants') if 'variants' in top.values else None
+    for variant in variants.values if variants else ():
+        if variant not in VARIANTS[1:]:
+            raise variants.error(variant, f'is unknown, expected {", ".join(VARIANTS[1:])}')
+        models[variant] = _model_file(folder, variants.section(variant))
+    probes = _data_file(folder, top.section('probes'))[0] if 'probes' in top.values else None
     return Bundle(
         folder=folder,
         name=name,
@@ -173,8 +215,8 @@ def load_bundle(folder: str | Path) -> Bundle:
         canonical_focal=focal,
         tasks=MappingProxyType(tasks),
         provenance=MappingProxyType(dict(provenance)),
-        sha256=sha256,
-        model_path=model_path,
+        models=MappingProxyType(models),
+        probes=probes,
     )
 
 
@@ -367,33 +409,45 @@ def _read_classes(section: _Section) -> tuple[SemanticClass, ...]:
     return tuple(classes.values())
 
 
-def _model_path(folder: Path, model: _Section) -> Path:
-    name = model.text('file')
+def _model_file(folder: Path, section: _Section) -> DataFile:
+    """Find and check an ONNX file, which must hold its weights itself."""
+    file, content = _data_file(folder, section)
+    if _EXTERNAL_DATA in content:
+        raise BundleError(f'{file.path}: has weights in other files, expected all inside it')
+    return file
+
+
+def _data_file(folder: Path, section: _Section) -> tuple[DataFile, bytes]:
+    """Find and check a file that a section names by ``file`` and ``sha256``; its content too."""
+    path = _inside(folder, section)
+    expected = section.text('sha256')
+    if not re.fullmatch('[0-9a-f]{64}', expected):
+        raise section.error('sha256', f'is {expected!r}, expected 64 lower-case hexadecimal digits')
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(
+            f'{path}: no such file, expected by {section.name}.file of {section.path}'
+        ) from None
+    except OSError as error:
+        raise BundleError(f'{path}: cannot be read: {error.strerror}') from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise BundleError(
+            f'{path}: sha256 is {hashlib.sha256(content).hexdigest()}, expected {expected} '
+            f'({section.name}.sha256 of {section.path}): the file is damaged or not the one '
+            'described'
+        )
+    return DataFile(path, expected), content
+
+
+def _inside(folder: Path, section: _Section) -> Path:
+    """The path of a section's file, which must lie in the folder of the bundle."""
+    name = section.text('file')
     # Where the files of the bundle are links (colcon build --symlink-install), its real folder is
     # the one that the description lies in.
     homes = {folder.resolve(), (folder / 'bundle.yaml').resolve().parent}
     path = (folder / name).resolve()
     outside = not any(home in path.parents for home in homes)
     if os.path.isabs(name) or '..' in Path(name).parts or outside:
-        raise model.error('file', f'is {name!r}, expected a file inside the folder of the bundle')
+        raise section.error('file', f'is {name!r}, expected a file inside the folder of the bundle')
     return path
-
-
-def _check_model(path: Path, model: _Section) -> str:
-    expected = model.text('sha256')
-    if not re.fullmatch('[0-9a-f]{64}', expected):
-        raise model.error('sha256', f'is {expected!r}, expected 64 lower-case hexadecimal digits')
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise BundleError(f'{path}: no such file, expected by model.file of {model.path}') from None
-    except OSError as error:
-        raise BundleError(f'{path}: cannot be read: {error.strerror}') from error
-    if hashlib.sha256(content).hexdigest() != expected:
-        raise BundleError(
-            f'{path}: sha256 is {hashlib.sha256(content).hexdigest()}, expected {expected} '
-            f'(model.sha256 of {model.path}): the file is damaged or not the one described'
-        )
-    if _EXTERNAL_DATA in content:
-        raise BundleError(f'{path}: has weights in other files, expected all weights inside it')
-    return expected

@@ -349,7 +349,7 @@ def _bundle() -> Finding:
         from .bundle import default_bundle, load_bundle
 
         bundle = load_bundle(default_bundle())
-        open_backend('auto', bundle).close()
+        open_backend('onnxruntime', bundle).close()
     except Exception as error:  # whatever is wrong with it belongs in the report
         return Finding(
             'fail',

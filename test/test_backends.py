@@ -7,14 +7,14 @@ import sys
 import numpy as np
 import pytest
 
-from mtl_perception.backends import BackendError, open_backend
+from mtl_perception.backends import BackendError, EngineOptions, open_backend
 from mtl_perception.bundle import BundleError, load_bundle
 
 
 @pytest.fixture
 def backend(tiny_bundle):
     pytest.importorskip('onnxruntime')
-    backend = open_backend('auto', load_bundle(tiny_bundle), threads=1)
+    backend = open_backend('onnxruntime', load_bundle(tiny_bundle), EngineOptions(threads=1))
     yield backend
     backend.close()
 
@@ -56,25 +56,31 @@ def test_a_failed_run_is_one_sentence_and_the_next_one_works(backend, capfd):
 
 
 def test_unknown_backend_names_the_known_ones(tiny_bundle):
-    with pytest.raises(BackendError, match=r"'tensorflow', expected auto or onnxruntime"):
+    with pytest.raises(BackendError, match="'tensorflow', expected one of tensorrt, openv"):
         open_backend('tensorflow', load_bundle(tiny_bundle))
 
 
-def test_negative_threads(tiny_bundle):
-    with pytest.raises(BackendError, match='threads is -1'):
-        open_backend('auto', load_bundle(tiny_bundle), threads=-1)
+def test_options_out_of_range():
+    with pytest.raises(BackendError, match='threads is -1, expected at least 0'):
+        EngineOptions(threads=-1)
+    with pytest.raises(BackendError, match='max_batch is 0, expected at least 1'):
+        EngineOptions(max_batch=0)
+    with pytest.raises(BackendError, match=r"precision is 'fp8', expected one of fp32, fp16"):
+        EngineOptions(precision='fp8')
+    with pytest.raises(BackendError, match=r"provider is 'rocm', expected one of cpu, cuda"):
+        EngineOptions(provider='rocm')
 
 
 def test_missing_engine_names_the_package(tiny_bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(BackendError, match='needs the Python package onnxruntime'):
-        open_backend('auto', load_bundle(tiny_bundle))
+        open_backend('onnxruntime', load_bundle(tiny_bundle))
 
 
 def test_a_file_that_is_no_model(make_bundle):
     bundle = load_bundle(make_bundle(model=b'not a network'))
     with pytest.raises(BackendError, match=r'model\.onnx: onnxruntime .* cannot open it') as caught:
-        open_backend('auto', bundle)
+        open_backend('onnxruntime', bundle)
     assert '\n' not in str(caught.value)
 
 
@@ -83,12 +89,12 @@ def test_a_file_that_changed_after_loading(make_bundle):
     bundle = load_bundle(folder)
     (folder / 'model.onnx').write_bytes(b'something else')
     with pytest.raises(BundleError, match='changed since'):
-        open_backend('auto', bundle)
+        open_backend('onnxruntime', bundle)
 
 
 def described_otherwise(make_bundle, edit):
     with pytest.raises(BundleError) as caught:
-        open_backend('auto', load_bundle(make_bundle(edit)))
+        open_backend('onnxruntime', load_bundle(make_bundle(edit)))
     assert '\n' not in str(caught.value)
     return str(caught.value)
 
@@ -109,7 +115,7 @@ def change(tiny_bundle, make_bundle, edit):
     model = onnx.load(tiny_bundle / 'model.onnx')
     edit(model.graph, onnx)
     with pytest.raises(BundleError) as caught:
-        open_backend('auto', load_bundle(make_bundle(model=model.SerializeToString())))
+        open_backend('onnxruntime', load_bundle(make_bundle(model=model.SerializeToString())))
     return str(caught.value)
 
 

@@ -1,20 +1,73 @@
-"""Engines that run a bundle: the interface, and the choice of one by name."""
+"""Engines that run a bundle: the interface, what can be asked of one, and opening one by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
+from ..engine_cache import EngineCache
 
-BACKENDS = ('onnxruntime',)
+BACKENDS = ('tensorrt', 'openvino', 'onnxruntime')
+PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8')
+PROVIDERS = ('cpu', 'cuda', 'tensorrt')
+
+# Called with what is being done and its share done so far (0..1, NaN if unknown); what it raises
+# ends a build.
+Progress = Callable[[str, float], None]
 
 
 class BackendError(Exception):
     """An engine cannot be opened or cannot run; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an engine is asked to be. An engine that cannot be it says so; it does not guess.
+
+    Attributes:
+        precision: one of ``PRECISIONS``. ``int8`` needs a variant of the model that was quantised
+            for the engine, TensorRT ``fp16`` one that was typed so (``mtl_training quantize``).
+        max_batch: largest number of images in one run.
+        threads: CPU threads of one run; 0 leaves it to the engine.
+        device: number of the GPU.
+        provider: how ONNX Runtime executes, one of ``PROVIDERS``.
+        dla_core: TensorRT, Jetson: number of the deep-learning accelerator; -1 for the GPU.
+        workspace_mb: TensorRT: memory that building may use; 0 for no limit.
+        cuda_graph: TensorRT: capture a run once per batch size and replay it.
+
+    Raises:
+        BackendError: a value out of range.
+    """
+
+    precision: str = 'fp32'
+    max_batch: int = 1
+    threads: int = 0
+    device: int = 0
+    provider: str = 'cpu'
+    dla_core: int = -1
+    workspace_mb: int = 0
+    cuda_graph: bool = True
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise BackendError(
+                f'precision is {self.precision!r}, expected one of {", ".join(PRECISIONS)}'
+            )
+        if self.provider not in PROVIDERS:
+            raise BackendError(
+                f'provider is {self.provider!r}, expected one of {", ".join(PROVIDERS)}'
+            )
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise BackendError(f'{name} is {getattr(self, name)}, expected at least {least}')
+
+
+_LEAST = {'max_batch': 1, 'threads': 0, 'device': 0, 'dla_core': -1, 'workspace_mb': 0}
 
 
 class Backend(Protocol):
@@ -32,11 +85,13 @@ class Backend(Protocol):
         """Run the network.
 
         Args:
-            images: [N, H, W, 3] RGB at the bundle's size, C-contiguous.
+            images: [N, H, W, 3] RGB at the bundle's size, C-contiguous, N at most ``max_batch``
+                where the engine has such a limit.
             outputs: the names of the tensors to compute; the others cost nothing if the engine can.
 
         Returns:
-            name -> [N, H, W] or [N, H, W, 3], dtypes as in ``Bundle.outputs``.
+            name -> [N, H, W] or [N, H, W, 3], dtypes as in ``Bundle.outputs``. The arrays belong to
+            the caller.
 
         Raises:
             BackendError: when the engine fails.
@@ -46,20 +101,46 @@ class Backend(Protocol):
         """Free the engine; it cannot run any more."""
 
 
-def open_backend(name: str, bundle: Bundle, *, threads: int = 0) -> Backend:
-    """Open an engine on a bundle and check the bundle's tensors against the model.
+def quiet(activity: str, share: float) -> None:
+    """Progress that nobody looks at."""
+
+
+def open_backend(
+    name: str,
+    bundle: Bundle,
+    options: EngineOptions = EngineOptions(),
+    *,
+    cache: EngineCache | None = None,
+    progress: Progress = quiet,
+) -> Backend:
+    """Open one engine on a bundle and check the bundle's tensors against the model.
+
+    Engines that take long to build are taken from the cache or built and put there. What the
+    engine computes is not compared with the model: ``engines.open_engine`` does that.
 
     Args:
-        name: ``'auto'`` or one of ``BACKENDS``.
+        name: one of ``BACKENDS``.
         bundle: from ``load_bundle``.
-        threads: CPU threads of one run; 0 leaves it to the engine.
+        cache: left out, the user's (``engine_cache.default_folder``).
+        progress: see ``Progress``.
 
     Raises:
-        BackendError: unknown name, engine not installed, or it cannot open the model.
-        bundle.BundleError: the model's tensors are not those that the bundle describes.
+        BackendError: unknown name, engine not installed, options that it does not have, or it
+            cannot open the model.
+        bundle.BundleError: the model's tensors are not those that the bundle describes, or the
+            bundle has no model of the precision.
     """
-    if name not in ('auto', *BACKENDS):
-        raise BackendError(f'unknown backend {name!r}, expected auto or {", ".join(BACKENDS)}')
-    from .onnxruntime import OnnxRuntimeBackend
+    cache = cache or EngineCache()
+    if name == 'tensorrt':
+        from .tensorrt import TensorRtBackend
 
-    return OnnxRuntimeBackend(bundle, threads=threads)
+        return TensorRtBackend(bundle, options, cache, progress)
+    if name == 'openvino':
+        from .openvino import OpenVinoBackend
+
+        return OpenVinoBackend(bundle, options, cache, progress)
+    if name == 'onnxruntime':
+        from .onnxruntime import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend(bundle, options)
+    raise BackendError(f'unknown backend {name!r}, expected one of {", ".join(BACKENDS)}')

@@ -1,24 +1,30 @@
-"""ONNX Runtime on the CPU: exact in fp32, from the same file that other engines are built from."""
+"""ONNX Runtime: exact in fp32 on the CPU, from the same file that other engines are built from."""
 
 from __future__ import annotations
 
-import hashlib
-import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle, BundleError
-from . import BackendError
+from ..bundle import Bundle
+from . import BackendError, EngineOptions
+from .tensors import Tensor, check_tensors, cpu_name, model_file, one_line
 
 _DTYPES = {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32'}
+_PROVIDERS = {
+    'cpu': 'CPUExecutionProvider',
+    'cuda': 'CUDAExecutionProvider',
+    'tensorrt': 'TensorrtExecutionProvider',
+}
+# Precision -> variant of the bundle.
+_VARIANTS = {'fp32': 'fp32', 'fp16': 'fp16', 'int8': 'int8_u8s8'}
+_VARIANTS_TENSORRT = {'fp32': 'fp32', 'fp16': 'fp16', 'int8': 'int8'}
 
 
 class OnnxRuntimeBackend:
-    """A bundle in ONNX Runtime's CPU execution provider.
+    """A bundle in ONNX Runtime, on the CPU or, by ``options.provider``, on an NVIDIA GPU.
 
     The session is made from the very bytes whose hash was compared, never from a path: what was
     checked is what runs, and no file beside the model can be pulled in.
@@ -30,50 +36,64 @@ class OnnxRuntimeBackend:
 
     Args:
         bundle: from ``load_bundle``.
-        threads: intra-op threads; 0 lets ONNX Runtime choose (one per physical core).
+        options: ``threads`` are intra-op threads; 0 lets ONNX Runtime choose (one per physical
+            core).
 
     Raises:
-        BackendError: onnxruntime is not installed or cannot open the model.
-        BundleError: the file changed since it was loaded, or its tensors are not as described.
+        BackendError: onnxruntime is not installed, has not the provider, or cannot open the
+            model.
+        BundleError: the file changed since it was loaded, its tensors are not as described, or
+            the bundle has none of the precision.
     """
 
     name = 'onnxruntime'
     identity: Mapping[str, str]
 
-    def __init__(self, bundle: Bundle, *, threads: int = 0) -> None:
-        if threads < 0:
-            raise BackendError(f'threads is {threads}, expected 0 (automatic) or more')
+    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         try:
             import onnxruntime
         except ImportError as error:
             raise BackendError(
                 f"the backend 'onnxruntime' needs the Python package onnxruntime: {error}"
             ) from error
-        content = _model_bytes(bundle)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        variants = _VARIANTS_TENSORRT if options.provider == 'tensorrt' else _VARIANTS
+        if options.precision not in variants:
+            raise BackendError(
+                f'onnxruntime has no precision {options.precision!r}, expected one of '
+                + ', '.join(variants)
+            )
+        file = model_file(bundle, variants[options.precision], options.precision, self.name)
+        content = file.read()
+        session_options = onnxruntime.SessionOptions()
+        session_options.intra_op_num_threads = options.threads
         # Idle threads sleep: spinning took 1.6 times the CPU, and was slower on a busy machine.
-        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        options.log_severity_level = 4  # failures come as exceptions; no second copy on stderr
+        session_options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        # Failures come as exceptions; no second copy on stderr.
+        session_options.log_severity_level = 4
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                content, options, providers=['CPUExecutionProvider']
+                content, session_options, providers=[_PROVIDERS[options.provider]]
             )
         except Exception as error:  # onnxruntime's exceptions share no narrower base
             raise BackendError(
-                f'{bundle.model_path}: onnxruntime {onnxruntime.__version__} cannot open it: '
-                + _one_line(error)
+                f'{file.path}: onnxruntime {onnxruntime.__version__} cannot open it: '
+                + one_line(error)
             ) from error
         self._run_options = onnxruntime.RunOptions()
         self._run_options.log_severity_level = 4
-        _check_tensors(bundle, self._session)
+        check_tensors(
+            bundle,
+            file.path,
+            [_tensor(value) for value in self._session.get_inputs()],
+            [_tensor(value) for value in self._session.get_outputs()],
+        )
         self._size = (bundle.height, bundle.width)
         self.identity = {
             'engine': 'onnxruntime',
             'version': str(onnxruntime.__version__),
             'provider': str(self._session.get_providers()[0]),
-            'device': _cpu_name(),
-            'precision': 'fp32',
+            'device': cpu_name(),
+            'precision': options.precision,
         }
 
     def run(self, images: NDArray[np.uint8], outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -86,7 +106,7 @@ class OnnxRuntimeBackend:
         try:
             arrays = self._session.run(names, {'image': images}, self._run_options)
         except Exception as error:
-            raise BackendError(f'onnxruntime: {_one_line(error)}') from error
+            raise BackendError(f'onnxruntime: {one_line(error)}') from error
         for name, array in zip(names, arrays, strict=True):
             if array.shape[:3] != (len(images), *self._size):
                 raise BackendError(
@@ -100,70 +120,5 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
-def _model_bytes(bundle: Bundle) -> bytes:
-    try:
-        content = bundle.model_path.read_bytes()
-    except OSError as error:
-        raise BundleError(f'{bundle.model_path}: cannot be read: {error.strerror}') from error
-    if hashlib.sha256(content).hexdigest() != bundle.sha256:
-        raise BundleError(
-            f'{bundle.model_path}: changed since the bundle was loaded, load it again'
-        )
-    return content
-
-
-def _check_tensors(bundle: Bundle, session: Any) -> None:
-    """Compare names, dtypes and shapes of the session with the bundle's description."""
-    path = bundle.model_path
-    grid = ['N', bundle.height, bundle.width]
-    inputs = session.get_inputs()
-    if [tensor.name for tensor in inputs] != ['image']:
-        found = ', '.join(tensor.name for tensor in inputs)
-        raise BundleError(f"{path}: inputs are [{found}], expected the one input 'image'")
-    _check_tensor(path, 'input', inputs[0], 'uint8', [*grid, 3])
-    tensors = {tensor.name: tensor for tensor in session.get_outputs()}
-    for name, dtype in bundle.outputs.items():
-        if name not in tensors:
-            raise BundleError(
-                f'{path}: output {name!r} is missing, expected by bundle.yaml; '
-                f'the model has {", ".join(tensors)}'
-            )
-        _check_tensor(
-            path, 'output', tensors[name], dtype, [*grid, 3] if name == 'normals' else grid
-        )
-
-
-def _check_tensor(path: Path, role: str, tensor: Any, dtype: str, shape: Sequence[Any]) -> None:
-    found = _DTYPES.get(tensor.type, tensor.type)
-    if found != dtype:
-        raise BundleError(f'{path}: {role} {tensor.name!r} is {found}, expected {dtype}')
-    # A dimension the file leaves open is a name or None here; the first must be open (any batch).
-    dims = list(tensor.shape)
-    fits = len(dims) == len(shape) and not isinstance(dims[0], int)
-    if not fits or any(
-        isinstance(d, int) and d != s for d, s in zip(dims[1:], shape[1:], strict=True)
-    ):
-        raise BundleError(
-            f'{path}: {role} {tensor.name!r} has the shape {_shape(dims)}, expected '
-            f'{_shape(shape)} with N free'
-        )
-
-
-def _shape(dims: Sequence[Any]) -> str:
-    return '[' + ', '.join(str(dim) for dim in dims) + ']'
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split())[:500]
-
-
-def _cpu_name() -> str:
-    """The processor's model name: /proc/cpuinfo on x86, the board's on ARM, else the platform's."""
-    try:
-        for line in Path('/proc/cpuinfo').read_text(errors='replace').splitlines():
-            key, _, value = line.partition(':')
-            if key.strip() in ('model name', 'Model') and value.strip():
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+def _tensor(value: Any) -> Tensor:
+    return Tensor(value.name, _DTYPES.get(value.type, value.type), value.shape)

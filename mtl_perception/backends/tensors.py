@@ -1,0 +1,106 @@
+"""What every engine must agree on with the bundle: the tensors; and the names of processors."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..bundle import Bundle, BundleError, DataFile
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output as an engine describes it.
+
+    Attributes:
+        name: in the ONNX file.
+        dtype: as NumPy calls it; another text where NumPy has no name for it.
+        shape: sizes; None or the name of a dimension where the model leaves it open.
+    """
+
+    name: str
+    dtype: str
+    shape: Sequence[int | str | None]
+
+
+def model_file(bundle: Bundle, variant: str, precision: str, backend: str) -> DataFile:
+    """The ONNX file of a bundle that an engine needs for a precision.
+
+    Raises:
+        BundleError: the bundle has no such file.
+    """
+    if variant not in bundle.models:
+        raise BundleError(
+            f'{bundle.folder / "bundle.yaml"}: has no {variant} model, expected one for '
+            f'{precision} on {backend}; make it with: mtl_training quantize {bundle.folder} '
+            f'--precision {precision} --data DATA'
+        )
+    return bundle.models[variant]
+
+
+def check_tensors(
+    bundle: Bundle, path: Path, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
+) -> None:
+    """Compare names, dtypes and shapes of a model with the bundle's description.
+
+    Args:
+        path: of the ONNX file, for the message.
+
+    Raises:
+        BundleError: they differ.
+    """
+    grid: list[int | str] = ['N', bundle.height, bundle.width]
+    if [tensor.name for tensor in inputs] != ['image']:
+        found = ', '.join(tensor.name for tensor in inputs)
+        raise BundleError(f"{path}: inputs are [{found}], expected the one input 'image'")
+    _check_tensor(path, 'input', inputs[0], 'uint8', [*grid, 3])
+    tensors = {tensor.name: tensor for tensor in outputs}
+    for name, dtype in bundle.outputs.items():
+        if name not in tensors:
+            raise BundleError(
+                f'{path}: output {name!r} is missing, expected by bundle.yaml; '
+                f'the model has {", ".join(tensors)}'
+            )
+        _check_tensor(
+            path, 'output', tensors[name], dtype, [*grid, 3] if name == 'normals' else grid
+        )
+
+
+def _check_tensor(
+    path: Path, role: str, tensor: Tensor, dtype: str, shape: Sequence[int | str]
+) -> None:
+    if tensor.dtype != dtype:
+        raise BundleError(f'{path}: {role} {tensor.name!r} is {tensor.dtype}, expected {dtype}')
+    dims = list(tensor.shape)
+    # The first must be open: any batch.
+    fits = len(dims) == len(shape) and not isinstance(dims[0], int)
+    if not fits or any(
+        isinstance(d, int) and d != s for d, s in zip(dims[1:], shape[1:], strict=True)
+    ):
+        raise BundleError(
+            f'{path}: {role} {tensor.name!r} has the shape {_text(dims)}, expected '
+            f'{_text(shape)} with N free'
+        )
+
+
+def _text(dims: Sequence[int | str | None]) -> str:
+    return '[' + ', '.join(str(dim) for dim in dims) + ']'
+
+
+def one_line(error: Exception) -> str:
+    """The message of another library's exception, for a sentence."""
+    return ' '.join(str(error).split())[:500]
+
+
+def cpu_name() -> str:
+    """The processor's model name: /proc/cpuinfo on x86, the board's on ARM, else the platform's."""
+    try:
+        for line in Path('/proc/cpuinfo').read_text(errors='replace').splitlines():
+            key, _, value = line.partition(':')
+            if key.strip() in ('model name', 'Model') and value.strip():
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
