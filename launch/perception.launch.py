@@ -22,13 +22,16 @@ ARGUMENTS = (
     ('camera_info', '', 'topic of their CameraInfo; empty: camera_info beside the image topic'),
     ('image_transport', '', 'raw or compressed; empty: as in params_file'),
     ('bundle', '', 'folder of the model bundle; empty: as in params_file'),
-    ('backend', '', 'engine: auto or onnxruntime; empty: as in params_file'),
+    ('backend', '', 'auto, tensorrt, openvino or onnxruntime; empty: as in params_file'),
+    ('precision', '', 'fp32, fp16, bf16 or int8; empty: as in params_file'),
     ('params_file', str(SHARE / 'config' / 'perception.yaml'), 'parameters of the node'),
     ('namespace', '', 'namespace of the node and of its relative topics'),
     ('autostart', 'true', 'configure and activate the node; false: leave it unconfigured'),
     ('use_sim_time', 'false', 'take the time from /clock'),
     ('rviz', 'false', 'show all outputs in rviz2'),
 )
+# Arguments that are parameters of the node, left to params_file where they are empty.
+PASSED_ON = ('bundle', 'backend', 'precision', 'image_transport')
 # Fast DDS 2 and 3 read different variables.
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 # What config/perception.rviz subscribes to.
@@ -56,7 +59,7 @@ def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
     parameters = {
         'autostart': given['autostart'].lower() == 'true',
         'use_sim_time': use_sim_time,
-        **{name: given[name] for name in ('bundle', 'backend', 'image_transport') if given[name]},
+        **{name: given[name] for name in PASSED_ON if given[name]},
     }
     actions: list[SetEnvironmentVariable | Node] = []
     if not any(os.environ.get(name) for name in PROFILE_VARIABLES):

@@ -30,7 +30,8 @@ CAMERA = (
     ('camera_info', '', 'topic of their CameraInfo; empty: camera_info beside the image topic'),
     ('image_transport', 'compressed', 'raw or compressed'),
     ('bundle', '', 'folder of the model bundle; empty: as in params_file'),
-    ('backend', '', 'engine: auto or onnxruntime; empty: as in params_file'),
+    ('backend', '', 'auto, tensorrt, openvino or onnxruntime; empty: as in params_file'),
+    ('precision', '', 'fp32, fp16, bf16 or int8; empty: as in params_file'),
     ('params_file', str(SHARE / 'config' / 'perception.yaml'), 'parameters of the node'),
 )
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends import Backend, open_backend
+from .backends import Backend, EngineOptions
 from .bundle import Bundle, default_bundle, load_bundle
 from .demo import (
     NODE,
@@ -37,6 +37,7 @@ from .demo import (
     wait_until_ready,
 )
 from .doctor import shipped_profile
+from .engines import open_engine
 from .images import payload
 from .recording import Recorded
 
@@ -190,7 +191,7 @@ def measure(
     os.environ.update(dds_environment(os.environ, shipped_profile()))
     camera = Camera('/bench/image', 'sensor_msgs/msg/Image', '/bench/camera_info')
     bare_seconds = min(3.0, seconds / 3)
-    engine = open_backend(backend, bundle)
+    engine = open_engine(backend, bundle, EngineOptions()).backend
     bare = bare_engine_ms(engine, bundle, bare_seconds)
     reports: list[tuple[float, Any]] = []
     parameters = {'bundle': str(bundle.folder.absolute()), 'backend': backend}

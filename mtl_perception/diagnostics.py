@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from threading import Lock
@@ -130,15 +130,38 @@ class Statistics:
             return report
 
 
-def status_message(report: Report, calibration: int, model: Mapping[str, str]) -> Any:
+@dataclass(frozen=True)
+class EngineHealth:
+    """What is known about the engine.
+
+    Attributes:
+        model: bundle, bundle_version, bundle_sha256 and, once it is built, engine, engine_version,
+            provider, device, precision.
+        choice: why it is this engine; empty while it is built.
+        refused: engines that were to be used and could not, with the reasons.
+        activity: what is being built; empty while nothing is.
+        share: how much of that is done, 0..1; NaN if unknown.
+        failure: why it does not work at present; empty while it does.
+    """
+
+    model: Mapping[str, str]
+    choice: str
+    refused: Sequence[str]
+    activity: str
+    share: float
+    failure: str
+
+
+def status_message(report: Report, calibration: int, engine: EngineHealth) -> Any:
     """Build a PerceptionStatus, without header.
 
     Args:
         report: of the interval.
         calibration: one of PerceptionStatus.CALIBRATION_*.
-        model: values of the text fields: bundle, bundle_version, ..., engine, ..., precision.
     """
-    status = PerceptionStatus(calibration=calibration, **model)
+    status = PerceptionStatus(calibration=calibration, **engine.model)
+    status.engine_choice, status.engines_refused = engine.choice, list(engine.refused)
+    status.activity, status.activity_share = engine.activity, engine.share
     for counter in COUNTERS:
         setattr(status, counter, report.totals.get(counter, 0))
     status.input_rate = report.rate('frames_received')
@@ -149,9 +172,11 @@ def status_message(report: Report, calibration: int, model: Mapping[str, str]) -
     return status
 
 
-def input_diagnostic(report: Report, topic: str) -> Any:
+def input_diagnostic(report: Report, topic: str, *, active: bool) -> Any:
     """DiagnosticStatus of the images that come in; ``topic`` is empty while nobody listens."""
-    if not topic:
+    if not active:
+        level, message = DiagnosticStatus.OK, 'the node is not active'
+    elif not topic:
         level, message = DiagnosticStatus.OK, 'idle: nobody subscribes to an output'
     elif report.last_rejection:
         level = DiagnosticStatus.WARN
@@ -166,15 +191,23 @@ def input_diagnostic(report: Report, topic: str) -> Any:
     return _diagnostic('input', level, message, {'topic': topic, **values})
 
 
-def engine_diagnostic(report: Report, failure: str, model: Mapping[str, str]) -> Any:
-    """DiagnosticStatus of the engine; ``failure`` is empty while it works."""
-    values = dict(model)
+def engine_diagnostic(report: Report, engine: EngineHealth) -> Any:
+    """DiagnosticStatus of the engine."""
+    values = dict(engine.model)
+    values['engine_choice'] = engine.choice
     values['engine_failures'] = str(report.totals.get('engine_failures', 0))
     for stage in STAGES:
         values[f'{stage}_ms'] = f'{report.median_ms(stage):.2f}'
-    if failure:
-        return _diagnostic('engine', DiagnosticStatus.ERROR, failure, values)
-    message = f'{model["bundle"]} on {model["engine"]}'
+    if engine.failure:
+        return _diagnostic('engine', DiagnosticStatus.ERROR, engine.failure, values)
+    if engine.activity:
+        share = '' if math.isnan(engine.share) else f' ({engine.share:.0%})'
+        message = f'{engine.activity}{share}'
+        return _diagnostic('engine', DiagnosticStatus.WARN, message, values)
+    if engine.refused:
+        message = '; '.join(engine.refused)
+        return _diagnostic('engine', DiagnosticStatus.WARN, message, values)
+    message = f'{engine.model["bundle"]} on {engine.model.get("engine", "no engine")}'
     return _diagnostic('engine', DiagnosticStatus.OK, message, values)
 
 

@@ -1,7 +1,8 @@
 """The ROS 2 node: parameters, topics, lifecycle, and the thread that runs the pipeline.
 
 The executor's thread receives messages and leaves the newest image of each camera in a mailbox; one
-worker thread owns the engine, takes images out, and publishes what came of them.
+worker thread owns the engine, takes images out, and publishes what came of them. The engine itself
+is built by a thread of its own, since that can take minutes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from threading import Thread
 from time import monotonic, perf_counter
 from typing import Any
@@ -31,19 +33,22 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 
 from . import colors
-from .backends import BackendError, open_backend
+from .backends import BackendError, EngineOptions, Progress
+from .background import Background
 from .bundle import Bundle, BundleError, default_bundle, load_bundle
 from .calibration import CameraInfos, camera_model, grid_camera_info
 from .camera import CameraError, CameraModel, Letterbox
 from .clouds import CloudBuilder
 from .diagnostics import (
     CALIBRATIONS,
+    EngineHealth,
     Statistics,
     calibration_diagnostic,
     engine_diagnostic,
     input_diagnostic,
     status_message,
 )
+from .engines import Engine, open_engine
 from .images import ImageError, decode, decode_compressed, payload
 from .mailbox import Mailbox
 from .parameters import PARAMETERS, Parameter
@@ -96,6 +101,8 @@ CLOUD_TENSORS = ('depth', 'semantic', 'normals')
 LOOK_HZ = 5.0  # how often a node without listeners looks for some
 REPORT_HZ = 1.0  # REP 107
 CAMERA_INFO_WAIT_S = 0.05
+# How long configuring waits for the engine, which is there at once unless it has to be built.
+BUILD_PATIENCE_S = 5.0
 RETRY_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # pauses after 1, 2, ... engine failures in a row
 
 
@@ -137,14 +144,21 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self.add_on_set_parameters_callback(self._check_parameters)
         self.create_service(DescribeModel, '~/describe_model', self._describe_model)
         self._cameras: list[Camera] = []
-        self._common: dict[str, Any] = {}
-        self._timers: list[Any] = []
+        self._labels: dict[str, Any] = {}
+        # Reports are made from configuring on, by publishers without a lifecycle.
+        self._status: dict[Camera, Any] = {}
+        self._diagnostics: Any = None
+        self._look: Any = None  # timer while active
+        self._reports: Any = None  # timer while configured
         self._pipeline: Pipeline | None = None
         self._bundle: Bundle | None = None
         self._model: dict[str, str] = {}
         self._mailbox: Mailbox[Camera, Arrival] = Mailbox()
         self._worker: Thread | None = None
         self._rectified = False
+        self._building: Background[tuple[Engine, Pipeline]] | None = None
+        self._choice = ''  # why this engine
+        self._refused: tuple[str, ...] = ()
         self._failure = ''
         self._failures = 0
         self._retry_at = 0.0
@@ -152,14 +166,25 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     # Lifecycle
 
     def on_configure(self, state: Any) -> TransitionCallbackReturn:
-        """Load the bundle, open the engine, warm it up and create the publishers."""
+        """Load the bundle, create the publishers and start to build the engine.
+
+        An engine that is there within ``BUILD_PATIENCE_S`` is reported here, good or bad. One that
+        takes longer is built in the background, and activating waits for it.
+        """
         try:
             for parameter in PARAMETERS:
                 problem = parameter.problem(self._value(parameter.name))
                 if problem:
                     raise BundleError(f'parameter {problem}')
             self._bundle = load_bundle(self._value('bundle') or default_bundle())
-            self._open_engine(self._bundle)
+            self._model = {
+                'bundle': self._bundle.name,
+                'bundle_version': self._bundle.version,
+                'bundle_sha256': self._bundle.sha256,
+            }
+            self._build()
+            if self._building is not None and self._building.wait(BUILD_PATIENCE_S):
+                self._take_engine()
         except (BundleError, BackendError) as error:
             self.get_logger().error(f'Cannot configure: {error}')
             self._close()
@@ -167,15 +192,19 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._rectified = self._value('rectified')
         self._cameras = [Camera('')]
         self._create_publishers(self._bundle)
-        m = self._model
-        self.get_logger().info(
-            f'{m["bundle"]} {m["bundle_version"]} ({self._bundle.width}x{self._bundle.height}) on '
-            f'{m["engine"]} {m["engine_version"]} ({m["provider"]}, {m["precision"]})'
-        )
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
+        self._reports = self.create_timer(1.0 / REPORT_HZ, self._report, clock=steady)
+        if self._building is not None:
+            self.get_logger().info(f'Building the engine in the background: {self._activity()[0]}')
         return super().on_configure(state)
 
     def on_activate(self, state: Any) -> TransitionCallbackReturn:
-        """Start the engine's thread; images are subscribed to once somebody listens."""
+        """Wait for the engine, start its thread; subscribe to images once somebody listens."""
+        try:
+            self._wait_for_engine()
+        except (BundleError, BackendError) as error:
+            self.get_logger().error(f'Cannot activate: {error}')
+            return TransitionCallbackReturn.FAILURE
         result = super().on_activate(state)
         self._mailbox = Mailbox()
         self._worker = Thread(target=self._work, name='engine', daemon=True)
@@ -183,11 +212,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         for camera in self._cameras:
             camera.statistics.report()  # a new interval
             self._publish_labels(camera)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
-        self._timers = [
-            self.create_timer(1.0 / LOOK_HZ, self._look_for_listeners, clock=steady),
-            self.create_timer(1.0 / REPORT_HZ, self._report, clock=steady),
-        ]
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._look = self.create_timer(1.0 / LOOK_HZ, self._look_for_listeners, clock=steady)
         self._look_for_listeners()
         return result
 
@@ -222,9 +248,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         super().destroy_node()
 
     def _stop(self) -> None:
-        for timer in self._timers:
-            self.destroy_timer(timer)
-        self._timers = []
+        if self._look is not None:
+            self.destroy_timer(self._look)
+            self._look = None
         for camera in self._cameras:
             self._unsubscribe(camera)
         self._mailbox.close()
@@ -233,10 +259,22 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._worker = None
 
     def _close(self) -> None:
-        publishers = [p for camera in self._cameras for p in camera.publishers.values()]
-        for publisher in [*publishers, *self._common.values()]:
+        if self._reports is not None:
+            self.destroy_timer(self._reports)
+            self._reports = None
+        if self._building is not None:
+            self._building.cancel()
+            self._building = None
+        outputs = [p for camera in self._cameras for p in camera.publishers.values()]
+        for publisher in [*outputs, *self._labels.values()]:
             self.destroy_lifecycle_publisher(publisher)
-        self._cameras, self._common, self._model = [], {}, {}
+        for publisher in self._status.values():
+            self.destroy_publisher(publisher)
+        if self._diagnostics is not None:
+            self.destroy_publisher(self._diagnostics)
+        self._cameras, self._labels, self._status, self._diagnostics = [], {}, {}, None
+        self._model = {}
+        self._choice, self._refused = '', ()
         if self._pipeline is not None:
             self._pipeline.backend.close()
         self._pipeline = self._bundle = None
@@ -255,7 +293,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             if entry is None:
                 continue
             reason = entry.problem(parameter.value)
-            if not reason and entry.change == 'unconfigured' and self._pipeline is not None:
+            if not reason and entry.change == 'unconfigured' and self._bundle is not None:
                 reason = f'{parameter.name} can change while unconfigured only: clean up first'
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
@@ -288,7 +326,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         response.class_ids = [c.id for c in bundle.classes]
         response.class_names = [c.name for c in bundle.classes]
         for key in ('engine', 'engine_version', 'provider', 'device', 'precision'):
-            setattr(response, key, self._model[key])
+            setattr(response, key, self._model.get(key, ''))  # empty while it is built
         response.provenance = yaml.safe_dump(dict(bundle.provenance), sort_keys=False)
         return response
 
@@ -307,16 +345,22 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             if 'depth' in outputs:
                 create(PointCloud2, 'points')
             create(CameraInfo, 'camera_info')
-            create = partial(self._create_publisher, self._common, camera.prefix)
-            create(PerceptionStatus, 'status')
             if bundle.classes and LabelInfo is not None:
-                create(LabelInfo, 'label_info', LATCHED_QOS)
+                self._create_publisher(
+                    self._labels, camera.prefix, LabelInfo, 'label_info', LATCHED_QOS
+                )
             elif bundle.classes:
                 self.get_logger().warning(
                     'label_info is not published: the package vision_msgs is not installed '
                     '(apt install ros-$ROS_DISTRO-vision-msgs)'
                 )
-        self._common['/diagnostics'] = self.create_lifecycle_publisher(
+            self._status[camera] = self.create_publisher(
+                PerceptionStatus,
+                f'~/{camera.prefix}status',
+                OUTPUT_QOS,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+        self._diagnostics = self.create_publisher(
             DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
         )
 
@@ -336,7 +380,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         )
 
     def _publish_labels(self, camera: Camera) -> None:
-        publisher = self._common.get('label_info')
+        publisher = self._labels.get('label_info')
         if publisher is None or self._bundle is None:
             return
         message = LabelInfo()
@@ -393,20 +437,76 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         if self._mailbox.put(camera, Arrival(message, perf_counter())):
             camera.statistics.count('frames_dropped')
 
-    # The engine's thread
+    # The engine and its thread
 
-    def _open_engine(self, bundle: Bundle) -> None:
-        backend = open_backend(self._value('backend'), bundle, threads=self._value('threads'))
-        self._pipeline = Pipeline(bundle, backend, self._options({}))
-        self._pipeline.warm_up()
+    def _build(self) -> None:
+        """Start a thread that opens the engine: from the cache, or building it first."""
+        bundle = self._bundle
+        assert bundle is not None
+        names = ('precision', 'threads', 'provider', 'device', 'dla_core', 'workspace_mb')
+        options = EngineOptions(**{name: self._value(name) for name in names})
+        backend, plan = self._value('backend'), self._value('plan')
+
+        def job(progress: Progress) -> tuple[Engine, Pipeline]:
+            engine = open_engine(
+                backend, bundle, options, plan=Path(plan) if plan else None, progress=progress
+            )
+            try:
+                pipeline = Pipeline(bundle, engine.backend, self._options({}))
+                pipeline.warm_up()
+            except Exception:
+                engine.backend.close()
+                raise
+            return engine, pipeline
+
+        self._building = Background(job, release=lambda built: built[0].backend.close())
+
+    def _take_engine(self) -> None:
+        """The engine that was built becomes the node's.
+
+        Raises:
+            BundleError, BackendError: it could not be built.
+        """
+        assert self._bundle is not None
+        assert self._building is not None
+        building, self._building = self._building, None
+        engine, self._pipeline = building.result()
+        self._pipeline.options = self._options({})
         identity = {('engine_version' if k == 'version' else k): v
-                    for k, v in backend.identity.items()}  # fmt: skip
-        self._model = {
-            'bundle': bundle.name,
-            'bundle_version': bundle.version,
-            'bundle_sha256': bundle.sha256,
-            **identity,
-        }
+                    for k, v in engine.backend.identity.items()}  # fmt: skip
+        self._model.update(identity)
+        self._choice, self._refused = engine.reason, engine.refused
+        for problem in engine.refused:
+            self.get_logger().warning(problem)
+        m = self._model
+        self.get_logger().info(
+            f'{m["bundle"]} {m["bundle_version"]} ({self._bundle.width}x{self._bundle.height}) on '
+            f'{m["engine"]} {m["engine_version"]} ({m["provider"]}, {m["precision"]}): '
+            f'{engine.reason}'
+        )
+
+    def _wait_for_engine(self) -> None:
+        """Wait until the engine is built, reporting once a second.
+
+        Raises:
+            BundleError, BackendError: it could not be built; the next call tries again.
+        """
+        if self._pipeline is None and self._building is None:
+            self._build()
+        if self._building is None:
+            return
+        while not self._building.wait(1.0 / REPORT_HZ):
+            if not self.context.ok():
+                raise BackendError('interrupted while the engine was built')
+            self._report()
+        self._take_engine()
+
+    def _activity(self) -> tuple[str, float]:
+        """What is being built and how much of it is done; empty while nothing is."""
+        building = self._building
+        if building is None:
+            return '', float('nan')
+        return building.activity, building.share
 
     def _work(self) -> None:
         while arrivals := self._mailbox.take():
@@ -432,7 +532,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         try:
             if self._pipeline is not None:
                 self._pipeline.backend.close()
-            self._open_engine(self._bundle)
+            self._build()
+            self._take_engine()
         except (BundleError, BackendError) as error:
             self._engine_failed(str(error))
             return False
@@ -565,18 +666,21 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     # Reports
 
     def _report(self) -> None:
+        activity, share = self._activity()
+        health = EngineHealth(self._model, self._choice, self._refused, activity, share,
+                              self._failure)  # fmt: skip
         statuses = []
         for camera in self._cameras:
             report = camera.statistics.report()
-            status = status_message(report, camera.calibration, self._model)
+            status = status_message(report, camera.calibration, health)
             status.header.stamp = self.get_clock().now().to_msg()
             status.header.frame_id = camera.frame_id
             status.camera = camera.name
-            self._common['status'].publish(status)
+            self._status[camera].publish(status)
             topic = self._image_topic(camera) if camera.subscriptions else ''
             statuses += [
-                input_diagnostic(report, topic),
-                engine_diagnostic(report, self._failure, self._model),
+                input_diagnostic(report, topic, active=self._worker is not None),
+                engine_diagnostic(report, health),
                 calibration_diagnostic(report, camera.calibration, camera.calibration_detail),
             ]
         message = DiagnosticArray()
@@ -584,9 +688,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         node = self.get_fully_qualified_name().lstrip('/')
         for status in statuses:
             status.name = f'{node}: {status.name}'
-            status.hardware_id = self._model['device']
+            status.hardware_id = self._model.get('device', '')
         message.status = statuses
-        self._common['/diagnostics'].publish(message)
+        self._diagnostics.publish(message)
 
 
 def _descriptor(parameter: Parameter) -> ParameterDescriptor:

@@ -67,8 +67,54 @@ PARAMETERS = (
     Parameter(
         'backend',
         'auto',
-        'Engine that runs the model: auto or onnxruntime.',
+        'Engine that runs the model. auto takes TensorRT where it works, else the fastest of the '
+        'installed CPU engines, measured once and remembered.',
         'unconfigured',
+        choices=('auto', 'tensorrt', 'openvino', 'onnxruntime'),
+    ),
+    Parameter(
+        'precision',
+        'fp32',
+        'Number format of the engine. int8, and fp16 in TensorRT, need a bundle that has the model '
+        'in it (mtl_training quantize); bf16 is for OpenVINO.',
+        'unconfigured',
+        choices=('fp32', 'fp16', 'bf16', 'int8'),
+    ),
+    Parameter(
+        'plan',
+        '',
+        'TensorRT plan to run (made by mtl_perception build --output, its .json beside it). Empty: '
+        'from the cache, or built when the node is configured.',
+        'unconfigured',
+    ),
+    Parameter(
+        'device',
+        0,
+        'Number of the GPU.',
+        'unconfigured',
+        range=(0, 64),
+    ),
+    Parameter(
+        'provider',
+        'cpu',
+        'How onnxruntime executes: cpu, cuda or tensorrt. Where it would fall back to the CPU, '
+        'configuring fails.',
+        'unconfigured',
+        choices=('cpu', 'cuda', 'tensorrt'),
+    ),
+    Parameter(
+        'dla_core',
+        -1,
+        'Deep-learning accelerator of a Jetson that TensorRT uses; -1 uses the GPU.',
+        'unconfigured',
+        range=(-1, 1),
+    ),
+    Parameter(
+        'workspace_mb',
+        0,
+        'Memory that TensorRT may use to build, MB; 0 sets no limit.',
+        'unconfigured',
+        range=(0, 65536),
     ),
     Parameter(
         'threads',

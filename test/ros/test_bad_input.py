@@ -220,7 +220,7 @@ def test_a_bad_bundle_ends_configure_with_failure_and_one_line(
     ('name', 'value', 'words'),
     [
         ('bundle', '/no/such/folder', '/no/such/folder: no such folder'),
-        ('backend', 'abacus', "unknown backend 'abacus'"),
+        ('backend', 'abacus', "backend is 'abacus', expected one of auto, tensorrt, openvino"),
         ('image_transport', 'pigeon', "image_transport is 'pigeon', expected one of raw, compr"),
     ],
 )

@@ -36,7 +36,7 @@ def arguments(path: Path) -> set[str]:
 
 def test_the_launch_files_take_the_documented_arguments() -> None:
     documented = {
-        'image', 'camera_info', 'image_transport', 'bundle', 'backend', 'params_file',
+        'image', 'camera_info', 'image_transport', 'bundle', 'backend', 'precision', 'params_file',
         'namespace', 'rviz', 'use_sim_time', 'autostart',
     }  # fmt: skip
     assert arguments(ROOT / 'launch' / 'perception.launch.py') == documented
