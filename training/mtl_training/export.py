@@ -121,7 +121,8 @@ class Deployable(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Image uint8 [N,H,W,3] -> outputs by tensor name."""
-        logits = self.net(image.permute(0, 3, 1, 2).float() * self.scale + self.offset)
+        # Numbers first: of uint8, TensorRT takes nothing but casts.
+        logits = self.net(image.float().permute(0, 3, 1, 2) * self.scale + self.offset)
         outputs: dict[str, Tensor] = {}
         for task in self.tasks:
             outputs.update(HEADS[task](logits[task]))

@@ -152,6 +152,16 @@ def test_tif_comes_out_as_it_went_in(tif_graph: tuple[Deployable, bytes]) -> Non
     assert all(d.accepted for d in differences), differences
 
 
+def test_bytes_are_only_cast(bundle: Path) -> None:
+    """TensorRT takes no other operator on uint8 tensors."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(bundle / 'model.onnx')).graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    levels = {v.name for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+    assert {'image', 'semantic', 'edges'} <= levels
+    touched = {n.op_type for n in graph.node if levels & {*n.input, *n.output}}
+    assert touched == {'Cast'}
+
+
 def test_graph_tells_nothing_of_the_machine(bundle: Path) -> None:
     content = (bundle / 'model.onnx').read_bytes()
     assert b'.py' not in content
