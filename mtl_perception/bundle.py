@@ -199,11 +199,12 @@ def load_bundle(folder: str | Path) -> Bundle:
     tasks = _read_tasks(top.section('tasks'), metric=metric)
 
     models = {'fp32': _model_file(folder, top.section('model'))}
-    variants = top.section('variants') if 'variants' in top.values else None
-    for variant in variants.values if variants else ():
-        if variant not in VARIANTS[1:]:
-            raise variants.error(variant, f'is unknown, expected {", ".join(VARIANTS[1:])}')
-        models[variant] = _model_file(folder, variants.section(variant))
+    if 'variants' in top.values:
+        variants = top.section('variants')
+        for variant in variants.values:
+            if variant not in VARIANTS[1:]:
+                raise variants.error(variant, f'is unknown, expected {", ".join(VARIANTS[1:])}')
+            models[variant] = _model_file(folder, variants.section(variant))
     probes = _data_file(folder, top.section('probes'))[0] if 'probes' in top.values else None
     return Bundle(
         folder=folder,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 
 import numpy as np
 import pytest
+import yaml
 
 from mtl_perception.backends import BackendError, EngineOptions, open_backend
 from mtl_perception.bundle import BundleError, load_bundle
@@ -75,6 +77,114 @@ def test_missing_engine_names_the_package(tiny_bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(BackendError, match='needs the Python package onnxruntime'):
         open_backend('onnxruntime', load_bundle(tiny_bundle))
+
+
+@pytest.mark.parametrize('provider', ['cuda', 'tensorrt'])
+def test_a_gpu_provider_is_used_or_refused(tiny_bundle, provider):
+    """Whatever onnxruntime is installed: never silently the CPU."""
+    pytest.importorskip('onnxruntime')
+    expected = {'cuda': 'CUDAExecutionProvider', 'tensorrt': 'TensorrtExecutionProvider'}[provider]
+    try:
+        backend = open_backend(
+            'onnxruntime', load_bundle(tiny_bundle), EngineOptions(provider=provider)
+        )
+    except BackendError as error:
+        message = str(error)
+        assert '\n' not in message
+        assert expected in message
+        assert 'CPUExecutionProvider' in message
+        assert 'install onnxruntime-gpu' in message
+    else:
+        assert backend.identity['provider'] == expected
+        assert backend.identity['device'] == 'GPU 0'
+
+
+def test_a_provider_that_is_listed_but_does_not_start(tiny_bundle, monkeypatch):
+    """As onnxruntime-gpu without the CUDA libraries: the session is made, on the CPU."""
+    onnxruntime = pytest.importorskip('onnxruntime')
+    listed = ['CUDAExecutionProvider', 'CPUExecutionProvider']
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: listed)
+    monkeypatch.setattr(
+        onnxruntime,
+        'InferenceSession',
+        lambda content, options, providers: session(content, options, providers=listed[1:]),
+    )
+    with pytest.raises(BackendError, match='uses CPUExecutionProvider, expected CUDAExec'):
+        open_backend('onnxruntime', load_bundle(tiny_bundle), EngineOptions(provider='cuda'))
+
+
+def test_a_session_whose_nodes_stay_on_the_cpu_is_refused(tiny_bundle, monkeypatch):
+    onnxruntime = pytest.importorskip('onnxruntime', minversion='1.24')
+    listed = ['CUDAExecutionProvider', 'CPUExecutionProvider']
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: listed)
+    monkeypatch.setattr(session, 'get_providers', lambda self: listed)
+    monkeypatch.setattr(
+        onnxruntime,
+        'InferenceSession',
+        lambda content, options, providers: session(content, options, providers=listed[1:]),
+    )
+    with pytest.raises(BackendError, match=r'runs (\d+) of \1 nodes in CPUExecutionProvider'):
+        open_backend('onnxruntime', load_bundle(tiny_bundle), EngineOptions(provider='cuda'))
+
+
+def with_variant(make_bundle, variant):
+    """A tiny bundle whose model is given for a second precision."""
+    folder = make_bundle()
+
+    def add(d):
+        d['variants'] = {variant: {'file': f'{variant}.onnx', 'sha256': d['model']['sha256']}}
+
+    edited(folder, add)
+    (folder / f'{variant}.onnx').write_bytes((folder / 'model.onnx').read_bytes())
+    return folder
+
+
+def edited(folder, edit):
+    path = folder / 'bundle.yaml'
+    description = yaml.safe_load(path.read_text())
+    edit(description)
+    path.write_text(yaml.safe_dump(description, sort_keys=False))
+
+
+@pytest.mark.parametrize(('precision', 'variant'), [('fp16', 'fp16'), ('int8', 'int8_u8s8')])
+def test_a_precision_is_a_file_of_the_bundle(make_bundle, precision, variant):
+    pytest.importorskip('onnxruntime')
+    folder = with_variant(make_bundle, variant)
+    options = EngineOptions(threads=1, precision=precision)
+    backend = open_backend('onnxruntime', load_bundle(folder), options)
+    assert backend.identity['precision'] == precision
+    assert backend.run(np.zeros((1, 64, 96, 3), np.uint8), ['depth'])
+    edited(folder, lambda d: d.pop('variants'))
+    with pytest.raises(BundleError) as caught:
+        open_backend('onnxruntime', load_bundle(folder), options)
+    assert str(caught.value) == (
+        f'{folder}/bundle.yaml: has no {variant} model, expected one for {precision} on '
+        f'onnxruntime; make it with: mtl_training quantize {folder} --precision {precision} '
+        '--data DATA'
+    )
+
+
+def test_a_variant_must_be_the_same_model(make_bundle, tiny_bundle):
+    """The tensors of the file that is opened are compared, not those of model.onnx."""
+    onnx = pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    folder = with_variant(make_bundle, 'fp16')
+    model = onnx.load(folder / 'fp16.onnx')
+    del model.graph.output[0]
+    content = model.SerializeToString()
+    (folder / 'fp16.onnx').write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    edited(folder, lambda d: d['variants']['fp16'].update(sha256=sha256))
+    with pytest.raises(BundleError, match=r"fp16\.onnx: output 'semantic' is missing"):
+        open_backend('onnxruntime', load_bundle(folder), EngineOptions(precision='fp16'))
+
+
+def test_a_precision_that_the_engine_has_not(tiny_bundle):
+    pytest.importorskip('onnxruntime')
+    with pytest.raises(BackendError, match="precision is 'bf16', expected one of fp32, fp16, int8"):
+        open_backend('onnxruntime', load_bundle(tiny_bundle), EngineOptions(precision='bf16'))
 
 
 def test_a_file_that_is_no_model(make_bundle):

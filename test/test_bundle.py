@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -138,6 +139,98 @@ FAULTS = {
 }
 
 
+@pytest.fixture
+def with_parts(make_bundle):
+    """A function that gives a bundle with probes and an int8 variant, its description edited."""
+
+    def make(edit=lambda description: None):
+        content, probes = b'another model', b'not looked into'
+
+        def describe(d):
+            d['variants'] = {'int8': named('int8.onnx', content)}
+            d['probes'] = named('probes.npz', probes)
+            edit(d)
+
+        folder = make_bundle(describe)
+        (folder / 'int8.onnx').write_bytes(content)
+        (folder / 'probes.npz').write_bytes(probes)
+        return folder
+
+    return make
+
+
+def named(file, content):
+    return {'file': file, 'sha256': hashlib.sha256(content).hexdigest()}
+
+
+def test_variants_and_probes_are_found(with_parts, tiny_bundle):
+    folder = with_parts()
+    bundle = load_bundle(folder)
+    assert list(bundle.models) == ['fp32', 'int8']
+    assert bundle.models['fp32'].read() == (folder / 'model.onnx').read_bytes()
+    assert bundle.models['int8'].read() == (folder / 'int8.onnx').read_bytes()
+    assert bundle.sha256 == bundle.models['fp32'].sha256 != bundle.models['int8'].sha256
+    assert bundle.probes.read() == b'not looked into'
+    assert load_bundle(tiny_bundle).probes is None
+
+
+def test_a_file_is_read_as_it_was_when_the_bundle_was_loaded(with_parts):
+    folder = with_parts()
+    bundle = load_bundle(folder)
+    (folder / 'int8.onnx').write_bytes(b'another')
+    (folder / 'probes.npz').unlink()
+    with pytest.raises(BundleError, match=r'int8\.onnx: changed since the bundle was loaded'):
+        bundle.models['int8'].read()
+    with pytest.raises(BundleError, match=r'probes\.npz: cannot be read: No such file'):
+        bundle.probes.read()
+
+
+PART_FAULTS = {
+    'unknown variant': (
+        lambda d: d['variants'].update(int4=d['variants']['int8']),
+        ['variants.int4 is unknown', 'expected fp16, int8, int8_u8s8'],
+    ),
+    'fp32 twice': (
+        lambda d: d['variants'].update(fp32=d['variants']['int8']),
+        ['variants.fp32 is unknown'],
+    ),
+    'variants is a list': (lambda d: d.update(variants=['int8']), ['variants is', 'a mapping']),
+    'variant is a text': (
+        lambda d: d.update(variants={'int8': 'int8.onnx'}),
+        ["variants.int8 is 'int8.onnx'", 'a mapping'],
+    ),
+    'variant hash': (
+        lambda d: d['variants']['int8'].update(sha256='0' * 64),
+        ['int8.onnx: sha256 is', 'expected 0000', 'variants.int8.sha256'],
+    ),
+    'variant missing': (
+        lambda d: d['variants']['int8'].update(file='int9.onnx'),
+        ['int9.onnx: no such file', 'variants.int8.file'],
+    ),
+    'variant outside': (
+        lambda d: d['variants']['int8'].update(file='../tiny/int8.onnx'),
+        ["variants.int8.file is '../tiny/int8.onnx'", 'inside the folder'],
+    ),
+    'probes hash': (
+        lambda d: d['probes'].update(sha256='0' * 64),
+        ['probes.npz: sha256 is', 'probes.sha256'],
+    ),
+    'probes outside': (
+        lambda d: d['probes'].update(file='/etc/passwd'),
+        ["probes.file is '/etc/passwd'", 'inside the folder'],
+    ),
+    'no hash': (lambda d: d['probes'].pop('sha256'), ['probes.sha256 is missing']),
+}
+
+
+@pytest.mark.parametrize('fault', PART_FAULTS)
+def test_says_what_is_wrong_with_a_part(with_parts, fault):
+    edit, words = PART_FAULTS[fault]
+    message = refused(with_parts(edit))
+    for word in words:
+        assert word in message
+
+
 @pytest.mark.parametrize('fault', FAULTS)
 def test_says_what_is_wrong(make_bundle, fault):
     edit, words = FAULTS[fault]
@@ -193,10 +286,19 @@ def test_weights_in_other_files_are_refused(make_bundle, tmp_path):
         location='weights.bin',
         size_threshold=0,
     )
-    folder = make_bundle(model=(tmp_path / 'split.onnx').read_bytes())
+    split = (tmp_path / 'split.onnx').read_bytes()
+    folder = make_bundle(model=split)
     shutil.copy(tmp_path / 'weights.bin', folder)
     message = refused(folder)
     assert 'model.onnx' in message
+    assert 'weights' in message
+
+    variants = {'int8': named('int8.onnx', split)}
+    folder = make_bundle(lambda d: d.update(variants=variants), name='variant')
+    (folder / 'int8.onnx').write_bytes(split)
+    shutil.copy(tmp_path / 'weights.bin', folder)
+    message = refused(folder)
+    assert 'int8.onnx' in message
     assert 'weights' in message
 
 

@@ -21,6 +21,10 @@ _PROVIDERS = {
 # Precision -> variant of the bundle.
 _VARIANTS = {'fp32': 'fp32', 'fp16': 'fp16', 'int8': 'int8_u8s8'}
 _VARIANTS_TENSORRT = {'fp32': 'fp32', 'fp16': 'fp16', 'int8': 'int8'}
+_INSTALL = (
+    'install onnxruntime-gpu in place of onnxruntime, with the CUDA, cuDNN and TensorRT that it '
+    'was made for'
+)
 
 
 class OnnxRuntimeBackend:
@@ -56,11 +60,18 @@ class OnnxRuntimeBackend:
             raise BackendError(
                 f"the backend 'onnxruntime' needs the Python package onnxruntime: {error}"
             ) from error
+        self._engine = f'onnxruntime {onnxruntime.__version__}'
+        provider = _PROVIDERS[options.provider]
+        available = onnxruntime.get_available_providers()
+        if provider not in available:
+            raise BackendError(
+                f'{self._engine} has no {provider}, only {", ".join(available)}; {_INSTALL}'
+            )
         variants = _VARIANTS_TENSORRT if options.provider == 'tensorrt' else _VARIANTS
         if options.precision not in variants:
             raise BackendError(
-                f'onnxruntime has no precision {options.precision!r}, expected one of '
-                + ', '.join(variants)
+                f'precision is {options.precision!r}, expected one of {", ".join(variants)} '
+                f'with onnxruntime'
             )
         file = model_file(bundle, variants[options.precision], options.precision, self.name)
         content = file.read()
@@ -68,17 +79,22 @@ class OnnxRuntimeBackend:
         session_options.intra_op_num_threads = options.threads
         # Idle threads sleep: spinning took 1.6 times the CPU, and was slower on a busy machine.
         session_options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        if options.provider != 'cpu':
+            session_options.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
         # Failures come as exceptions; no second copy on stderr.
         session_options.log_severity_level = 4
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                content, session_options, providers=[_PROVIDERS[options.provider]]
+                content, session_options, providers=_providers(bundle, options, available)
             )
         except Exception as error:  # onnxruntime's exceptions share no narrower base
             raise BackendError(
-                f'{file.path}: onnxruntime {onnxruntime.__version__} cannot open it: '
-                + one_line(error)
+                f'{file.path}: {self._engine} cannot open it: {one_line(error)}'
             ) from error
+        # A run that fails on the GPU must fail: by default it is repeated on the CPU, for ever.
+        self._session.disable_fallback()
+        if options.provider != 'cpu':
+            self._check_provider(provider)
         self._run_options = onnxruntime.RunOptions()
         self._run_options.log_severity_level = 4
         check_tensors(
@@ -91,8 +107,8 @@ class OnnxRuntimeBackend:
         self.identity = {
             'engine': 'onnxruntime',
             'version': str(onnxruntime.__version__),
-            'provider': str(self._session.get_providers()[0]),
-            'device': cpu_name(),
+            'provider': provider,
+            'device': cpu_name() if options.provider == 'cpu' else f'GPU {options.device}',
             'precision': options.precision,
         }
 
@@ -118,6 +134,47 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Free the session."""
         self._session = None
+
+    def _check_provider(self, provider: str) -> None:
+        """Refuse a session that was made without the provider, or hardly uses it."""
+        used = str(self._session.get_providers()[0])
+        if used != provider:
+            raise BackendError(
+                f'{self._engine} uses {used}, expected {provider}, which did not start; {_INSTALL}'
+            )
+        # Since 1.24. Shapes are computed on the CPU on purpose, so a few nodes there are no fault.
+        if hasattr(self._session, 'get_provider_graph_assignment_info'):
+            parts = self._session.get_provider_graph_assignment_info()
+            nodes = [part.ep_name for part in parts for _ in part.get_nodes()]
+            on_cpu = nodes.count(_PROVIDERS['cpu'])
+            if 2 * on_cpu > len(nodes):
+                raise BackendError(
+                    f'{self._engine} runs {on_cpu} of {len(nodes)} nodes in '
+                    f'{_PROVIDERS["cpu"]}, expected most of them in {provider}'
+                )
+
+
+def _providers(
+    bundle: Bundle, options: EngineOptions, available: Sequence[str]
+) -> list[tuple[str, dict[str, str]]]:
+    """Providers for a session, in the order in which they may take nodes."""
+    device = {'device_id': str(options.device)}
+    cuda = (_PROVIDERS['cuda'], device)
+    if options.provider == 'cpu':
+        return [(_PROVIDERS['cpu'], {})]
+    if options.provider == 'cuda':
+        return [cuda]
+    # The range of batches is given, else an engine is built again for every new batch.
+    shape = f'{bundle.height}x{bundle.width}x3'
+    tensorrt = device | {
+        'trt_fp16_enable': str(options.precision == 'fp16'),
+        'trt_int8_enable': str(options.precision == 'int8'),
+        'trt_profile_min_shapes': f'image:1x{shape}',
+        'trt_profile_opt_shapes': f'image:{options.max_batch}x{shape}',
+        'trt_profile_max_shapes': f'image:{options.max_batch}x{shape}',
+    }
+    # What TensorRT cannot do stays on the GPU.
+    return [(_PROVIDERS['tensorrt'], tensorrt), *[cuda] * (cuda[0] in available)]
 
 
 def _tensor(value: Any) -> Tensor:
