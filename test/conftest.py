@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,75 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / 'model.onnx').write_bytes(model)
     (folder / 'bundle.yaml').write_text(yaml.safe_dump(tiny_description(model), sort_keys=False))
     return folder
+
+
+def write_probes(folder: Path, images: np.ndarray, stride: int = 8) -> Path:
+    """Give a bundle probes, as ``mtl_training export`` does: what onnxruntime makes of ``images``.
+
+    Args:
+        images: [P, h, w, 3] uint8, a whole fraction of the network's size.
+    """
+    onnxruntime = pytest.importorskip('onnxruntime', reason='gives the numbers to compare with')
+    description = yaml.safe_load((folder / 'bundle.yaml').read_text())
+    factor = description['input']['height'] // images.shape[1]
+    session = onnxruntime.InferenceSession(
+        folder / description['model']['file'], providers=['CPUExecutionProvider']
+    )
+    names = [name for task in description['tasks'].values() for name in task['outputs']]
+    full = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    outputs = [session.run(names, {'image': image[None]}) for image in full]
+    pixels = slice(stride // 2, None, stride)
+    samples = {
+        name: np.concatenate([output[index][:, pixels, pixels] for output in outputs])
+        for index, name in enumerate(names)
+    }
+    np.savez_compressed(folder / 'probes.npz', images=images, stride=np.int64(stride), **samples)
+    content = (folder / 'probes.npz').read_bytes()
+    description['probes'] = {
+        'file': 'probes.npz',
+        'sha256': hashlib.sha256(content).hexdigest(),
+    }
+    (folder / 'bundle.yaml').write_text(yaml.safe_dump(description, sort_keys=False))
+    return folder
+
+
+def probe_images(height: int, width: int) -> np.ndarray:
+    """Two images [2, height, width, 3]: soft colours, and boxes with sharp edges in front."""
+    noise = np.random.default_rng(0)
+    coarse = noise.integers(0, 256, (2, height // 16 + 2, width // 16 + 2, 3)).astype(float)
+    y, x = np.arange(height) / 16, np.arange(width) / 16
+    (j, v), (i, u) = divmod(y, 1), divmod(x, 1)
+    j, i, v, u = j.astype(int), i.astype(int), v[:, None, None], u[:, None]
+    top = coarse[:, j][:, :, i] * (1 - u) + coarse[:, j][:, :, i + 1] * u
+    bottom = coarse[:, j + 1][:, :, i] * (1 - u) + coarse[:, j + 1][:, :, i + 1] * u
+    images = (top * (1 - v) + bottom * v).astype(np.uint8)
+    for _ in range(12):
+        row, column = noise.integers(0, height * 3 // 4), noise.integers(0, width * 3 // 4)
+        color = noise.integers(0, 256, 3)
+        images[1, row : row + height // 4, column : column + width // 4] = color
+    return images
+
+
+@pytest.fixture(scope='session')
+def add_probes() -> Callable[..., Path]:
+    """``write_probes``."""
+    return write_probes
+
+
+@pytest.fixture(scope='session')
+def probed_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny bundle that has probes; do not change it."""
+    folder = tmp_path_factory.mktemp('bundles') / 'probed'
+    shutil.copytree(tiny_bundle, folder)
+    return write_probes(folder, probe_images(HEIGHT, WIDTH))
+
+
+@pytest.fixture(scope='session')
+def probed_default_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a copy of the shipped bundle, with probes made here; do not change it."""
+    from mtl_perception.bundle import default_bundle, load_bundle
+
+    folder = tmp_path_factory.mktemp('bundles') / 'shipped'
+    shutil.copytree(default_bundle(), folder)
+    bundle = load_bundle(folder)
+    return write_probes(folder, probe_images(bundle.height // 2, bundle.width // 2))
