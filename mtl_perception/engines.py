@@ -51,7 +51,7 @@ MIN_TURNS, MAX_TURNS = 3, 25
 CALIBRATION_S = 1.0
 
 # Why an engine does not open. All else (a build that was cancelled) is not about the engine.
-_NOT_OPENED = (BackendError, BundleError, ImportError)
+_NOT_OPENED = (BackendError, BundleError)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def open_engine(
 
     An engine that the self-check refuses is not used; the next one of ``BACKENDS`` takes its
     place and ``Engine.refused`` says so. Nothing else replaces an engine that was asked for by
-    name.
+    name. A refused engine stays in the cache: to build it anew would take minutes at every start
+    and give the same.
 
     Args:
         name: ``auto`` or one of ``BACKENDS``.
@@ -105,12 +106,12 @@ def open_engine(
             reason.
         bundle.BundleError: the bundle is not what it says, or has no model of the precision.
     """
+    if name not in ('auto', *BACKENDS):
+        raise BackendError(f'unknown backend {name!r}, expected auto or {", ".join(BACKENDS)}')
+    if plan is not None and name not in ('auto', 'tensorrt'):
+        raise BackendError(f'plan is {plan}, expected none with the backend {name}')
     choice = _Choice(bundle, options, plan, cache or EngineCache(), progress)
-    if name == 'auto':
-        return choice.best()
-    if name in BACKENDS:
-        return choice.named(name)
-    raise BackendError(f'unknown backend {name!r}, expected auto or {", ".join(BACKENDS)}')
+    return choice.best() if name == 'auto' else choice.named(name)
 
 
 def machine() -> str:
