@@ -35,19 +35,7 @@ PASSED_ON = ('bundle', 'backend', 'precision', 'image_transport')
 # Fast DDS 2 and 3 read different variables.
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 # What config/perception.rviz subscribes to.
-SHOWN = (
-    'points',
-    'semantic',
-    'semantic_color',
-    'semantic_confidence',
-    'depth',
-    'depth_color',
-    'depth_confidence',
-    'normals_color',
-    'edges',
-    'saliency',
-    'human_parts',
-)
+SHOWN = ('points', 'semantic_color', 'depth_color', 'normals_color', 'edges')
 
 
 def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
