@@ -146,8 +146,8 @@ class EngineCache:
         """
         content, self.last_reason = self._look(key)
         if self.last_reason:
-            with self._lock_if_free(key.digest()) as locked:
-                if locked:
+            with contextlib.suppress(OSError), self._lock_if_free(key.digest()) as free:
+                if free:
                     # Once more: it may have been in the middle of being replaced.
                     content, self.last_reason = self._look(key)
                     if self.last_reason:
@@ -171,8 +171,8 @@ class EngineCache:
         digest = key.digest()
         with contextlib.suppress(_DamageError):
             self._refused[digest] = str(_read_record(self._record(digest))['sha256'])
-        with self._lock_if_free(digest) as locked:
-            if locked:
+        with contextlib.suppress(OSError), self._lock_if_free(digest) as free:
+            if free:
                 self._remove(digest)
 
     def get_or_build(
@@ -214,7 +214,7 @@ class EngineCache:
 
     def entries(self) -> list[Entry]:
         """All entries, damaged ones too, in the order of their names."""
-        return [self._entry(digest) for digest in self._digests() if self._has_entry(digest)]
+        return [entry for digest in self._digests() if (entry := self._entry(digest))]
 
     def prune(
         self, *, older_than_days: float | None = None, everything: bool = False
@@ -234,33 +234,31 @@ class EngineCache:
             CacheError: something cannot be removed.
         """
         removed = []
-        for digest in self._digests():
-            with self._lock_if_free(digest) as locked:
-                if not locked and os.access(self.folder, os.W_OK):
-                    continue
-                if self._has_entry(digest):
+        try:
+            for digest in self._digests():
+                with self._lock_if_free(digest) as free:
                     entry = self._entry(digest)
-                    if not (everything or entry.damaged or _older(entry, older_than_days)):
-                        self._remove_temporary(digest)
-                        continue
-                    removed.append(entry)
-                self._remove(digest, strict=True)
-                self._record(digest).with_suffix('.lock').unlink(missing_ok=True)
+                    if free and (not entry or everything or _to_go(entry, older_than_days)):
+                        self._remove(digest)
+                        self._record(digest).with_suffix('.lock').unlink()
+                        removed += [entry] if entry else []
+            if everything:
+                for path in self._files('timing_'):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CacheError(f'{self.folder}: cannot be pruned: {error.strerror}') from error
         self._remove_leftovers()
-        if everything:
-            for path in self.folder.glob('timing_*'):
-                _unlink(path)
         return removed
 
     def timing_file(self, name: str) -> Path:
         """Where the timing cache of that name is kept, for ``save_bytes``; any name will do.
 
-        The folder may not be there yet.
+        The folder is there while ``get_or_build`` builds, if it can be made at all.
         """
         readable = re.sub('[^A-Za-z0-9]+', '_', name)[:64].strip('_')
         return self.folder / f'timing_{readable}_{hashlib.sha256(name.encode()).hexdigest()[:8]}'
 
-    # --- all below: with the lock of the entry held, where it is about one -------------------
+    # --- entries; what writes is called with the lock of the entry held ------------------------
 
     def _record(self, digest: str) -> Path:
         return self.folder / f'{digest}.json'
@@ -268,7 +266,7 @@ class EngineCache:
     def _look(self, key: Key) -> tuple[bytes | None, str]:
         """The content, or why an entry that is there does not count; (None, '') without one."""
         path = self._record(key.digest())
-        if not path.exists():
+        if not os.path.lexists(path):
             return None, ''
         try:
             record = _read_record(path)
@@ -285,60 +283,50 @@ class EngineCache:
         path = self._record(key.digest())
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # In this order nothing that is on the disk at any moment is a wrong entry.
+            self._remove(key.digest())
         except OSError as error:
             raise _not_written(self.folder, error) from error
         self._remove_leftovers()
-        # In this order nothing that is on the disk at any moment is a wrong entry.
-        self._remove(key.digest())
         save_bytes(path.with_suffix('.plan'), content)
         try:
             save_bytes(path, _new_record(content, key, notes))
-        except CacheError:
-            self._remove(key.digest())
+        except BaseException:
+            _unlink(path.with_suffix('.plan'))
             raise
         self._refused.pop(key.digest(), None)
         return path.with_suffix('.plan')
 
-    def _remove(self, digest: str, *, strict: bool = False) -> None:
+    def _remove(self, digest: str) -> None:
         """Remove an entry, the JSON file first, and what a killed build of it left."""
-        for path in (self._record(digest), self._record(digest).with_suffix('.plan')):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                if strict:
-                    raise CacheError(f'{path}: cannot be removed: {error.strerror}') from error
-        self._remove_temporary(digest)
-
-    def _remove_temporary(self, digest: str) -> None:
-        for path in self._files():
-            if path.name.startswith(f'.{digest}.'):
-                _unlink(path)
+        self._record(digest).unlink(missing_ok=True)
+        self._record(digest).with_suffix('.plan').unlink(missing_ok=True)
+        for path in self._files(f'.{digest}.'):
+            _unlink(path)
 
     def _remove_leftovers(self) -> None:
         """Remove temporary files that nobody has written for long."""
-        for path in self._files():
-            if path.name.startswith('.') and path.name.endswith('.tmp'):
-                with contextlib.suppress(OSError):
-                    if time.time() - path.stat().st_mtime > _LEFTOVER_S:
-                        path.unlink()
+        for path in self._files('.'):
+            with contextlib.suppress(OSError):
+                if path.suffix == '.tmp' and time.time() - path.stat().st_mtime > _LEFTOVER_S:
+                    path.unlink()
 
-    def _files(self) -> list[Path]:
+    def _files(self, prefix: str = '') -> list[Path]:
         try:
-            return sorted(self.folder.iterdir())
+            return sorted(path for path in self.folder.iterdir() if path.name.startswith(prefix))
         except OSError:
             return []
 
     def _digests(self) -> list[str]:
+        """Of all files, locks and temporary ones too."""
         found = (_DIGEST.match(path.name) for path in self._files())
         return sorted({match[1] for match in found if match})
 
-    def _has_entry(self, digest: str) -> bool:
-        path = self._record(digest)
-        return path.exists() or path.with_suffix('.plan').exists()
-
-    def _entry(self, digest: str) -> Entry:
+    def _entry(self, digest: str) -> Entry | None:
         path = self._record(digest)
         plan = path.with_suffix('.plan')
+        if not (os.path.lexists(path) or os.path.lexists(plan)):
+            return None
         record: dict[str, Any] = {}
         damaged = ''
         try:
@@ -387,11 +375,12 @@ class EngineCache:
 
     @contextlib.contextmanager
     def _lock_if_free(self, digest: str) -> Iterator[bool]:
-        """Hold the lock of an entry and give True; False where another one has it, or none can."""
-        try:
-            handle = self._try_lock(digest)
-        except OSError:
-            handle = None
+        """Hold the lock of an entry and give True; False where another one has it.
+
+        Raises:
+            OSError: the folder cannot be written, or its file system has no locks.
+        """
+        handle = self._try_lock(digest)
         try:
             yield handle is not None
         finally:
@@ -455,8 +444,7 @@ def write_plan_file(
     """
     path = Path(path)
     record = _record_of(path)
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        record.unlink()
+    _unlink(record)
     save_bytes(path, content)
     save_bytes(record, _new_record(content, key, notes or {}))
 
@@ -520,6 +508,12 @@ def _read_record(path: Path) -> dict[str, Any]:
     for name, kind in _RECORD.items():
         if not isinstance(record.get(name), kind):
             raise _DamageError(f'{path}: {name} is {record.get(name)!r}, expected {kind.__name__}')
+    try:
+        aware = datetime.fromisoformat(record['created']).tzinfo is not None
+    except ValueError:
+        aware = False
+    if not aware:
+        raise _DamageError(f'{path}: created is {record["created"]!r}, expected a time with zone')
     return record
 
 
@@ -545,10 +539,11 @@ def _digest(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _older(entry: Entry, days: float | None) -> bool:
-    if days is None:
-        return False
-    return datetime.fromisoformat(entry.created) < datetime.now(timezone.utc) - timedelta(days=days)
+def _to_go(entry: Entry, older_than_days: float | None) -> bool:
+    if entry.damaged or older_than_days is None:
+        return bool(entry.damaged)
+    age = datetime.now(timezone.utc) - datetime.fromisoformat(entry.created)
+    return age > timedelta(days=older_than_days)
 
 
 def _unlink(path: Path) -> None:

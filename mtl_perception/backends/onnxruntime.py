@@ -18,9 +18,9 @@ _PROVIDERS = {
     'cuda': 'CUDAExecutionProvider',
     'tensorrt': 'TensorrtExecutionProvider',
 }
-# Precision -> variant of the bundle.
-_VARIANTS = {'fp32': 'fp32', 'fp16': 'fp16', 'int8': 'int8_u8s8'}
-_VARIANTS_TENSORRT = {'fp32': 'fp32', 'fp16': 'fp16', 'int8': 'int8'}
+# Precision -> variant of the bundle: on the CPU and with CUDA, and with TensorRT.
+MODELS: Mapping[str, str] = {'fp32': 'fp32', 'fp16': 'fp16', 'int8': 'int8_u8s8'}
+MODELS_TENSORRT: Mapping[str, str] = {'fp32': 'fp32', 'fp16': 'fp16', 'int8': 'int8'}
 _INSTALL = (
     'install onnxruntime-gpu in place of onnxruntime, with the CUDA, cuDNN and TensorRT that it '
     'was made for'
@@ -67,7 +67,7 @@ class OnnxRuntimeBackend:
             raise BackendError(
                 f'{self._engine} has no {provider}, only {", ".join(available)}; {_INSTALL}'
             )
-        variants = _VARIANTS_TENSORRT if options.provider == 'tensorrt' else _VARIANTS
+        variants = MODELS_TENSORRT if options.provider == 'tensorrt' else MODELS
         if options.precision not in variants:
             raise BackendError(
                 f'precision is {options.precision!r}, expected one of {", ".join(variants)} '
@@ -84,15 +84,19 @@ class OnnxRuntimeBackend:
         # Failures come as exceptions; no second copy on stderr.
         session_options.log_severity_level = 4
         try:
+            # A provider that fails must fail: by default it is replaced by the CPU, which is only
+            # printed, when the session is made and in every run.
             self._session: Any = onnxruntime.InferenceSession(
-                content, session_options, providers=_providers(bundle, options, available)
+                content,
+                session_options,
+                providers=_providers(bundle, options, available),
+                enable_fallback=0,
             )
         except Exception as error:  # onnxruntime's exceptions share no narrower base
+            hint = '' if options.provider == 'cpu' else f'; {provider} may not start: {_INSTALL}'
             raise BackendError(
-                f'{file.path}: {self._engine} cannot open it: {one_line(error)}'
+                f'{file.path}: {self._engine} cannot open it: {one_line(error).rstrip(".")}{hint}'
             ) from error
-        # A run that fails on the GPU must fail: by default it is repeated on the CPU, for ever.
-        self._session.disable_fallback()
         if options.provider != 'cpu':
             self._check_provider(provider)
         self._run_options = onnxruntime.RunOptions()
