@@ -44,7 +44,7 @@ _DISTRIBUTIONS: Mapping[str, Sequence[str]] = {
     'openvino': ('openvino',),
     'onnxruntime': ('onnxruntime', 'onnxruntime-gpu', 'onnxruntime-openvino'),
 }
-WARM_UP_RUNS = 2
+WARM_UP_RUNS = 1
 # Turns of every engine: at least so many, then until the time is over. The median of few turns is
 # enough to tell engines apart whose difference anybody would notice.
 MIN_TURNS, MAX_TURNS = 3, 25
