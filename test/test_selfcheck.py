@@ -191,7 +191,7 @@ def test_swapped_entries_of_a_batch_are_seen_only_in_a_batch(shipped, precision)
 def test_the_message_has_every_output_that_is_off_with_value_and_limit(tiny):
     bundle, backend = tiny
     change = lambda a: {**a, 'depth': a['depth'] * 1.31, 'edges': a['saliency']}  # noqa: E731
-    with pytest.raises(SelfCheckError, match=r'^depth relative 0\.31 > 0\.013, edges levels \d+'):
+    with pytest.raises(SelfCheckError, match=r'^depth relative 0\.31 > 0\.014, edges levels \d+'):
         self_check(Engine(backend, after=change), bundle, 'fp32')
 
 
