@@ -46,9 +46,11 @@ class Builder:
 
 
 @pytest.fixture
-def builder(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -> Iterator[Builder]:
+def builder(client: Any, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -> Iterator[Builder]:
     """A node of this process whose engines are built by the returned builder."""
     builder = Builder()
+    names = client.node.get_node_names
+    client.wait(lambda: 'perception' not in names(), 'end of the node of the test before')
     monkeypatch.setattr(mtl_perception.node, 'open_engine', builder)
     monkeypatch.setattr(mtl_perception.node, 'BUILD_PATIENCE_S', 0.1)
     context = rclpy.Context()
@@ -62,6 +64,7 @@ def builder(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -> Iterator[Buil
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin)
     thread.start()
+    client.wait(lambda: 'perception' in names(), 'the node')
     yield builder
     builder.go.set()
     executor.shutdown()
