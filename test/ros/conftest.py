@@ -35,11 +35,13 @@ TIMEOUT_S = 60.0  # for things that take well under a second on an idle machine
 class NodeProcess:
     """A running perception node."""
 
-    def __init__(self, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self, program: list[str], arguments: list[str], log: Path, environment: dict[str, str]
+    ) -> None:
         self.log = log
         with log.open('wb') as output:
             self.process = subprocess.Popen(
-                [sys.executable, '-m', 'mtl_perception.node', *arguments],
+                [sys.executable, *program, *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, 'OMP_NUM_THREADS': '1', **environment},
@@ -71,6 +73,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
         remaps: dict[str, str] | None = None,
         environment: dict[str, str] | None = None,
         params_file: Path | None = None,
+        program: list[str] | None = None,
         **parameters: object,
     ) -> NodeProcess:
         arguments = ['--ros-args']
@@ -82,7 +85,9 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
         for name, target in (remaps or {}).items():
             arguments += ['-r', f'{name}:={target}']
         log = tmp_path / f'node_{len(started)}.log'
-        started.append(NodeProcess(arguments, log, environment or {}))
+        started.append(
+            NodeProcess(program or ['-m', 'mtl_perception.node'], arguments, log, environment or {})
+        )
         return started[-1]
 
     yield start

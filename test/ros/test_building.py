@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,69 +10,54 @@ import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from mtl_perception_msgs.msg import PerceptionStatus
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
+
+# A node whose engines are built until a file `go` is there, and cannot be built if `fail` is.
+PROGRAM = """
+import pathlib
+import sys
+import time
 
 import mtl_perception.node
 from mtl_perception.backends import BackendError
 from mtl_perception.engines import open_engine
 
+folder = pathlib.Path(sys.argv.pop(1))
 
-class Builder:
-    """Stands in for ``open_engine``: builds until it is let go, or for ever."""
 
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.ended_by: list[BaseException] = []
-        self.fails = 0
+def build(*args, progress, **options):
+    try:
+        while not (folder / 'go').exists():
+            progress('building for a test', 0.25)
+            time.sleep(0.02)
+    except BaseException:
+        (folder / 'ended').touch()
+        raise
+    if (folder / 'fail').exists():
+        (folder / 'fail').unlink()
+        raise BackendError('the test engine cannot be built')
+    return open_engine(*args, progress=progress, **options)
 
-    def __call__(self, *args: Any, progress: Callable[[str, float], None], **options: Any) -> Any:
-        try:
-            while not self.go.wait(0.02):
-                progress('building for a test', 0.25)
-        except BaseException as error:
-            self.ended_by.append(error)
-            raise
-        if self.fails:
-            self.fails -= 1
-            raise BackendError('the test engine cannot be built')
-        return open_engine(*args, progress=progress, **options)
+
+mtl_perception.node.open_engine = build
+mtl_perception.node.BUILD_PATIENCE_S = 0.1
+sys.exit(mtl_perception.node.main())
+"""
 
 
 @pytest.fixture
-def builder(client: Any, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -> Iterator[Builder]:
-    """A node of this process whose engines are built by the returned builder."""
-    builder = Builder()
-    names = client.node.get_node_names
-    client.wait(lambda: 'perception' not in names(), 'end of the node of the test before')
-    monkeypatch.setattr(mtl_perception.node, 'open_engine', builder)
-    monkeypatch.setattr(mtl_perception.node, 'BUILD_PATIENCE_S', 0.1)
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    overrides = [
-        Parameter('bundle', value=str(tiny_bundle)),
-        Parameter('backend', value='onnxruntime'),
-    ]
-    node = mtl_perception.node.PerceptionNode(context=context, parameter_overrides=overrides)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin)
-    thread.start()
-    client.wait(lambda: 'perception' in names(), 'the node')
-    yield builder
-    builder.go.set()
-    executor.shutdown()
-    thread.join()
-    node.destroy_node()
-    context.try_shutdown()
+def node(start_node: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> Any:
+    program = tmp_path / 'slow_node.py'
+    program.write_text(PROGRAM)
+    return start_node(
+        program=[str(program), str(tmp_path)], bundle=tiny_bundle, backend='onnxruntime'
+    )
 
 
-def test_the_build_is_reported_and_activation_waits(client: Any, builder: Builder) -> None:
+def test_the_build_is_reported_and_activation_waits(client: Any, node: Any, tmp_path: Path) -> None:
     assert client.transition('configure')
     assert client.state() == 'inactive'
     building = client.diagnostic('engine', lambda d: d.level == DiagnosticStatus.WARN)
@@ -91,7 +75,7 @@ def test_the_build_is_reported_and_activation_waits(client: Any, builder: Builde
     assert statuses[-1].engine == ''
     assert not activation.done()
 
-    builder.go.set()
+    (tmp_path / 'go').touch()
     client.wait(activation.done, 'the end of the activation')
     assert activation.result().success
     client.node.destroy_client(service)
@@ -101,23 +85,30 @@ def test_the_build_is_reported_and_activation_waits(client: Any, builder: Builde
 
 
 def test_a_build_that_fails_ends_the_activation_and_is_tried_again(
-    client: Any, builder: Builder, capfd: pytest.CaptureFixture[str]
+    client: Any, node: Any, tmp_path: Path
 ) -> None:
-    builder.fails = 1
     assert client.transition('configure')
-    builder.go.set()
+    (tmp_path / 'fail').touch()
+    (tmp_path / 'go').touch()
     assert not client.transition('activate')
     assert client.state() == 'inactive'
-    assert 'Cannot activate: the test engine cannot be built' in capfd.readouterr().err
+    assert 'Cannot activate: the test engine cannot be built' in node.text()
     assert client.transition('activate')
     assert client.state() == 'active'
 
 
-def test_cleaning_up_ends_the_build(client: Any, builder: Builder) -> None:
+def test_cleaning_up_ends_the_build(client: Any, node: Any, tmp_path: Path) -> None:
     assert client.transition('configure')
     assert client.transition('cleanup')
     assert client.state() == 'unconfigured'
-    client.wait(lambda: builder.ended_by, 'end of the build')
+    client.wait((tmp_path / 'ended').exists, 'end of the build')
     assert client.transition('configure')
-    builder.go.set()
+    (tmp_path / 'go').touch()
     assert client.transition('activate')
+
+
+def test_an_interrupt_ends_a_node_that_is_building(client: Any, node: Any) -> None:
+    assert client.transition('configure')
+    client.diagnostic('engine', lambda d: d.level == DiagnosticStatus.WARN)
+    assert node.stop() == 0
+    assert 'Traceback' not in node.text()
