@@ -86,7 +86,9 @@ def compare(
                     row,
                     engine=f'{identity["engine"]} {identity["version"]} ({identity["provider"]})',
                     open_s=time.perf_counter() - start,
-                    agreements=tuple(self_check(engine, bundle, precision)),
+                    agreements=tuple(
+                        self_check(engine, bundle, precision, max_batch=options.max_batch)
+                    ),
                 )
             except SelfCheckError as error:  # it is measured all the same
                 row = replace(row, open_s=time.perf_counter() - start, problem=str(error))

@@ -283,7 +283,7 @@ class _Choice:
 
     def _comparison(self, winner: str, milliseconds: Mapping[str, float]) -> str:
         """Why the fastest was taken."""
-        threads = f'{self._options.threads or "automatic"} threads'
+        threads = f'threads: {self._options.threads or "automatic"}'
         others = [name for name in milliseconds if name != winner]
         if not others:
             return f'{winner} {self._precision}: the only engine that works'
