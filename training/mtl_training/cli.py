@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'evaluate': ('mtl_training.evaluate', 'measure a checkpoint on held-out frames'),
     'describe': ('mtl_training.describe', 'count parameters and multiply-accumulates of a network'),
     'export': ('mtl_training.export', 'turn a checkpoint into a bundle that the runtime loads'),
+    'quantize': ('mtl_training.quantize', 'add fp16 and int8 models to a bundle'),
 }
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mtl_training import pictures
+from mtl_training.bundles import open_model, read_bundle
 from mtl_training.checkpoint import CheckpointError, load_checkpoint
 from mtl_training.data import Batch, Frame, Rooms, list_frames, loader, read_sample
 from mtl_training.metrics import MeanIoU, Metric, make_metrics
@@ -87,28 +87,41 @@ def network_predictor(net: nn.Module, meta: Mapping[str, Any], device: str = 'cp
     return predict
 
 
-def bundle_predictor(folder: Path, threads: int = 0) -> tuple[Predictor, dict[str, Any]]:
-    """Predict with the ONNX graph of a bundle, through onnxruntime.
+def bundle_predictor(
+    folder: Path, threads: int = 0, variant: str = 'fp32'
+) -> tuple[Predictor, dict[str, Any]]:
+    """Predict with an ONNX graph of a bundle, through onnxruntime; see ``onnx_predictor``.
+
+    Args:
+        variant: of the bundle, such as ``fp16`` or ``int8``.
+
+    Raises:
+        CheckpointError: the folder holds no bundle with metric depth.
+        BundleError: the bundle cannot be read, or has no such variant.
+    """
+    bundle = read_bundle(folder)
+    return onnx_predictor(bundle.variant(variant), bundle.description, threads)
+
+
+def onnx_predictor(
+    model: bytes, description: Mapping[str, Any], threads: int = 0
+) -> tuple[Predictor, dict[str, Any]]:
+    """Predict with an ONNX graph that a bundle describes, through onnxruntime.
 
     Returns:
         The predictor, and ``height``, ``width``, ``canonical_focal`` and ``tasks`` of the bundle.
 
     Raises:
-        CheckpointError: the folder holds no bundle with metric depth.
+        CheckpointError: the description has no metric depth, or onnxruntime refuses the model.
     """
-    import onnxruntime
-
     try:
-        description = yaml.safe_load((folder / 'bundle.yaml').read_text(encoding='utf-8'))
         size, focal = description['input'], float(description['canonical_focal'])
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(
-            folder / description['model']['file'], options, providers=['CPUExecutionProvider']
-        )
+        names = [name for name in TASKS if name in description['tasks']]
+        session = open_model(model, threads)
     except Exception as error:  # onnxruntime's classes are not public
-        raise CheckpointError(f'{folder} cannot be read as a bundle: {error}') from error
-    names = [name for name in TASKS if name in description['tasks']]
+        raise CheckpointError(
+            f'{description.get("name")} cannot be judged as a bundle: {error}'
+        ) from error
 
     def predict(batch: Batch) -> Maps:
         images = np.ascontiguousarray(batch['image'].permute(0, 2, 3, 1).numpy())
@@ -155,6 +168,27 @@ def figures(metrics: Mapping[str, Metric]) -> Report:
             if np.isfinite(iou):
                 report['semantic'][f'iou_{group.name}'] = float(iou)
     return report
+
+
+def frame_batches(
+    frames: list[Frame],
+    meta: Mapping[str, Any],
+    title: str,
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+) -> Iterable[Batch]:
+    """Batches of frames as a network with this ``meta`` wants them, with a progress bar."""
+    data = Rooms(
+        frames,
+        [name for name in TASKS if name in meta['tasks']],
+        height=meta['height'],
+        width=meta['width'],
+        canonical_focal=float(meta['canonical_focal']),
+    )
+    return tqdm(
+        loader(data, workers, batch_size=batch_size), desc=title, unit='batch', disable=None
+    )
 
 
 def trivial_predictors(frames: Sequence[Frame], tasks: Sequence[str]) -> dict[str, Predictor]:
@@ -256,6 +290,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument('--checkpoint', type=Path, help='a file that `mtl_training train` wrote')
     model.add_argument('--bundle', type=Path, help='a bundle folder, run through onnxruntime')
+    parser.add_argument(
+        '--variant',
+        '--precision',
+        default='fp32',
+        metavar='VARIANT',
+        help='of the bundle: fp32, fp16, int8 or int8_u8s8 (default: %(default)s)',
+    )
     parser.add_argument('--data', type=Path, required=True, help='the rooms data')
     parser.add_argument('--split', default='test', choices=('train', 'val', 'test'))
     parser.add_argument('--limit', type=int, default=0, help='evenly spaced frames only (0: all)')
@@ -273,12 +314,12 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print the table.
 
     Raises:
-        CheckpointError, DataError: a network or data that cannot be read.
+        CheckpointError, BundleError, DataError: a network or data that cannot be read.
     """
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.bundle:
-        predict, meta = bundle_predictor(args.bundle, args.threads)
+        predict, meta = bundle_predictor(args.bundle, args.threads, args.variant)
     else:
         net, meta = load_checkpoint(args.checkpoint)
         predict = network_predictor(net.to(memory_format=torch.channels_last), meta)
@@ -287,11 +328,7 @@ def run(args: argparse.Namespace) -> int:
     frames = thin_out(list_frames(args.data / args.split), args.limit)
 
     def batches(chosen: list[Frame], title: str) -> Iterable[Batch]:
-        data = Rooms(
-            chosen, tasks, height=meta['height'], width=meta['width'], canonical_focal=focal
-        )
-        batch = loader(data, args.workers, batch_size=args.batch_size)
-        return tqdm(batch, desc=title, unit='batch', disable=None)
+        return frame_batches(chosen, meta, title, batch_size=args.batch_size, workers=args.workers)
 
     reports = {'network': figures(judge(predict, batches(frames, 'network'), focal))}
     known = thin_out(list_frames(args.data / 'train'), 1000)

@@ -5,13 +5,8 @@ from __future__ import annotations
 import argparse
 import colorsys
 import copy
-import hashlib
-import importlib.util
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +17,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from mtl_training.bundles import BundleFiles, smooth_noise, write_bundle
 from mtl_training.checkpoint import load_checkpoint
 from mtl_training.models.tif import FeatureFuse
+from mtl_training.quantize import FRAMES, PRECISIONS, add_probes, add_variants, read_pictures
 from mtl_training.rooms.labels import NYUD40
 
 OPSET = 18
@@ -63,10 +59,17 @@ def _depth(logits: Tensor) -> dict[str, Tensor]:
 
 
 def _normals(logits: Tensor) -> dict[str, Tensor]:
-    """Unit length, turned towards the camera (n_z < 0): a surface that looks away is not seen."""
+    """Unit length; of logits that are all zero, (0, 0, -1).
+
+    A surface that is seen looks towards the camera: n . ray < 0. The graph does not know the rays,
+    and n_z < 0 is another thing: at the border of a wide picture a surface that is seen may look
+    slightly away from the optical axis.
+    """
     x, y, z = logits.unbind(dim=1)
-    towards = torch.stack([x, y, z.clamp(max=-1e-4)], dim=-1)  # [N, H, W, 3]
-    return {'normals': towards / towards.square().sum(dim=-1, keepdim=True).sqrt()}
+    length = (x * x + y * y + z * z).sqrt()
+    tiny = length < 1e-6
+    z = torch.where(tiny, -1.0, z)
+    return {'normals': torch.stack([x, y, z], dim=-1) / torch.where(tiny, 1.0, length)[..., None]}
 
 
 def _probability(name: str) -> Callable[[Tensor], dict[str, Tensor]]:
@@ -304,12 +307,7 @@ def read_images(folder: Path | None, size: tuple[int, int], count: int = 6) -> N
     """
     height, width = size
     if folder is None:
-        noise = np.random.default_rng(0).integers(
-            0, 256, (3, height // 16, width // 16, 3), np.uint8
-        )
-        return np.stack(
-            [cv2.resize(n, (width, height), interpolation=cv2.INTER_CUBIC) for n in noise]
-        )
+        return smooth_noise(size)
     paths = sorted(p for p in folder.glob('*') if p.suffix.lower() in ('.jpg', '.jpeg'))
     paths = paths or sorted(folder.glob('*.png'))
     paths = paths[:: max(1, len(paths) // count)][:count]
@@ -373,8 +371,12 @@ def export(
     check_images: Path | None = None,
     provenance: Mapping[str, Any] | None = None,
     opset: int = OPSET,
+    precisions: Sequence[str] = (),
+    calibration: Path | None = None,
 ) -> list[Difference]:
     """Write a bundle, all of it or nothing: it is made beside ``out``, checked, then renamed.
+
+    Its probes, for the self-check of the runtime, are made from ``check_images`` too.
 
     Args:
         net, meta: as ``load_checkpoint`` gives them.
@@ -383,12 +385,15 @@ def export(
         size: height and width; left out, those of the training.
         depth_range: canonical metres in which depth is to be trusted.
         check_images: folder of photographs; without it the check runs on smooth noise.
+        precisions: ``fp16``, ``int8``: models in these number formats as well, see ``quantize``.
+        calibration: the rooms data, which int8 needs.
 
     Returns:
         The differences between onnxruntime and torch.
 
     Raises:
         ExportError: what cannot be exported, or differs too much; nothing is written then.
+        BundleError, QuantizeError, DataError: likewise.
     """
     tasks = list(meta['tasks'] if tasks is None else tasks)
     for task in tasks:
@@ -413,7 +418,7 @@ def export(
         'name': name,
         'version': version,
         'licence': licence,
-        'model': {'file': 'model.onnx', 'sha256': hashlib.sha256(content).hexdigest()},
+        'model': {},
         'input': {
             'tensor': 'image', 'height': height, 'width': width, 'color': 'rgb', 'dtype': 'uint8',
         },
@@ -433,38 +438,13 @@ def export(
             },
         },
     }  # fmt: skip
-    _write(out, content, description)
+    bundle = BundleFiles(description, {})
+    bundle.put(description, 'model', 'model.onnx', content)
+    add_probes(bundle, images)
+    pictures = read_pictures(calibration, 'train', FRAMES, bundle.size) if calibration else []
+    add_variants(bundle, precisions, pictures)
+    write_bundle(out, bundle)
     return differences
-
-
-def _write(out: Path, content: bytes, description: Mapping[str, Any]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
-    try:
-        folder = beside / out.name
-        folder.mkdir()
-        (folder / 'model.onnx').write_bytes(content)
-        text = yaml.safe_dump(
-            dict(description), sort_keys=False, default_flow_style=None, width=100
-        )
-        (folder / 'bundle.yaml').write_text(text, encoding='utf-8')
-        _load_as_the_runtime_does(folder)
-        if out.exists():
-            os.rename(out, beside / 'replaced')
-        os.rename(folder, out)
-    finally:
-        shutil.rmtree(beside)
-
-
-def _load_as_the_runtime_does(folder: Path) -> None:
-    if importlib.util.find_spec('mtl_perception') is None:
-        return  # trained on a machine without the runtime
-    from mtl_perception.bundle import BundleError, load_bundle
-
-    try:
-        load_bundle(folder)
-    except BundleError as error:
-        raise ExportError(f'the runtime refuses the bundle: {error}') from error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -490,6 +470,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data', help='one line of provenance: what it was trained on')
     parser.add_argument(
         '--accuracy', type=Path, metavar='JSON', help='what `mtl_training evaluate --json` wrote'
+    )
+    parser.add_argument(
+        '--precision',
+        nargs='+',
+        choices=PRECISIONS,
+        default=[],
+        help='models in these number formats as well; `mtl_training quantize` judges them too',
+    )
+    parser.add_argument(
+        '--calibration', type=Path, metavar='DATA', help='the rooms data, which int8 needs'
     )
     parser.add_argument('--opset', type=int, default=OPSET, help='(default: %(default)s)')
 
@@ -518,6 +508,8 @@ def run(args: argparse.Namespace) -> int:
         check_images=args.check_images,
         provenance=provenance,
         opset=args.opset,
+        precisions=args.precision,
+        calibration=args.calibration,
     )
     on = args.check_images or 'smooth noise (give --check-images for photographs)'
     print(f'onnxruntime {onnxruntime.__version__} against torch {torch.__version__} on {on}:')

@@ -27,6 +27,7 @@ from mtl_training.checkpoint import (
     build_network,
     config_tasks,
     describe_run,
+    load_checkpoint,
     optimizer_tensors,
     read_checkpoint,
     restore_optimizer,
@@ -129,6 +130,7 @@ def train(
     data: Path,
     out: Path,
     *,
+    init: Path | None = None,
     resume: bool = False,
     stop: Callable[[int], bool] = lambda step: False,
 ) -> Path:
@@ -140,6 +142,7 @@ def train(
 
     Args:
         data: folder with ``train`` and ``val``.
+        init: checkpoint whose weights the network begins with; its optimiser is left behind.
         resume: go on from ``last.safetensors`` if there is one. On the CPU the result is bit-equal
             to that of a run that was never interrupted.
         stop: asked after every step; True ends the run with a checkpoint.
@@ -160,6 +163,8 @@ def train(
     loop = Loop(config, fabric, data, out)
     if resume and loop.last.exists():
         loop.restore()
+    elif init is not None:
+        loop.begin_with(init)
     loop.run(stop)
     return loop.last
 
@@ -369,6 +374,23 @@ class Loop:
         tensors['random.cpu'] = torch.get_rng_state()
         save_checkpoint(self.last, tensors, {**self.describe(), 'progress': vars(self.progress)})
 
+    def begin_with(self, checkpoint: Path) -> None:
+        """Take over the weights of another run.
+
+        Raises:
+            CheckpointError: no checkpoint of ours, or weights that do not fit.
+        """
+        weights = load_checkpoint(checkpoint)[0].state_dict()
+        try:
+            self.net.module.load_state_dict(weights)
+        except RuntimeError as error:
+            mismatch = str(error).splitlines()[-1].strip()
+            raise CheckpointError(
+                f'{checkpoint}: the weights do not fit {self.config.name}: {mismatch}'
+            ) from error
+        if self.average:
+            self.average.net.load_state_dict(weights)
+
     def restore(self) -> None:
         """Go back to where ``last.safetensors`` was written.
 
@@ -454,6 +476,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', type=Path, help='a YAML file, see training/configs')
     parser.add_argument('--data', type=Path, required=True, help='the rooms data')
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoints and logs')
+    parser.add_argument(
+        '--init', type=Path, metavar='CHECKPOINT', help='begin with the weights of another run'
+    )
     parser.add_argument('--resume', action='store_true', help='go on from OUT/last.safetensors')
     parser.add_argument(
         '--max-steps', type=int, help='replaces optim.max_steps; the schedule follows'
@@ -485,6 +510,6 @@ def run(args: argparse.Namespace) -> int:
         minutes = (time.monotonic() - began) / 60
         return bool(signals) or (args.time_budget is not None and minutes >= args.time_budget)
 
-    last = train(config, args.data, args.out, resume=args.resume, stop=stop)
+    last = train(config, args.data, args.out, init=args.init, resume=args.resume, stop=stop)
     print(last)
     return 130 if signals else 0

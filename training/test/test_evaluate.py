@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import onnx
 import pytest
 import torch
 import yaml
+from mtl_training.bundles import BundleError, read_bundle
 from mtl_training.checkpoint import CheckpointError
 from mtl_training.cli import main
 from mtl_training.config import load_config
@@ -148,8 +150,9 @@ def write_bundle(folder: Path) -> None:
     )
     opset = [helper.make_opsetid('', 18)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), folder / 'model.onnx')
+    digest = hashlib.sha256((folder / 'model.onnx').read_bytes()).hexdigest()
     description = {
-        'model': {'file': 'model.onnx'},
+        'model': {'file': 'model.onnx', 'sha256': digest},
         'input': {'height': 64, 'width': 96},
         'canonical_focal': 50.0,
         'tasks': {'semantic': {}, 'depth': {}, 'edges': {}},
@@ -170,8 +173,45 @@ def test_a_bundle_is_judged_like_a_network(rooms: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(maps['edges'], image[:, 2] / 255, rtol=1e-6)
 
 
+def test_a_variant_of_a_bundle_is_judged(
+    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variant that gives two centimetres per level: depth is judged by it, the rest stays."""
+    write_bundle(tmp_path)
+    model = onnx.load(tmp_path / 'model.onnx')
+    (factor,) = (t for t in model.graph.initializer if t.name == 'factor')
+    factor.float_data[0] = 0.02
+    bundle = read_bundle(tmp_path)
+    bundle.put(bundle.description.setdefault('variants', {}), 'fp16', 'other.onnx',
+               model.SerializeToString())  # fmt: skip
+    (tmp_path / 'other.onnx').write_bytes(bundle.files['other.onnx'])
+    (tmp_path / 'bundle.yaml').write_text(yaml.safe_dump(bundle.description))
+    plain, other = ({}, {})
+    for variant, report in (('fp32', plain), ('fp16', other)):
+        path = tmp_path / f'{variant}.json'
+        arguments = ['evaluate', '--bundle', str(tmp_path), '--precision', variant]
+        arguments += ['--data', str(rooms), '--workers', '0', '--json', str(path)]
+        assert main(arguments) == 0
+        report.update(json.loads(path.read_text())['reports']['network'])
+    assert plain['semantic'] == other['semantic']
+    assert plain['depth'] != other['depth']
+    capsys.readouterr()
+    arguments = ['evaluate', '--bundle', str(tmp_path), '--precision', 'int8', '--data', str(rooms)]
+    assert main(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'has no int8 model, it has fp32, fp16' in line
+
+
 def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match='cannot be read as a bundle'):
+    with pytest.raises(BundleError, match='cannot be read as a bundle'):
+        bundle_predictor(tmp_path)
+    write_bundle(tmp_path)
+    text = (tmp_path / 'bundle.yaml').read_text()
+    (tmp_path / 'bundle.yaml').write_text(text.replace('canonical_focal', 'focal'))
+    with pytest.raises(CheckpointError, match="cannot be judged as a bundle: 'canonical_focal'"):
+        bundle_predictor(tmp_path)
+    (tmp_path / 'model.onnx').write_bytes(b'')
+    with pytest.raises(BundleError, match='is damaged: its sha256 is not'):
         bundle_predictor(tmp_path)
 
 

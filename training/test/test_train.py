@@ -175,6 +175,34 @@ def test_schedule() -> None:
     assert learning_rate(100, optim) == 0
 
 
+def test_a_run_begins_with_the_weights_of_another(rooms: Path, tmp_path: Path) -> None:
+    config = load_config(TINY, [*QUIET, 'optim.max_steps=2'])
+    first = train(config, rooms, tmp_path / 'first')
+    trained = load_checkpoint(first)[0]  # what is judged: the average, where there is one
+    still = change(config, 'optim', lr=0.0, max_steps=1)
+    second = train(still, rooms, tmp_path / 'second', init=first)
+    found = load_file(second)
+    for name, weights in trained.named_parameters():
+        assert torch.equal(found[f'net.{name}'], weights), name
+        torch.testing.assert_close(found[f'ema.{name}'], weights)
+    assert read_checkpoint(second)[1]['progress']['step'] == 1  # not the other run's
+
+
+def test_weights_that_do_not_fit_are_not_begun_with(
+    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config(TINY, [*QUIET, 'optim.max_steps=1'])
+    first = train(config, rooms, tmp_path / 'first')
+    arguments = ['train', str(TINY), '--data', str(rooms), '--out', str(tmp_path / 'second')]
+    arguments += ['--init', str(first), '--set', 'model.width=24']
+    capsys.readouterr()
+    assert main(arguments) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith('mtl_training train: ')
+    assert f'{first}: the weights do not fit tiny' in line
+    assert not (tmp_path / 'second' / 'last.safetensors').exists()
+
+
 def test_another_network_is_not_resumed(rooms: Path, tmp_path: Path) -> None:
     config = load_config(TINY, [*QUIET, 'optim.max_steps=1'])
     train(config, rooms, tmp_path)
