@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from mtl_training.config import Config, ModelConfig, from_mapping, to_mapping
-from mtl_training.models import build
+from mtl_training.config import Config, from_mapping, to_mapping
+from mtl_training.models import Network, build
 from mtl_training.rooms.labels import GROUPS
 from mtl_training.tasks import TASK_SETS, Task, choose
 
@@ -24,16 +24,16 @@ class CheckpointError(Exception):
     """A file that is no checkpoint of ours, or one of another network."""
 
 
-def build_network(model: ModelConfig, tasks: Mapping[str, Task]) -> nn.Module:
+def build_network(config: Config, *, pretrained: bool) -> Network:
     """The network of a configuration, with freshly initialised decoders."""
+    auxiliary = auxiliary_tasks(config)
     return build(
-        model.system,
-        model.backbone,
-        {name: task.channels for name, task in tasks.items()},
-        pretrained=model.pretrained,
-        width=model.width,
-        fuse_width=model.fuse_width,
-        slim=model.slim,
+        config.model.system,
+        config.model.backbone,
+        {name: task.channels for name, task in config_tasks(config).items()},
+        auxiliary={name: task.channels for name, task in auxiliary.items()},
+        pretrained=pretrained,
+        **config.model.options,
     )
 
 
@@ -42,8 +42,13 @@ def config_tasks(config: Config) -> dict[str, Task]:
     return choose(TASK_SETS[config.task_set], config.tasks, config.weights)
 
 
+def auxiliary_tasks(config: Config) -> dict[str, Task]:
+    """The tasks that are trained only for the sake of the others."""
+    return choose(TASK_SETS[config.task_set], config.model.auxiliary, config.weights)
+
+
 def describe_run(
-    config: Config, net: nn.Module, step: int, metrics: Mapping[str, Any]
+    config: Config, net: Network, step: int, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The metadata of a checkpoint, as plain data.
 
@@ -60,8 +65,8 @@ def describe_run(
         'canonical_focal': config.data.canonical_focal,
         'height': config.data.height,
         'width': config.data.width,
-        'mean': list(net.backbone.mean),
-        'std': list(net.backbone.std),
+        'mean': list(net.mean),
+        'std': list(net.std),
         'tasks': {name: task.channels for name, task in config_tasks(config).items()},
         'classes': [
             {'id': index, 'name': group.name, 'color': list(group.color)}
@@ -105,7 +110,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     return tensors, json.loads(meta)
 
 
-def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_checkpoint(path: str | Path) -> tuple[Network, dict[str, Any]]:
     """The trained network of a checkpoint, with averaged weights if there are any.
 
     Raises:
@@ -113,14 +118,13 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     tensors, meta = read_checkpoint(path)
     config = from_mapping(Config, meta['config'])
-    model = from_mapping(ModelConfig, {**meta['config']['model'], 'pretrained': False})
-    net = build_network(model, config_tasks(config))
+    net = build_network(config, pretrained=False)
     kind = 'ema.' if any(name.startswith('ema.') for name in tensors) else 'net.'
     try:
         net.load_state_dict(with_prefix(tensors, kind))
     except RuntimeError as error:
         raise CheckpointError(
-            f'{path}: the weights do not fit {model.backbone}: {error}'
+            f'{path}: the weights do not fit {config.model.backbone}: {error}'
         ) from error
     return net.eval(), meta
 

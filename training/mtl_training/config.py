@@ -20,14 +20,13 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network, as ``models.build`` takes it; widths left out are the backbone's usual ones."""
+    """The network, as ``models.build`` takes it."""
 
     backbone: str
     system: str = 'tif'
-    width: int | None = None
-    fuse_width: int | None = None
-    slim: bool | None = None
     pretrained: bool = False  # ImageNet weights in the backbone
+    auxiliary: tuple[str, ...] = ()  # tasks that are trained for the others' sake
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the system
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtl_training.models import BACKBONES, MODELS, build
+from mtl_training.models import BACKBONES, SYSTEMS, build
 from mtl_training.models.tif import MultiScaleConv
 from mtl_training.tasks import NYUD, PASCAL
 
@@ -159,7 +159,7 @@ def parse_tasks(words: Sequence[str]) -> dict[str, int]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mtl_training describe`."""
-    parser.add_argument('model', metavar='MODEL', help=f'one of: {", ".join(MODELS)}')
+    parser.add_argument('model', metavar='MODEL', help=f'one of: {", ".join(SYSTEMS)}')
     parser.add_argument('--backbone', required=True, help=f'one of: {", ".join(BACKBONES)}')
     parser.add_argument(
         '--tasks',

@@ -115,8 +115,9 @@ class Deployable(nn.Module):
         super().__init__()
         self.tasks = tuple(tasks)
         self.net = copy.deepcopy(net).eval()
-        for task in set(self.net.decoders) - set(tasks):
-            del self.net.decoders[task]
+        decoders = getattr(self.net, 'decoders', {})  # what is not reached is dropped anyway
+        for task in set(decoders) - set(tasks):
+            del decoders[task]
         fold_norms(self.net)
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float32))
         self.register_buffer('scale', scale.view(3, 1, 1))

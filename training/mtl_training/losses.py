@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mtl_training.models.network import resize
 from mtl_training.tasks import Task
 
 IGNORE = 255
@@ -87,9 +88,16 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Task], Tensor]] = {
 def multi_task_loss(
     outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], tasks: Mapping[str, Task]
 ) -> dict[str, Tensor]:
-    """The unweighted loss of every task, from logits [B, C, H, W] by task name."""
+    """The unweighted loss of every task, in the order of ``tasks``.
+
+    Args:
+        outputs: logits [B, C, h, w] by task, up-sampled to the labels; tasks left out have no loss.
+        batch: labels [B, (C,) H, W] by task.
+    """
     return {
-        name: LOSSES[task.loss](outputs[name], batch[name], task) for name, task in tasks.items()
+        name: LOSSES[task.loss](resize(outputs[name], batch[name].shape[-2:]), batch[name], task)
+        for name, task in tasks.items()
+        if name in outputs
     }
 
 

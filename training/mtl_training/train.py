@@ -18,12 +18,12 @@ import cv2
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm import tqdm
 
 from mtl_training import pictures
 from mtl_training.checkpoint import (
     CheckpointError,
+    auxiliary_tasks,
     build_network,
     config_tasks,
     describe_run,
@@ -55,6 +55,7 @@ from mtl_training.evaluate import (
     thin_out,
 )
 from mtl_training.losses import multi_task_loss, weighted_sum
+from mtl_training.models import Network
 from mtl_training.models.backbones import EfficientNetPyramid
 from mtl_training.tasks import Task
 
@@ -106,18 +107,29 @@ def learning_rate(step: int, optim: OptimConfig) -> float:
     return optim.lr * warm * max(0.0, 1 - step / optim.max_steps) ** optim.power
 
 
-def make_optimizer(net: nn.Module, optim: OptimConfig) -> torch.optim.Optimizer:
+def make_optimizer(net: Network, optim: OptimConfig) -> torch.optim.Optimizer:
     """The optimiser of a configuration; norms and biases have no weight decay.
+
+    A network may ask for other learning rates (``Network.learning_rates``): groups have a
+    ``factor``.
 
     Raises:
         ConfigError: an optimiser that is not ``adamw`` or ``sgd``.
     """
-    matrices = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [
-        {'params': matrices, 'weight_decay': optim.weight_decay},
-        {'params': vectors, 'weight_decay': 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    factors = {'': 1.0, **net.learning_rates()}
+    owner = {
+        name: max((p for p in factors if name.startswith(p)), key=len)
+        for name, parameter in net.named_parameters()
+        if parameter.requires_grad
+    }
+    for prefix, factor in factors.items():
+        own = [p for name, p in net.named_parameters() if owner.get(name) == prefix]
+        matrices, vectors = [p for p in own if p.ndim > 1], [p for p in own if p.ndim <= 1]
+        groups += [
+            {'params': matrices, 'weight_decay': optim.weight_decay, 'factor': factor},
+            {'params': vectors, 'weight_decay': 0.0, 'factor': factor},
+        ]
     if optim.optimizer == 'adamw':
         return torch.optim.AdamW(groups, lr=optim.lr)
     if optim.optimizer == 'sgd':
@@ -181,13 +193,16 @@ class Loop:
             some = thin_out(list_frames(data / 'train'), 400)
             weights = class_weights(some, semantic.channels, config.class_balance)
             self.tasks['semantic'] = replace(semantic, class_weights=weights)
+        # Auxiliary predictions may be of any of these.
+        self.trained_tasks = {**auxiliary_tasks(config), **self.tasks}
         self.progress = Progress()
         torch.manual_seed(config.seed)
-        net = build_network(config.model, self.tasks).to(memory_format=torch.channels_last)
-        self.mean, self.std = net.backbone.mean, net.backbone.std
+        net = build_network(config, pretrained=config.model.pretrained)
+        net = net.to(memory_format=torch.channels_last)
+        self.mean, self.std = net.mean, net.std
         self.frozen = frozen_modules(net, config.optim.frozen_stages)
         self.net, self.optimizer = fabric.setup(net, make_optimizer(net, config.optim))
-        self.net.mark_forward_method('quarter_logits')
+        self.net.mark_forward_method('predictions')
         decay = config.optim.ema_decay
         self.average = Average(self.net.module, decay) if decay else None
         self.validation = thin_out(list_frames(data / 'val'), config.run.validate_frames)
@@ -260,7 +275,7 @@ class Loop:
         small = training and began < config.data.small_share * config.optim.max_steps
         return Rooms(
             frames,
-            config.tasks,
+            [*config.tasks, *config.model.auxiliary] if training else config.tasks,
             height=config.data.small_height if small else config.data.height,
             width=config.data.small_width if small else config.data.width,
             canonical_focal=config.data.canonical_focal,
@@ -272,24 +287,23 @@ class Loop:
         """One step of the optimiser; the unweighted losses and the ``total``."""
         optim = self.config.optim
         for group in self.optimizer.param_groups:
-            group['lr'] = rate
+            group['lr'] = rate * group['factor']
         self.net.train()
         for module in self.frozen:
             module.eval()
         images = normalise(batch['image'], self.mean, self.std)
-        if optim.loss_stride == 1:
-            outputs = self.net(images)
-        else:
-            size = [side // optim.loss_stride for side in images.shape[-2:]]
-            outputs = {
-                name: functional.interpolate(
-                    logits, size=size, mode='bilinear', align_corners=False
-                )
-                for name, logits in self.net.quarter_logits(images).items()
-            }
-            batch = sub_sample(batch, optim.loss_stride, self.progress.step)
-        losses = multi_task_loss(outputs, batch, self.tasks)
-        total = weighted_sum(losses, self.tasks)
+        batch = sub_sample(batch, optim.loss_stride, self.progress.step)
+        predictions = self.net.predictions(images)
+        losses = multi_task_loss(predictions.final, batch, self.tasks)
+        terms = {
+            f'auxiliary_{index}': weighted_sum(
+                multi_task_loss(auxiliary.logits, batch, self.trained_tasks), self.trained_tasks
+            )
+            * auxiliary.weight
+            for index, auxiliary in enumerate(predictions.auxiliary)
+        }
+        terms |= self.net.module.penalties(losses)
+        total = weighted_sum(losses, self.tasks) + sum(terms.values())
         self.optimizer.zero_grad()
         self.fabric.backward(total)
         if optim.clip_norm:
@@ -297,7 +311,7 @@ class Loop:
         self.optimizer.step()
         if self.average:
             self.average.update(self.net.module, self.progress.step)
-        return {**{name: loss.detach() for name, loss in losses.items()}, 'total': total.detach()}
+        return {name: x.detach() for name, x in {**losses, **terms, 'total': total}.items()}
 
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps (0: never) happens now."""
@@ -453,7 +467,7 @@ def frozen_modules(net: nn.Module, stages: int) -> list[nn.Module]:
     """
     if stages == 0:
         return []
-    if not isinstance(net.backbone, EfficientNetPyramid):
+    if not isinstance(getattr(net, 'backbone', None), EfficientNetPyramid):
         raise ConfigError('optim.frozen_stages works with EfficientNet backbones only, expected 0')
     modules = net.backbone.early(stages)
     for module in modules:
@@ -463,6 +477,8 @@ def frozen_modules(net: nn.Module, stages: int) -> list[nn.Module]:
 
 def sub_sample(batch: Batch, stride: int, step: int) -> Batch:
     """Labels of every ``stride``-th pixel; the place in a cell changes with the step."""
+    if stride == 1:
+        return batch
     cell = step % stride**2
     rows, columns = slice(cell // stride, None, stride), slice(cell % stride, None, stride)
     return {

@@ -69,7 +69,7 @@ def test_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'complaint'),
     [
-        ('nope --backbone swin_tiny', "unknown model 'nope'"),
+        ('nope --backbone swin_tiny', "unknown system 'nope'"),
         ('tif --backbone nope', "unknown backbone 'nope'"),
         ('tif --backbone swin_tiny --size 10x', "size is '10x'; expected HEIGHTxWIDTH"),
         ('tif --backbone swin_tiny --tasks taste', "unknown task 'taste'"),

@@ -90,7 +90,7 @@ def test_outputs_are_logits_at_the_images_size() -> None:
     net = tiny()
     image = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
-        full, quarter = net(image), net.quarter_logits(image)
+        full, quarter = net(image), net.predictions(image).final
     assert {t: tuple(x.shape) for t, x in full.items()} == {
         t: (2, c, 64, 96) for t, c in TASKS.items()
     }

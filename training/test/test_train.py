@@ -194,7 +194,7 @@ def test_weights_that_do_not_fit_are_not_begun_with(
     config = load_config(TINY, [*QUIET, 'optim.max_steps=1'])
     first = train(config, rooms, tmp_path / 'first')
     arguments = ['train', str(TINY), '--data', str(rooms), '--out', str(tmp_path / 'second')]
-    arguments += ['--init', str(first), '--set', 'model.width=24']
+    arguments += ['--init', str(first), '--set', 'model.options.width=24']
     capsys.readouterr()
     assert main(arguments) == 1
     line = capsys.readouterr().err.splitlines()[-1]
@@ -206,7 +206,7 @@ def test_weights_that_do_not_fit_are_not_begun_with(
 def test_another_network_is_not_resumed(rooms: Path, tmp_path: Path) -> None:
     config = load_config(TINY, [*QUIET, 'optim.max_steps=1'])
     train(config, rooms, tmp_path)
-    other = change(config, 'model', width=24)
+    other = change(config, 'model', options={**config.model.options, 'width': 24})
     with pytest.raises(CheckpointError, match='was trained with model'):
         train(other, rooms, tmp_path, resume=True)
     with pytest.raises(CheckpointError, match=r'trained with optim\.frozen_stages 0, expected 2'):

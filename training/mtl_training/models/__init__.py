@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
-
-from mtl_training.models.backbones import BACKBONES, ModelError, pyramid
+from mtl_training.models.backbones import BACKBONES, ModelError, Pyramid, pyramid
+from mtl_training.models.network import Auxiliary, Network, Predictions
 from mtl_training.models.tif import TIF
 
-__all__ = ['BACKBONES', 'MODELS', 'TIF_WIDTHS', 'ModelError', 'TIFWidths', 'build', 'pyramid']
+__all__ = [
+    'BACKBONES',
+    'SYSTEMS',
+    'TIF_WIDTHS',
+    'Auxiliary',
+    'ModelError',
+    'Network',
+    'Plan',
+    'Predictions',
+    'TIFWidths',
+    'build',
+    'pyramid',
+]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every system is built from.
+
+    Attributes:
+        backbone: a key of ``BACKBONES``.
+        tasks: output channels by task name.
+        auxiliary: output channels of tasks that are trained for the others' sake.
+        pretrained: whether backbones begin with ImageNet weights.
+    """
+
+    backbone: str
+    tasks: Mapping[str, int]
+    auxiliary: Mapping[str, int]
+    pretrained: bool | str
+
+    def pyramid(self) -> Pyramid:
+        """A new backbone."""
+        return pyramid(self.backbone, pretrained=self.pretrained)
 
 
 @dataclass(frozen=True)
@@ -34,55 +68,72 @@ TIF_WIDTHS: dict[str, TIFWidths] = {
 
 
 def _tif(
-    backbone: str,
-    tasks: Mapping[str, int],
+    plan: Plan,
     *,
-    pretrained: bool | str,
-    width: int | None,
-    fuse_width: int | None,
-    slim: bool | None,
+    width: int | None = None,
+    fuse_width: int | None = None,
+    slim: bool | None = None,
 ) -> TIF:
-    usual = TIF_WIDTHS[backbone]
+    backbone = plan.pyramid()
+    usual = TIF_WIDTHS.get(plan.backbone, TIFWidths(96, sum(backbone.channels) // 6))
     return TIF(
-        pyramid(backbone, pretrained=pretrained),
-        tasks,
+        backbone,
+        plan.tasks,
         width=usual.width if width is None else width,
         fuse_width=usual.fuse_width if fuse_width is None else fuse_width,
         slim=usual.slim if slim is None else slim,
     )
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {'tif': _tif}
+# name -> what builds it: a plan, and the system's own options by keyword
+SYSTEMS: dict[str, Callable[..., Network]] = {'tif': _tif}
+# Systems that can train auxiliary tasks.
+WITH_AUXILIARY: tuple[str, ...] = ()
 
 
 def build(
-    name: str,
+    system: str,
     backbone: str,
     tasks: Mapping[str, int],
     *,
+    auxiliary: Mapping[str, int] | None = None,
     pretrained: bool | str = False,
-    width: int | None = None,
-    fuse_width: int | None = None,
-    slim: bool | None = None,
-) -> nn.Module:
+    **options: Any,
+) -> Network:
     """Build a network: normalised float [B,3,H,W] -> {task: logits [B,channels,H,W]}.
 
     Args:
-        name: system, a key of ``MODELS``.
+        system: a key of ``SYSTEMS``.
         backbone: a key of ``BACKBONES``.
         tasks: output channels by task name.
+        auxiliary: of tasks that are trained only for the others' sake.
         pretrained: True or 'imagenet' loads ImageNet weights into the backbone.
-        width, fuse_width, slim: as in ``TIF``; left out, those of ``TIF_WIDTHS``.
+        options: of the system; what is left out has the value of the paper.
 
     Raises:
-        ModelError: unknown name or backbone, no tasks, or weights that cannot be had.
+        ModelError: unknown system, backbone or option, no tasks, tasks that are both, auxiliary
+            tasks in a system without, or weights that cannot be had.
     """
-    if name not in MODELS:
-        raise ModelError(f'unknown model {name!r}; known: {", ".join(MODELS)}')
+    auxiliary = auxiliary or {}
+    if system not in SYSTEMS:
+        raise ModelError(f'unknown system {system!r}; known: {", ".join(SYSTEMS)}')
     if backbone not in BACKBONES:
         raise ModelError(f'unknown backbone {backbone!r}; known: {", ".join(BACKBONES)}')
     if not tasks:
-        raise ModelError(f'{name} needs at least one task')
-    return MODELS[name](
-        backbone, tasks, pretrained=pretrained, width=width, fuse_width=fuse_width, slim=slim
-    )
+        raise ModelError(f'{system} needs at least one task')
+    if auxiliary and system not in WITH_AUXILIARY:
+        raise ModelError(
+            f'{system} has no auxiliary tasks; systems that do: {", ".join(WITH_AUXILIARY)}'
+        )
+    both = [name for name in auxiliary if name in tasks]
+    if both:
+        raise ModelError(f'{", ".join(both)} cannot be a task and auxiliary')
+    known = [
+        name
+        for name, parameter in inspect.signature(SYSTEMS[system]).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    for name in options:
+        if name not in known:
+            raise ModelError(f'{system} has no option {name!r}; it has: {", ".join(known)}')
+    return SYSTEMS[system](Plan(backbone, tasks, auxiliary, pretrained), **options)

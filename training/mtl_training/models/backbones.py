@@ -86,6 +86,22 @@ class _Exchange(nn.Module):
         ]
 
 
+class ResNetPyramid(Pyramid):
+    """ResNet; dilated to output stride 8 the last three scales have the same grid.
+
+    The survey's dilated ResNets: stage 3 has dilation 2, stage 4 dilation 4.
+    """
+
+    def stem(self, image: Tensor) -> Tensor:
+        """[B,3,H,W] -> [B,64,H/4,W/4]: convolution, BatchNorm, ReLU, max-pooling."""
+        return self.net.maxpool(self.net.act1(self.net.bn1(self.net.conv1(image))))
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The four residual stages."""
+        return [self.net.layer1, self.net.layer2, self.net.layer3, self.net.layer4]
+
+
 def crop(x: Tensor, like: Tensor) -> Tensor:
     """The top left of x, as high and wide as `like`."""
     return x[..., : like.shape[-2], : like.shape[-1]]
@@ -102,6 +118,11 @@ BACKBONES: dict[str, tuple[type[Pyramid], str, dict[str, Any]]] = {
     'swin_tiny': (SwinPyramid, 'swin_tiny_patch4_window7_224', {'strict_img_size': False}),
     'swin_base': (SwinPyramid, 'swin_base_patch4_window7_224', {'strict_img_size': False}),
     'swin_large': (SwinPyramid, 'swin_large_patch4_window7_224', {'strict_img_size': False}),
+    'swin_small': (SwinPyramid, 'swin_small_patch4_window7_224', {'strict_img_size': False}),
+    'resnet18': (ResNetPyramid, 'resnet18', {'out_indices': (1, 2, 3, 4)}),
+    'resnet50': (ResNetPyramid, 'resnet50', {'out_indices': (1, 2, 3, 4)}),
+    'resnet18_d8': (ResNetPyramid, 'resnet18', {'out_indices': (1, 2, 3, 4), 'output_stride': 8}),
+    'resnet50_d8': (ResNetPyramid, 'resnet50', {'out_indices': (1, 2, 3, 4), 'output_stride': 8}),
     # Pads as TensorFlow does, which gives ceil(H / s) at every stride already.
     'tf_efficientnet_lite0': (
         EfficientNetPyramid,

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_training.models.backbones import Pyramid
+from mtl_training.models.layers import ConvBNReLU
+from mtl_training.models.network import Network, Predictions, resize
 
 
-class TIF(nn.Module):
+class TIF(Network):
     """The whole network (Fig. 2): backbone, one SAFF per scale, one decoder per task.
 
     Differs from the paper: nothing known. Our reading: there is no projection from the shared
@@ -45,7 +47,7 @@ class TIF(nn.Module):
         fuse_width: int,
         slim: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(tasks, mean=backbone.mean, std=backbone.std)
         fusion = SlimFusion if slim else FinalFusion
         self.backbone = backbone
         self.saff = nn.ModuleList(SAFF(backbone.channels, scale, width) for scale in range(4))
@@ -56,16 +58,11 @@ class TIF(nn.Module):
             }
         )
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Normalised image [B,3,H,W] -> logits [B,o_t,H,W] by task."""
-        size = image.shape[-2:]
-        return {task: resize(x, size) for task, x in self.quarter_logits(image).items()}
-
-    def quarter_logits(self, image: Tensor) -> dict[str, Tensor]:
-        """Normalised image [B,3,H,W] -> logits [B,o_t,H/4,W/4] by task, before up-sampling."""
+    def predictions(self, image: Tensor) -> Predictions:
+        """Normalised image [B,3,H,W] -> logits [B,o_t,H/4,W/4] by task."""
         features = self.backbone(image)  # X^0..X^3
         enhanced = [saff(features) for saff in self.saff]  # [B, D, H/4, W/4] .. [B, D, H/32, W/32]
-        return {task: decoder(enhanced) for task, decoder in self.decoders.items()}
+        return Predictions({task: decoder(enhanced) for task, decoder in self.decoders.items()})
 
 
 class SAFF(nn.Module):
@@ -293,30 +290,12 @@ class FeatureFuse(nn.Module):
         return F.relu(self.norm(self.conv(features, size)), inplace=True)
 
 
-class ConvBNReLU(nn.Sequential):
-    """Convolution without bias, BatchNorm, ReLU."""
-
-    def __init__(self, channels: int, width: int, kernel: int) -> None:
-        super().__init__(
-            nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-        )
-
-
 def prediction(width: int, channels: int) -> nn.Conv2d:
     """The last 1x1 convolution, started near zero (ATRC: N(0, 0.01))."""
     conv = nn.Conv2d(width, channels, 1)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)
     return conv
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, half-pixel centres; x itself where the size is right already."""
-    if x.shape[-2:] == torch.Size(size):
-        return x
-    return F.interpolate(x, size=size, mode='bilinear', align_corners=False)
 
 
 def flat(x: Tensor) -> Tensor:
