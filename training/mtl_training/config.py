@@ -185,6 +185,8 @@ def _override(values: Any, override: str) -> None:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     """Check one value against its type hint; whole numbers pass as floats, lists as tuples."""
+    if hint is Any:
+        return value
     origin, arguments = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
         return from_mapping(hint, value, where)  # type: ignore[arg-type]

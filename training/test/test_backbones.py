@@ -86,7 +86,7 @@ def test_missing_weights_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch
 def test_unknown_names_are_told() -> None:
     with pytest.raises(ModelError, match=r"unknown backbone 'resnet'.*tf_efficientnet_lite0"):
         pyramid('resnet')
-    with pytest.raises(ModelError, match="unknown model 'tiff'; known: tif"):
+    with pytest.raises(ModelError, match="unknown system 'tiff'; known: tif"):
         build('tiff', 'swin_tiny', {'depth': 1})
     with pytest.raises(ModelError, match="pretrained is 'ade20k'"):
         pyramid('swin_tiny', pretrained='ade20k')
