@@ -7,8 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mtl_training.models.backbones import BACKBONES, ModelError, Pyramid, pyramid
+from mtl_training.models.backbones import (
+    BACKBONES,
+    ModelError,
+    Pyramid,
+    ResNetPyramid,
+    pyramid,
+)
+from mtl_training.models.baseline import MTLBaseline
 from mtl_training.models.network import Auxiliary, Network, Predictions
+from mtl_training.models.single_task import SingleTask
 from mtl_training.models.tif import TIF
 
 __all__ = [
@@ -45,6 +53,21 @@ class Plan:
     def pyramid(self) -> Pyramid:
         """A new backbone."""
         return pyramid(self.backbone, pretrained=self.pretrained)
+
+    def dilated_resnet(self, system: str) -> ResNetPyramid:
+        """A new backbone for a system that works on the stages of a ResNet of stride 8.
+
+        Raises:
+            ModelError: the backbone is none.
+        """
+        backbone = self.pyramid()
+        if isinstance(backbone, ResNetPyramid) and backbone.dilated:
+            return backbone
+        known = [name for name, (*_, options) in BACKBONES.items() if 'output_stride' in options]
+        raise ModelError(
+            f'{system} works on the stages of a dilated ResNet, not on {self.backbone}; '
+            f'expected one of {", ".join(known)}'
+        )
 
 
 @dataclass(frozen=True)
@@ -85,8 +108,20 @@ def _tif(
     )
 
 
+def _single_task(plan: Plan) -> SingleTask:
+    return SingleTask({task: plan.pyramid() for task in plan.tasks}, plan.tasks)
+
+
+def _mtl_baseline(plan: Plan) -> MTLBaseline:
+    return MTLBaseline(plan.pyramid(), plan.tasks)
+
+
 # name -> what builds it: a plan, and the system's own options by keyword
-SYSTEMS: dict[str, Callable[..., Network]] = {'tif': _tif}
+SYSTEMS: dict[str, Callable[..., Network]] = {
+    'tif': _tif,
+    'single_task': _single_task,
+    'mtl_baseline': _mtl_baseline,
+}
 # Systems that can train auxiliary tasks.
 WITH_AUXILIARY: tuple[str, ...] = ()
 

@@ -97,9 +97,14 @@ class ResNetPyramid(Pyramid):
         return self.net.maxpool(self.net.act1(self.net.bn1(self.net.conv1(image))))
 
     @property
-    def stages(self) -> list[nn.Module]:
+    def stages(self) -> list[nn.Sequential]:
         """The four residual stages."""
         return [self.net.layer1, self.net.layer2, self.net.layer3, self.net.layer4]
+
+    @property
+    def dilated(self) -> bool:
+        """Whether the last three scales are all of stride 8."""
+        return self.net.feature_info.reduction()[-1] == 8
 
 
 def crop(x: Tensor, like: Tensor) -> Tensor:

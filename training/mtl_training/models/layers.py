@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_training.models.backbones import Pyramid, ResNetPyramid
 from mtl_training.models.network import resize
 
 
@@ -134,3 +135,22 @@ class HRNetHead(nn.Module):
         """Features [B,C_i,H_i,W_i], finest first -> logits [B,outputs,H_0,W_0]."""
         size = features[0].shape[-2:]
         return self.predict(self.mix(torch.cat([resize(x, size) for x in features], dim=1)))
+
+
+class DeepLabPyramidHead(DeepLabHead):
+    """``DeepLabHead`` on the last scale of a pyramid."""
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features, finest first -> logits on the grid of the last."""
+        return super().forward(features[-1])
+
+
+def survey_head(backbone: Pyramid, outputs: int) -> nn.Module:
+    """What the survey decodes with: DeepLab on dilated ResNets, ``HRNetHead`` on other pyramids.
+
+    Returns:
+        A module from the features of a pyramid, finest first, to logits.
+    """
+    if isinstance(backbone, ResNetPyramid) and backbone.dilated:
+        return DeepLabPyramidHead(backbone.channels[-1], outputs)
+    return HRNetHead(backbone.channels, outputs)
