@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,12 @@ def tiny_description(model: bytes, width: int = WIDTH, height: int = HEIGHT) -> 
         'tasks': copy.deepcopy(TINY_TASKS),
         'provenance': {'data': 'none', 'accuracy': {}},
     }
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Engines of tests, and of the processes that they start, stay out of the user's cache."""
+    os.environ['MTL_PERCEPTION_CACHE'] = str(tmp_path_factory.mktemp('cache'))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mtl_perception import cli
+from mtl_perception.engine_cache import EngineCache, Key, write_plan_file
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -33,6 +34,92 @@ def test_inspect_describes_bundle_and_engine(
     assert 'depth (depth float32, depth_confidence uint8, 0.5 to 10 m)' in text
     assert '0 red thing, 1 green thing, 2 blue thing' in text
     assert 'provider CPUExecutionProvider' in text
+
+
+def test_inspect_lists_models_probes_and_layers(
+    probed_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(['inspect', str(probed_bundle), '--backend', 'onnxruntime', '--layers']) == 0
+    text = capsys.readouterr().out
+    assert 'model:     fp32 model.onnx' in text
+    assert 'probes:    yes' in text
+    assert 'layers:    fp32: 13 (' in text
+    assert 'agreement: semantic labels 1 ' in text
+
+
+def test_build_checks_the_engine_and_says_why_it_is_that_one(
+    probed_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(['build', str(probed_bundle), '--backend', 'onnxruntime']) == 0
+    shown = capsys.readouterr()
+    assert 'chosen:    onnxruntime fp32: asked for by name' in shown.out
+    assert 'depth relative 0 ' in shown.out
+    assert 'mtl_perception: checking onnxruntime ...' in shown.err
+
+
+def test_only_tensorrt_has_plans(
+    probed_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / 'robot.plan'
+    arguments = ['build', str(probed_bundle), '--backend', 'onnxruntime', '--output', str(plan)]
+    assert cli.main(arguments) == 1
+    assert 'onnxruntime has no plan to write' in capsys.readouterr().err
+    assert not plan.exists()
+
+
+def test_a_plan_is_described_and_its_hash_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = Key('plan', 'a' * 64, 'tensorrt', '10.3', 'Orin (8.7)', 'fp16', 2)
+    plan = tmp_path / 'robot.plan'
+    write_plan_file(plan, b'an engine', key, {'layers': 12})
+    assert cli.main(['inspect', str(plan)]) == 0
+    text = capsys.readouterr().out
+    assert 'Orin (8.7)' in text
+    assert 'layers: 12' in text
+    plan.write_bytes(b'another engine')
+    assert 'robot.plan' in error_of(capsys, 'inspect', str(plan))
+
+
+def test_the_cache_is_listed_and_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv('MTL_PERCEPTION_CACHE', str(tmp_path))
+    key = Key('plan', 'b' * 64, 'openvino', '2026.4', 'a processor', 'bf16', 1)
+    EngineCache().store(key, b'x' * 1000)
+    assert cli.main(['engines']) == 0
+    assert 'openvino 2026.4 bf16, model bbbbbbbbbbbb' in capsys.readouterr().out
+    assert cli.main(['engines', '--prune']) == 0
+    assert 'removed 0' in capsys.readouterr().out
+    assert cli.main(['engines', '--prune', '--all']) == 0
+    assert 'removed 1' in capsys.readouterr().out
+    assert EngineCache().load(key) is None
+
+
+def test_engines_are_compared_side_by_side(
+    probed_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ['onnxruntime:fp32', 'onnxruntime:int8', 'tensorrt:fp16']
+    options = ['--seconds', '0.5', '--batch', '2', '--threads', '1']
+    arguments = ['bench', '--bundle', str(probed_bundle), *options, '--engines', *named]
+    assert cli.main(arguments) == 0
+    lines = {
+        tuple(line.split()[:2]): line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith(('onnxruntime', 'tensorrt'))
+    }
+    measured = lines[('onnxruntime', 'fp32')]
+    assert '1.00x' in measured
+    assert 'semantic labels 1 ' in measured
+    assert 'has no int8_u8s8 model' in lines[('onnxruntime', 'int8')]
+    assert ' - ' in lines[('tensorrt', 'fp16')]
+
+
+def test_a_wrong_name_of_an_engine_is_one_line(
+    tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = error_of(capsys, 'bench', '--bundle', str(tiny_bundle), '--engines', 'fast')
+    assert 'expected BACKEND:PRECISION' in error
 
 
 def test_a_bundle_that_is_not_there_is_one_line(
