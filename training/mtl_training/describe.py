@@ -74,7 +74,7 @@ def describe(net: nn.Module, size: tuple[int, int]) -> list[Part]:
         counts = _count(net, size, as_written=form == 'written')
         for part in parts:
             path = f'{type(net).__name__}.{part.name}'.rstrip('.')
-            setattr(part, form, _macs(counts.get(path, {})))
+            setattr(part, form, _macs(_counted(counts, path, net.get_submodule(part.name))))
     return parts
 
 
@@ -126,6 +126,17 @@ def _count(net: nn.Module, size: tuple[int, int], *, as_written: bool) -> dict[s
         path: {str(op).rpartition('.')[2]: flops for op, flops in operations.items()}
         for path, operations in counter.get_flop_counts().items()
     }
+
+
+def _counted(counts: dict[str, dict[str, int]], path: str, module: nn.Module) -> dict[str, int]:
+    """The operations of a module; of its children where a system calls those, not the module."""
+    if path in counts:
+        return counts[path]
+    total: dict[str, int] = {}
+    for name, child in module.named_children():
+        for operation, flops in _counted(counts, f'{path}.{name}', child).items():
+            total[operation] = total.get(operation, 0) + flops
+    return total
 
 
 def _macs(operations: dict[str, int]) -> Macs:

@@ -7,14 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mtl_training.models.backbones import (
-    BACKBONES,
-    ModelError,
-    Pyramid,
-    ResNetPyramid,
-    pyramid,
-)
+from mtl_training.models.backbones import BACKBONES, ModelError, Pyramid, ResNetPyramid, pyramid
 from mtl_training.models.baseline import MTLBaseline
+from mtl_training.models.cross_stitch import CrossStitch
 from mtl_training.models.network import Auxiliary, Network, Predictions
 from mtl_training.models.single_task import SingleTask
 from mtl_training.models.tif import TIF
@@ -63,7 +58,9 @@ class Plan:
         backbone = self.pyramid()
         if isinstance(backbone, ResNetPyramid) and backbone.dilated:
             return backbone
-        known = [name for name, (*_, options) in BACKBONES.items() if 'output_stride' in options]
+        known = [
+            name for name, (*_, options) in BACKBONES.items() if options.get('output_stride') == 8
+        ]
         raise ModelError(
             f'{system} works on the stages of a dilated ResNet, not on {self.backbone}; '
             f'expected one of {", ".join(known)}'
@@ -116,11 +113,17 @@ def _mtl_baseline(plan: Plan) -> MTLBaseline:
     return MTLBaseline(plan.pyramid(), plan.tasks)
 
 
+def _cross_stitch(plan: Plan, *, own: float | None = None) -> CrossStitch:
+    backbones = {task: plan.dilated_resnet('cross_stitch') for task in plan.tasks}
+    return CrossStitch(backbones, plan.tasks, own=own)
+
+
 # name -> what builds it: a plan, and the system's own options by keyword
 SYSTEMS: dict[str, Callable[..., Network]] = {
     'tif': _tif,
     'single_task': _single_task,
     'mtl_baseline': _mtl_baseline,
+    'cross_stitch': _cross_stitch,
 }
 # Systems that can train auxiliary tasks.
 WITH_AUXILIARY: tuple[str, ...] = ()
