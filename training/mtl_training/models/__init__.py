@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mtl_training.models.astmt import ASTMT
 from mtl_training.models.backbones import BACKBONES, ModelError, Pyramid, ResNetPyramid, pyramid
 from mtl_training.models.baseline import MTLBaseline
 from mtl_training.models.cross_stitch import CrossStitch
@@ -118,12 +119,33 @@ def _cross_stitch(plan: Plan, *, own: float | None = None) -> CrossStitch:
     return CrossStitch(backbones, plan.tasks, own=own)
 
 
+def _astmt(
+    plan: Plan,
+    *,
+    width: int = 64,
+    rates: Sequence[int] = (6, 12, 18),
+    adapters: bool = True,
+    discriminator_weight: float = 0.01,
+    steps: int = 40_000,
+) -> ASTMT:
+    return ASTMT(
+        plan.pyramid(),
+        plan.tasks,
+        width=width,
+        rates=rates,
+        adapters=adapters,
+        discriminator_weight=discriminator_weight,
+        steps=steps,
+    )
+
+
 # name -> what builds it: a plan, and the system's own options by keyword
 SYSTEMS: dict[str, Callable[..., Network]] = {
     'tif': _tif,
     'single_task': _single_task,
     'mtl_baseline': _mtl_baseline,
     'cross_stitch': _cross_stitch,
+    'astmt': _astmt,
 }
 # Systems that can train auxiliary tasks.
 WITH_AUXILIARY: tuple[str, ...] = ()

@@ -128,6 +128,12 @@ BACKBONES: dict[str, tuple[type[Pyramid], str, dict[str, Any]]] = {
     'resnet50': (ResNetPyramid, 'resnet50', {'out_indices': (1, 2, 3, 4)}),
     'resnet18_d8': (ResNetPyramid, 'resnet18', {'out_indices': (1, 2, 3, 4), 'output_stride': 8}),
     'resnet50_d8': (ResNetPyramid, 'resnet50', {'out_indices': (1, 2, 3, 4), 'output_stride': 8}),
+    # ASTMT's: squeeze-and-excitation in every block, stride 16.
+    'seresnet50_d16': (
+        ResNetPyramid,
+        'seresnet50',
+        {'out_indices': (1, 2, 3, 4), 'output_stride': 16},
+    ),
     # Pads as TensorFlow does, which gives ceil(H / s) at every stride already.
     'tf_efficientnet_lite0': (
         EfficientNetPyramid,

@@ -41,7 +41,10 @@ class Network(nn.Module):
     Attributes:
         tasks: output channels by task name.
         mean, std: normalisation of RGB in 0..1 that the backbone expects.
+        not_exportable: why it cannot become a bundle, in one sentence; empty if it can.
     """
+
+    not_exportable: str = ''
 
     def __init__(
         self, tasks: Mapping[str, int], *, mean: Sequence[float], std: Sequence[float]

@@ -1,0 +1,268 @@
+"""ASTMT: one network, one forward pass per task, each attentive to its task (CVPR 2019)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from timm.layers import SEModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mtl_training.models.backbones import ModelError, Pyramid, ResNetPyramid
+from mtl_training.models.network import Network, Predictions, resize
+
+
+class ASTMT(Network):
+    """Attentive single-tasking of multiple tasks (Maninis et al., CVPR 2019).
+
+    One pass per task: the shared layers, modulated by what belongs to the task alone.
+
+    SE_t(x)    = x * sigmoid(W_2t relu(W_1t mean_hw(x)))     per task, in encoder and decoder
+    L_t(x)     = x + L(x) + RA_t(x),   RA_t a 1x1 convolution that starts at zero
+    BN_t                                                     per task, in the decoder
+    L          = (1 - w) sum_t L_t + w sum_t CE(D(g_t / |g_t|), t),   g_t = dL_t / df_t
+
+    D sees the gradient of a task's loss with respect to the last features f_t, of unit length at
+    every pixel, and learns whose it is; what made the gradient learns the contrary, through a
+    reversal of factor alpha = 2 / (1 + exp(-10 p)) - 1, p the share of the training that is done.
+
+    Differs from the paper: the tasks' losses are summed and make one step, where the released code
+    makes one step per task. ``penalties`` returns w / (1 - w) of the discriminator's term, which
+    is the printed total but for the factor 1 - w of the whole. The stem has nothing of a task and
+    is computed once. Strides are on the 3x3 convolutions of timm's ResNets, in the released code
+    on the 1x1 before.
+
+    Our reading: pixels without a gradient have no label and teach the discriminator nothing. On
+    ResNet-18 and 34, which the paper does not have, adapters are beside the second convolution.
+
+    Args:
+        backbone: a ResNet; the paper's have SE and stride 16 (``seresnet50_d16``). SE that comes
+            with the backbone is copied for every task, as the released code does.
+        tasks: output channels by task name.
+        width: of the decoder.
+        rates: dilations of the decoder's pyramid pooling.
+        adapters: whether tasks have residual adapters.
+        discriminator_weight: w.
+        steps: of the training, over which alpha rises.
+
+    Raises:
+        ModelError: the backbone is no ResNet.
+    """
+
+    def __init__(
+        self,
+        backbone: Pyramid,
+        tasks: Mapping[str, int],
+        *,
+        width: int = 64,
+        rates: Sequence[int] = (6, 12, 18),
+        adapters: bool = True,
+        discriminator_weight: float = 0.01,
+        steps: int = 40_000,
+    ) -> None:
+        super().__init__(tasks, mean=backbone.mean, std=backbone.std)
+        if not isinstance(backbone, ResNetPyramid):
+            raise ModelError('astmt works on the blocks of ResNets; expected such a backbone')
+        net, modulated = backbone.net, list(tasks) if adapters else []
+        self.stem = nn.Sequential(net.conv1, net.bn1, net.act1, net.maxpool)
+        self.stages = nn.ModuleList(
+            nn.ModuleList(TaskBlock(block, tasks, modulated) for block in stage)
+            for stage in backbone.stages
+        )
+        self.decoder = TaskDecoder(backbone.channels, tasks, modulated, width=width, rates=rates)
+        self.predict = PerTask({task: nn.Conv2d(width, c, 1) for task, c in tasks.items()})
+        self.discriminator = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, len(tasks), 3, padding=1),
+        )
+        self.discriminator_weight, self.steps = discriminator_weight, steps
+        self.register_buffer('step', torch.zeros((), dtype=torch.long))
+        self._features: dict[str, Tensor] = {}  # f_t of the last pass that may be trained
+
+    def predictions(self, image: Tensor) -> Predictions:
+        """Normalised image [B,3,H,W] -> logits [B,o_t,H/4,W/4] by task."""
+        stem = self.stem(image)  # [B, 64, H/4, W/4]
+        features = {task: self.features(stem, task) for task in self.tasks}
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # nor exporting
+            self._features = features
+        return Predictions({task: self.predict[task](f) for task, f in features.items()})
+
+    def features(self, x: Tensor, task: str) -> Tensor:
+        """The pass of one task, [B,64,H/4,W/4] -> f_t [B,width,H/4,W/4]."""
+        scales = []
+        for stage in self.stages:
+            for block in stage:
+                x = block(x, task)
+            scales.append(x)
+        return self.decoder(scales[0], scales[-1], task)
+
+    def penalties(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The discriminator's term, to be minimised by D and, reversed, maximised by the rest."""
+        alpha = 2 / (1 + torch.exp(-10 * (self.step / self.steps).clamp(max=1))) - 1
+        features, self._features = self._features, {}
+        self.step += 1
+        names = list(self.tasks)
+        terms = [
+            self.confusion(loss, features[task], names.index(task), alpha)
+            for task, loss in losses.items()
+        ]
+        weight = self.discriminator_weight / (1 - self.discriminator_weight)
+        return {'discriminator': weight * torch.stack(terms).sum()}
+
+    def confusion(self, loss: Tensor, features: Tensor, label: int, alpha: Tensor) -> Tensor:
+        """CE(D(g / |g|), label), mean over the pixels that have a gradient g."""
+        (gradient,) = torch.autograd.grad(loss, features, create_graph=True)
+        norm = gradient.norm(dim=1, keepdim=True)
+        unit = gradient / (norm + 1e-10)
+        logits = self.discriminator(Reverse.apply(unit, alpha))  # [B, tasks, H/4, W/4]
+        valid = norm[:, 0].detach() > 0
+        target = torch.full_like(valid, label, dtype=torch.long)
+        entropy = F.cross_entropy(logits, target, reduction='none')
+        return (entropy * valid).sum() / valid.sum().clamp(min=1)
+
+    def learning_rates(self) -> dict[str, float]:
+        """What belongs to one task learns N times as fast (it sees an N-th), D ten times."""
+        own = {
+            f'{name}.': float(len(self.tasks))
+            for name, module in self.named_modules()
+            if isinstance(module, PerTask)
+        }
+        return {**own, 'discriminator.': 10.0}
+
+
+class Reverse(torch.autograd.Function):
+    """Gradient reversal (Ganin & Lempitsky, ICML 2015): x, whose gradient is -alpha g."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: Tensor) -> Tensor:
+        """x itself."""
+        ctx.save_for_backward(alpha)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """The gradient of x, reversed."""
+        (alpha,) = ctx.saved_tensors
+        return -alpha * gradient, None
+
+
+class PerTask(nn.ModuleDict):
+    """Modules of which each task has its own."""
+
+
+class TaskBlock(nn.Module):
+    """A residual block of timm, with SE and an adapter per task (Fig. 4).
+
+    Args:
+        block: ``BasicBlock`` or ``Bottleneck``; its parts are taken over.
+        tasks: names.
+        adapted_tasks: names of those that have an adapter.
+    """
+
+    def __init__(self, block: Any, tasks: Iterable[str], adapted_tasks: Iterable[str]) -> None:
+        super().__init__()
+        conv, bottleneck = block.conv2, hasattr(block, 'conv3')
+        channels = block.conv3.out_channels if bottleneck else conv.out_channels
+        se = squeeze_excite(channels) if block.se is None else block.se
+        self.enter = nn.Sequential(block.conv1, block.bn1, block.act1)
+        self.conv, self.norm = conv, block.bn2
+        self.adapters = PerTask({task: adapter(conv) for task in adapted_tasks})
+        self.leave = nn.Sequential(*((block.act2, block.conv3, block.bn3) if bottleneck else ()))
+        self.se = PerTask({task: copy.deepcopy(se) for task in tasks})
+        self.shortcut = nn.Identity() if block.downsample is None else block.downsample
+
+    def forward(self, x: Tensor, task: str) -> Tensor:
+        """[B,C,h,w] -> [B,C',h',w'] as the task sees it."""
+        entered = self.enter(x)
+        convolved = self.norm(adapted(self.conv, self.adapters, entered, task))
+        return F.relu(self.se[task](self.leave(convolved)) + self.shortcut(x))
+
+
+class TaskConv(nn.Module):
+    """A shared convolution, then what belongs to the task: adapter, BatchNorm, ReLU and SE."""
+
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        tasks: Iterable[str],
+        adapted_tasks: Iterable[str],
+        *,
+        reduction: int = 16,
+    ) -> None:
+        super().__init__()
+        width = conv.out_channels
+        self.conv = conv
+        self.adapters = PerTask({task: adapter(conv) for task in adapted_tasks})
+        self.norm = PerTask({task: nn.BatchNorm2d(width) for task in tasks})
+        self.se = PerTask({task: squeeze_excite(width, reduction) for task in tasks})
+
+    def forward(self, x: Tensor, task: str) -> Tensor:
+        """[B,C,h,w] -> [B,width,h,w]."""
+        convolved = adapted(self.conv, self.adapters, x, task)
+        return self.se[task](F.relu(self.norm[task](convolved)))
+
+
+class TaskDecoder(nn.Module):
+    """The decoder of DeepLab v3+ (Chen et al., ECCV 2018), narrow, modulated by the task.
+
+    Pyramid pooling on the last scale, up-sampled, beside the reduced first scale (width 3/16 of
+    the decoder's, 48 of 256), two 3x3 convolutions. The mean of the image has no adapter.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        tasks: Iterable[str],
+        adapted_tasks: Iterable[str],
+        *,
+        width: int,
+        rates: Sequence[int],
+    ) -> None:
+        super().__init__()
+        low = width * 48 // 256
+        high = channels[-1]
+
+        def layer(
+            inputs: int, outputs: int, kernel: int, rate: int = 1, reduction: int = 16
+        ) -> TaskConv:
+            padding = rate * (kernel // 2)
+            conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=rate, bias=False)
+            return TaskConv(conv, tasks, adapted_tasks, reduction=reduction)
+
+        self.branches = nn.ModuleList(
+            [layer(high, width, 1), *(layer(high, width, 3, rate) for rate in rates)]
+        )
+        self.pool = TaskConv(nn.Conv2d(high, width, 1, bias=False), tasks, ())
+        self.project = layer(width * (len(rates) + 2), width, 1)
+        self.reduce = layer(channels[0], low, 1, reduction=4)
+        self.mix = layer(width + low, width, 3)
+        self.process = layer(width, width, 3)
+
+    def forward(self, low: Tensor, high: Tensor, task: str) -> Tensor:
+        """First and last scale -> f_t [B,width,H/4,W/4]."""
+        pooled = self.pool(high.mean(dim=(2, 3), keepdim=True), task)
+        branches = [branch(high, task) for branch in self.branches]
+        pyramid = torch.cat([*branches, pooled.expand(-1, -1, *high.shape[-2:])], dim=1)
+        deep = resize(self.project(pyramid, task), low.shape[-2:])
+        return self.process(self.mix(torch.cat([deep, self.reduce(low, task)], 1), task), task)
+
+
+def adapted(conv: nn.Conv2d, adapters: PerTask, x: Tensor, task: str) -> Tensor:
+    """L(x) + RA_t(x); the identity of the printed formula is the shortcut of the block."""
+    return conv(x) + adapters[task](x) if len(adapters) else conv(x)
+
+
+def adapter(conv: nn.Conv2d) -> nn.Conv2d:
+    """A residual adapter beside a convolution: 1x1, zero (Rebuffi et al., CVPR 2018)."""
+    parallel = nn.Conv2d(conv.in_channels, conv.out_channels, 1, stride=conv.stride, bias=False)
+    nn.init.zeros_(parallel.weight)
+    return parallel
+
+
+def squeeze_excite(channels: int, reduction: int = 16) -> SEModule:
+    """SE with biases, as timm's SE-ResNets have it; bottleneck C / r."""
+    return SEModule(channels, rd_channels=max(channels // reduction, 1))
