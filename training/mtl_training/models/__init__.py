@@ -11,6 +11,7 @@ from mtl_training.models.astmt import ASTMT
 from mtl_training.models.backbones import BACKBONES, ModelError, Pyramid, ResNetPyramid, pyramid
 from mtl_training.models.baseline import MTLBaseline
 from mtl_training.models.cross_stitch import CrossStitch
+from mtl_training.models.nddr import NDDR
 from mtl_training.models.network import Auxiliary, Network, Predictions
 from mtl_training.models.single_task import SingleTask
 from mtl_training.models.tif import TIF
@@ -139,6 +140,11 @@ def _astmt(
     )
 
 
+def _nddr(plan: Plan, *, own: float | None = None, shortcut: bool = False) -> NDDR:
+    backbones = {task: plan.dilated_resnet('nddr') for task in plan.tasks}
+    return NDDR(backbones, plan.tasks, own=own, shortcut=shortcut)
+
+
 # name -> what builds it: a plan, and the system's own options by keyword
 SYSTEMS: dict[str, Callable[..., Network]] = {
     'tif': _tif,
@@ -146,6 +152,7 @@ SYSTEMS: dict[str, Callable[..., Network]] = {
     'mtl_baseline': _mtl_baseline,
     'cross_stitch': _cross_stitch,
     'astmt': _astmt,
+    'nddr': _nddr,
 }
 # Systems that can train auxiliary tasks.
 WITH_AUXILIARY: tuple[str, ...] = ()

@@ -97,6 +97,11 @@ class ResNetPyramid(Pyramid):
         return self.net.maxpool(self.net.act1(self.net.bn1(self.net.conv1(image))))
 
     @property
+    def stem_width(self) -> int:
+        """Channels of the stem."""
+        return self.net.bn1.num_features
+
+    @property
     def stages(self) -> list[nn.Sequential]:
         """The four residual stages."""
         return [self.net.layer1, self.net.layer2, self.net.layer3, self.net.layer4]

@@ -57,7 +57,7 @@ class CrossStitch(Network):
         return Predictions({task: head([x[task]]) for task, head in self.heads.items()})
 
     def learning_rates(self) -> dict[str, float]:
-        """Alpha moves 100 times as fast as the rest (survey's code; the paper names 10^2, 10^3)."""
+        """The units learn 100 times as fast as the rest (survey's code)."""
         return {'stitch': 100.0}
 
 
