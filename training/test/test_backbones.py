@@ -7,13 +7,15 @@ import sys
 import pytest
 import torch
 from mtl_training.models import ModelError, build, pyramid
-from mtl_training.models.backbones import lite0_weights
+from mtl_training.models.backbones import ViTPyramid, lite0_weights
 
 CHANNELS = {
     'hrnet_w18_small_v2': (18, 36, 72, 144),
     'swin_tiny': (96, 192, 384, 768),
     'swin_base': (128, 256, 512, 1024),
     'swin_large': (192, 384, 768, 1536),
+    'swin_small': (96, 192, 384, 768),
+    'vit_base': (192, 384, 768, 768),
     'tf_efficientnet_lite0': (24, 40, 112, 320),
 }
 
@@ -30,6 +32,24 @@ def test_strides_are_4_8_16_32_at_any_size(name: str, size: tuple[int, int]) -> 
     ]
     assert backbone.channels == CHANNELS[name]
     assert [tuple(x.shape) for x in features] == expected
+
+
+def test_vit_takes_one_depth_or_four() -> None:
+    """ViTDet's pyramid is made of the last block; of four blocks, each makes one scale."""
+    torch.manual_seed(0)
+    small = {'depth': 4, 'embed_dim': 48, 'num_heads': 3, 'img_size': 64}
+    dynamic = {'dynamic_img_size': True, 'dynamic_img_pad': True}
+    sizes = [(1, 12, 16, 20), (1, 24, 8, 10), (1, 48, 4, 5), (1, 48, 2, 3)]
+    image = torch.randn(1, 3, 64, 80)
+    for depths in ((3,), (0, 1, 2, 3)):
+        arguments = {'out_indices': depths, **dynamic, **small}
+        net = ViTPyramid('vit_base_patch16_224', arguments, pretrained=False).eval()
+        net.net.model.blocks[3].register_forward_hook(lambda *_: torch.zeros(1, 21, 48))
+        features = net(image)
+        assert [tuple(x.shape) for x in features] == sizes
+        assert features[2].any() == (
+            len(depths) == 4
+        )  # stride 16 is the third depth's, or the last
 
 
 def test_hrnet_has_no_classifier() -> None:

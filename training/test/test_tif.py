@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mtl_training.models import build
+from mtl_training.models import ModelError, build
 from mtl_training.models import tif as tif_module
 from mtl_training.models.tif import (
     SAFF,
     SFD,
     TIF,
     Affinity,
+    CrossFD,
     FinalFusion,
     MultiScaleConv,
     SlimFusion,
+    WithKey,
     diffuse,
     flat,
     resize,
@@ -44,7 +46,7 @@ class TinyBackbone(nn.Module):
         return features
 
 
-def tiny(**arguments: bool) -> TIF:
+def tiny(**arguments: int) -> TIF:
     torch.manual_seed(0)
     return TIF(TinyBackbone(), TASKS, width=16, fuse_width=8, **arguments).eval()
 
@@ -209,3 +211,124 @@ def test_saff_sees_every_scale() -> None:
     assert out.shape == (1, 8, 8, 8)
     out.square().sum().backward()
     assert all(x.grad.any() for x in features)
+
+
+def millions(net: nn.Module) -> float:
+    return round(parameters(net) / 1e6, 3)
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'expected'),
+    [('swin_small', 54.222), ('swin_base', 93.422), ('vit_base', 95.652)],
+)
+def test_other_backbones(backbone: str, expected: float) -> None:
+    """Swin-S: 48.836 M + the 5.386 M of Swin-T's decoders. ViT-B's 124 M are out of reach."""
+    with torch.device('meta'):
+        assert millions(build('tif', backbone, TASKS)) == expected
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ({}, 32.904),  # Table 3: 32.91
+        ({'lthd': False}, 32.530),  # Table 8, self-distillation: 31.78
+        ({'lthd': False, 'cross': True}, 32.302),  # Table 8: 31.56, 0.22 less as here
+        ({'lthd': False, 'sfd': 0}, 31.555),
+        ({'lthd': False, 'sfd': 0, 'saff': 0}, 30.987),
+        ({'sfd': 1}, 32.417),
+        ({'saff': 2}, 32.579),
+        ({'saff': 0}, 32.337),
+    ],
+)
+def test_ablations_have_fewer_parameters(options: dict[str, int], expected: float) -> None:
+    """Tables 6 to 9 on Swin-T; what each switch takes away, in closed form, and nothing else."""
+    with torch.device('meta'):
+        net = build('tif', 'swin_tiny', TASKS, **options)
+    assert millions(net) == expected
+    channels, d, n = (96, 192, 384, 768), 96, 4
+    s = sum(channels)
+    gone = sum(  # of SAFF only XL remains
+        ((s - c) * d + d) + (2 * d * d + d + d * d + d) + (10 * d + d * d + d)
+        for c in channels[: 4 - options.get('saff', 4)]
+    )
+    sfd = (n + 1) * (d * d + 3 * d) + 8 * d * d + 7 * d
+    gone += n * sfd * (2 - options.get('sfd', 2))
+    if not options.get('lthd', True):
+        gone += n * 2 * (3 * (d * d + d) + 2 * d + 2 * d * d + 2 * d)
+    if options.get('cross'):
+        gone += 2 * n * (n - 1) * (d * d + 3 * d)
+    with torch.device('meta'):
+        assert parameters(build('tif', 'swin_tiny', TASKS)) - parameters(net) == gone
+
+
+@pytest.mark.parametrize(
+    'options',
+    [{'lthd': 0}, {'lthd': 0, 'sfd': 0, 'saff': 0}, {'sfd': 1}, {'saff': 2}, {'cross': 1}],
+)
+def test_ablations_train(options: dict[str, int]) -> None:
+    net = tiny(**options).train()
+    for _ in range(2):
+        sum(x.square().mean() for x in net(torch.randn(2, 3, 64, 96)).values()).backward()
+        missing = [name for name, p in net.named_parameters() if p.grad is None]
+        assert missing == []
+
+
+def test_default_names_are_those_of_trained_checkpoints() -> None:
+    names = {name.partition('.')[0] for name, _ in tiny().named_parameters()}
+    assert names == {'backbone', 'saff', 'decoders'}
+    of = {n.removeprefix('saff.0.') for n, _ in tiny().named_parameters() if n.startswith('saff.0')}
+    assert {n.partition('.')[0] for n in of} == {'reduce', 'align', 'fuse', 'spatial', 'mix'}
+    decoder = dict(tiny().decoders['depth'].named_parameters())
+    assert {n.partition('.')[0] for n in decoder} == {'sfd2', 'sfd3', 'lthd0', 'lthd1', 'fusion'}
+    assert {n for n in decoder if n.startswith('sfd2')} == {
+        'sfd2.gain',
+        'sfd2.shift',
+        'sfd2.branches.weight',
+        'sfd2.branches.bias',
+        *(f'sfd2.ffn.{layer}.{kind}' for layer in (0, 1, 3) for kind in ('weight', 'bias')),
+    }
+
+
+def test_cross_distillation_lets_tasks_see_each_other() -> None:
+    """Table 8: with it the loss of one task changes the key maps of all; without, none."""
+    net = tiny(cross=True).train()
+    net(torch.randn(2, 3, 64, 64))['depth'].square().mean().backward()
+    sources = [source for scale in (2, 3) for source in net.saff[scale].sources]
+    assert len(sources) == 2 * len(TASKS)
+    assert all(source[0].weight.grad.any() for source in sources)
+
+
+def test_cross_distillation_with_one_task_is_self_distillation() -> None:
+    torch.manual_seed(0)
+    own, x = SFD(8, 1), torch.randn(2, 8, 3, 4)
+    cross, source = CrossFD(8), WithKey(nn.Identity(), 8, 1)
+    for branch, layer in ((0, cross.query), (1, source.sources[0])):
+        layer[0].load_state_dict(
+            {
+                'weight': own.branches.weight.chunk(2)[branch],
+                'bias': own.branches.bias.chunk(2)[branch],
+            }
+        )
+    cross.ffn.load_state_dict(own.ffn.state_dict())
+    torch.testing.assert_close(cross(source(x))[0], own(x)[0])
+
+
+def test_without_sfd_on_scale_2_the_attention_is_that_of_scale_3() -> None:
+    net = tiny(sfd=1)
+    x3 = torch.randn(1, 16, 3, 4)
+    _, a3 = net.decoders['depth'].sfd3(x3)
+    _, a2 = net.decoders['depth'].sfd2(torch.randn(1, 16, 6, 8))
+    torch.testing.assert_close(diffuse(a3, a2), a3.up((6, 8)).matrix().softmax(-1))
+
+
+@pytest.mark.parametrize(
+    ('options', 'complaint'),
+    [
+        ({'sfd': 0}, 'sfd is 0, expected 1 or 2'),
+        ({'saff': 5}, 'saff is 5'),
+        ({'sfd': 3}, 'expected 0 to 4 and 0 to 2 scales'),
+    ],
+)
+def test_what_cannot_be_switched_off_is_told(options: dict[str, int], complaint: str) -> None:
+    with pytest.raises(ModelError, match=complaint):
+        tiny(**options)

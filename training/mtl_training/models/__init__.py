@@ -79,12 +79,15 @@ class TIFWidths:
 
 
 # D and E reproduce the parameter counts of the paper (Tables 3 and 4); E = sum(C) // 6.
-# EfficientNet-Lite0 is the configuration that is deployed; the paper has none.
+# Swin-S and ViT-B (another pyramid) follow the same rule; EfficientNet-Lite0 is deployed, and not
+# in the paper.
 TIF_WIDTHS: dict[str, TIFWidths] = {
     'hrnet_w18_small_v2': TIFWidths(width=72, fuse_width=45),
     'swin_tiny': TIFWidths(width=96, fuse_width=240),
+    'swin_small': TIFWidths(width=96, fuse_width=240),
     'swin_base': TIFWidths(width=96, fuse_width=320),
     'swin_large': TIFWidths(width=96, fuse_width=480),
+    'vit_base': TIFWidths(width=96, fuse_width=352),
     'tf_efficientnet_lite0': TIFWidths(width=64, fuse_width=64, slim=True),
 }
 
@@ -95,6 +98,10 @@ def _tif(
     width: int | None = None,
     fuse_width: int | None = None,
     slim: bool | None = None,
+    saff: int = 4,
+    sfd: int = 2,
+    lthd: bool = True,
+    cross: bool = False,
 ) -> TIF:
     backbone = plan.pyramid()
     usual = TIF_WIDTHS.get(plan.backbone, TIFWidths(96, sum(backbone.channels) // 6))
@@ -104,6 +111,10 @@ def _tif(
         width=usual.width if width is None else width,
         fuse_width=usual.fuse_width if fuse_width is None else fuse_width,
         slim=usual.slim if slim is None else slim,
+        saff=saff,
+        sfd=sfd,
+        lthd=lthd,
+        cross=cross,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -112,6 +113,45 @@ class ResNetPyramid(Pyramid):
         return self.net.feature_info.reduction()[-1] == 8
 
 
+class ViTPyramid(Pyramid):
+    """A plain ViT of stride 16 with the simple feature pyramid of ViTDet (Li et al., ECCV 2022).
+
+    Stride 4: two transposed convolutions 2x2, each halving the width, LayerNorm and GELU between;
+    stride 8: one; 16: the feature; 32: max-pooling. Of ``out_indices`` there may be one depth, from
+    which all scales are made as in ViTDet, or four, one for each.
+
+    Differs from ViTDet: no further convolutions to 256 channels, which a system's own layers are.
+    Images need not be whole patches: they are padded, and the features cropped.
+    """
+
+    def __init__(self, name: str, arguments: Mapping[str, Any], *, pretrained: bool) -> None:
+        super().__init__(name, arguments, pretrained=pretrained)
+        width = self.channels[0]
+        self.channels = (width // 4, width // 2, width, width)
+        self.scales = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.ConvTranspose2d(width, width // 2, 2, stride=2),
+                    LayerNorm2d(width // 2),
+                    nn.GELU(),
+                    nn.ConvTranspose2d(width // 2, width // 4, 2, stride=2),
+                ),
+                nn.ConvTranspose2d(width, width // 2, 2, stride=2),
+                nn.Identity(),
+                nn.MaxPool2d(2, ceil_mode=True),
+            ]
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        height, width = image.shape[-2:]
+        depths = list(self.net(image))  # each [B, C, ceil(H/16), ceil(W/16)]
+        depths *= 4 // len(depths)
+        return [
+            scale(x)[..., : -(-height // stride), : -(-width // stride)]
+            for scale, x, stride in zip(self.scales, depths, (4, 8, 16, 32), strict=True)
+        ]
+
+
 def crop(x: Tensor, like: Tensor) -> Tensor:
     """The top left of x, as high and wide as `like`."""
     return x[..., : like.shape[-2], : like.shape[-1]]
@@ -129,6 +169,11 @@ BACKBONES: dict[str, tuple[type[Pyramid], str, dict[str, Any]]] = {
     'swin_base': (SwinPyramid, 'swin_base_patch4_window7_224', {'strict_img_size': False}),
     'swin_large': (SwinPyramid, 'swin_large_patch4_window7_224', {'strict_img_size': False}),
     'swin_small': (SwinPyramid, 'swin_small_patch4_window7_224', {'strict_img_size': False}),
+    'vit_base': (
+        ViTPyramid,
+        'vit_base_patch16_224',
+        {'out_indices': (11,), 'dynamic_img_size': True, 'dynamic_img_pad': True},
+    ),
     'resnet18': (ResNetPyramid, 'resnet18', {'out_indices': (1, 2, 3, 4)}),
     'resnet50': (ResNetPyramid, 'resnet50', {'out_indices': (1, 2, 3, 4)}),
     'resnet18_d8': (ResNetPyramid, 'resnet18', {'out_indices': (1, 2, 3, 4), 'output_stride': 8}),

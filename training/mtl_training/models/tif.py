@@ -7,19 +7,24 @@ the enhanced one, RX^i the refined one of a task; D is the decoders' width, N th
 Our reading. The paper leaves widths and several layers open. The choices made here reproduce its
 parameters (5.27, 32.91, 204.19 M) and multiply-accumulates (16.6, 76.33, 274.27 G at 425x560,
 attention products not counted); they are stated in the docstring of each module.
+
+What cannot be reproduced. Without LTHD (Table 8) the paper has 31.78 M and 62.49 G on Swin-T, 1.13
+M and 13.8 G less than with it; here 32.53 M and 75.5 G, as Eq. 11-13 hold no more than 0.37 M and
+1.6 G. Cross-distillation saves 0.22 M as in the paper, where it costs 0.40 G, though, and here
+saves 0.13 G. ViT-B (Table 10) has 124 M in the paper and 95.65 M here: its pyramid is not said.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_training.models.backbones import Pyramid
+from mtl_training.models.backbones import ModelError, Pyramid
 from mtl_training.models.layers import ConvBNReLU
 from mtl_training.models.network import Network, Predictions, resize
 
@@ -36,6 +41,13 @@ class TIF(Network):
         width: D.
         fuse_width: E, the width of the last fusion.
         slim: ``SlimFusion`` for deployment instead of ``FinalFusion``.
+        saff: on how many scales, the lowest first, SAFF enhances (Tables 6, 9: 0, 2, 4).
+        sfd: on how many scales, the lowest first, SFD refines (Tables 6, 7: 0, 1, 2).
+        lthd: whether LTHD diffuses to the high scales (Table 6).
+        cross: cross-task distillation instead of self-distillation (Table 8).
+
+    Raises:
+        ModelError: numbers of scales that there are not, or LTHD without SFD.
     """
 
     def __init__(
@@ -46,14 +58,35 @@ class TIF(Network):
         width: int,
         fuse_width: int,
         slim: bool = False,
+        saff: int = 4,
+        sfd: int = 2,
+        lthd: bool = True,
+        cross: bool = False,
     ) -> None:
         super().__init__(tasks, mean=backbone.mean, std=backbone.std)
+        if saff not in range(5) or sfd not in range(3):
+            raise ModelError(f'saff is {saff}, sfd {sfd}; expected 0 to 4 and 0 to 2 scales')
+        if not sfd and (lthd or cross):
+            raise ModelError('lthd and cross build on SFD: sfd is 0, expected 1 or 2')
+        n, enhanced, refined = len(tasks), range(4 - saff, 4), range(4 - sfd, 4)
+
+        def enhance(scale: int) -> nn.Module:
+            kind = SAFF if scale in enhanced else Reduce
+            enhancer = kind(backbone.channels, scale, width)
+            return WithKey(enhancer, width, n) if cross and scale in refined else enhancer
+
+        def refine(scale: int) -> nn.Module:
+            if scale not in refined:
+                return Unrefined()
+            return CrossFD(width) if cross else SFD(width, n)
+
         fusion = SlimFusion if slim else FinalFusion
+        decoder = Decoder if lthd else LowDecoder
         self.backbone = backbone
-        self.saff = nn.ModuleList(SAFF(backbone.channels, scale, width) for scale in range(4))
+        self.saff = nn.ModuleList(enhance(scale) for scale in range(4))
         self.decoders = nn.ModuleDict(
             {
-                task: Decoder(width, len(tasks), fusion(width, fuse_width, channels))
+                task: decoder(width, refine, fusion(width, fuse_width, channels))
                 for task, channels in tasks.items()
             }
         )
@@ -100,12 +133,27 @@ class SAFF(nn.Module):
         return self.mix(F.relu(self.spatial(fused), inplace=True))
 
 
+class Reduce(nn.Module):
+    """A scale without SAFF (Table 9): \\hat X^i = XL."""
+
+    def __init__(self, channels: Sequence[int], scale: int, width: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.reduce = nn.Sequential(
+            nn.Conv2d(channels[scale], width, 1, bias=False), nn.BatchNorm2d(width)
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Four X^i -> \\hat X^i [B, D, H_i, W_i]."""
+        return self.reduce(features[self.scale])
+
+
 class Decoder(nn.Module):
     """The decoder of one task (Fig. 2): SFD on scales 3 and 2, LTHD on 1 and 0, final fusion."""
 
-    def __init__(self, width: int, tasks: int, fusion: nn.Module) -> None:
+    def __init__(self, width: int, refine: Callable[[int], nn.Module], fusion: nn.Module) -> None:
         super().__init__()
-        self.sfd2, self.sfd3 = SFD(width, tasks), SFD(width, tasks)
+        self.sfd2, self.sfd3 = refine(2), refine(3)
         self.lthd0, self.lthd1 = LTHD(width), LTHD(width)
         self.fusion = fusion
 
@@ -118,6 +166,21 @@ class Decoder(nn.Module):
         rx0 = self.lthd0(x0, attention, x2.shape[-2:])
         rx1 = self.lthd1(x1, attention, x2.shape[-2:])
         return self.fusion([rx0, rx1, rx2, rx3])
+
+
+class LowDecoder(nn.Module):
+    """A decoder without LTHD (Table 6): RX^0 and RX^1 are \\hat X^0 and \\hat X^1 as they are."""
+
+    def __init__(self, width: int, refine: Callable[[int], nn.Module], fusion: nn.Module) -> None:
+        super().__init__()
+        self.sfd2, self.sfd3 = refine(2), refine(3)
+        self.fusion = fusion
+
+    def forward(self, enhanced: Sequence[Tensor]) -> Tensor:
+        """Four \\hat X^i [B,D,H_i,W_i] -> logits [B,o_t,H/4,W/4]."""
+        x0, x1, x2, x3 = enhanced
+        (rx2, _), (rx3, _) = self.sfd2(x2), self.sfd3(x3)
+        return self.fusion([x0, x1, rx2, rx3])
 
 
 class Affinity(NamedTuple):
@@ -162,9 +225,7 @@ class SFD(nn.Module):
         self.branches = nn.Linear(width, (tasks + 1) * width)  # W_q, W_1 .. W_N side by side
         self.gain = nn.Parameter(torch.ones(tasks + 1, width))
         self.shift = nn.Parameter(torch.zeros(tasks + 1, width))
-        self.ffn = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
+        self.ffn = feed_forward(width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Affinity]:
         """\\hat X [B,D,h,w] -> RX [B,D,h,w] and A."""
@@ -175,6 +236,56 @@ class SFD(nn.Module):
         query, key = branches[:, :, 0], branches[:, :, 1:].sum(2)
         affinity = Affinity(grid(query, size), grid(key, size))
         refined = affinity.matrix().softmax(-1) @ key + tokens
+        refined = self.ffn(refined) + refined
+        return grid(refined, size), affinity
+
+
+class Unrefined(nn.Module):
+    """A low scale without SFD (Tables 6, 7): RX = \\hat X; A = 0, the other scale's counts."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Affinity]:
+        """\\hat X [B,D,h,w] -> itself and no affinity."""
+        nothing = torch.zeros_like(x[:, :1])
+        return x, Affinity(nothing, nothing)
+
+
+class WithKey(nn.Module):
+    """\\hat X of a low scale and, behind it, K = V = sum_n Flat(X_n) W_n of all tasks (Table 8).
+
+    Our reading of cross-task distillation: W_n is the map of the source task n and the same for
+    every target task, as everywhere \\hat X_n = \\hat X. Against SFD, which has N maps in each of
+    N tasks, this saves N (N - 1) maps a scale, 0.22 M for four tasks, as in the paper.
+    """
+
+    def __init__(self, enhance: nn.Module, width: int, tasks: int) -> None:
+        super().__init__()
+        self.enhance = enhance
+        self.sources = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width)) for _ in range(tasks)
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Four X^i -> \\hat X and K side by side [B, 2D, h, w]."""
+        x = self.enhance(features)
+        tokens = flat(x)  # [B, hw, D]
+        key = sum(source(tokens) for source in self.sources)
+        return torch.cat([x, grid(key, x.shape[-2:])], dim=1)
+
+
+class CrossFD(nn.Module):
+    """Cross-task distillation of one task on one low scale: SFD with a K = V of all tasks."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
+        self.ffn = feed_forward(width)
+
+    def forward(self, x_and_key: Tensor) -> tuple[Tensor, Affinity]:
+        """\\hat X and K [B,2D,h,w], of ``WithKey`` -> RX [B,D,h,w] and A."""
+        x, key = x_and_key.chunk(2, dim=1)
+        size, tokens = x.shape[-2:], flat(x)
+        affinity = Affinity(grid(self.query(tokens), size), key)
+        refined = affinity.matrix().softmax(-1) @ flat(key) + tokens
         refined = self.ffn(refined) + refined
         return grid(refined, size), affinity
 
@@ -288,6 +399,13 @@ class FeatureFuse(nn.Module):
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Features [B,C_j,H_j,W_j] -> [B,width,*size]."""
         return F.relu(self.norm(self.conv(features, size)), inplace=True)
+
+
+def feed_forward(width: int) -> nn.Sequential:
+    """The FFN of Eq. 10, pre-norm, ratio 4."""
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+    )
 
 
 def prediction(width: int, channels: int) -> nn.Conv2d:
