@@ -11,6 +11,7 @@ from mtl_training.models.astmt import ASTMT
 from mtl_training.models.backbones import BACKBONES, ModelError, Pyramid, ResNetPyramid, pyramid
 from mtl_training.models.baseline import MTLBaseline
 from mtl_training.models.cross_stitch import CrossStitch
+from mtl_training.models.mtan import MTAN
 from mtl_training.models.nddr import NDDR
 from mtl_training.models.network import Auxiliary, Network, Predictions
 from mtl_training.models.single_task import SingleTask
@@ -156,6 +157,10 @@ def _nddr(plan: Plan, *, own: float | None = None, shortcut: bool = False) -> ND
     return NDDR(backbones, plan.tasks, own=own, shortcut=shortcut)
 
 
+def _mtan(plan: Plan) -> MTAN:
+    return MTAN(plan.dilated_resnet('mtan'), plan.tasks)
+
+
 # name -> what builds it: a plan, and the system's own options by keyword
 SYSTEMS: dict[str, Callable[..., Network]] = {
     'tif': _tif,
@@ -164,6 +169,7 @@ SYSTEMS: dict[str, Callable[..., Network]] = {
     'cross_stitch': _cross_stitch,
     'astmt': _astmt,
     'nddr': _nddr,
+    'mtan': _mtan,
 }
 # Systems that can train auxiliary tasks.
 WITH_AUXILIARY: tuple[str, ...] = ()
