@@ -12,8 +12,10 @@ from mtl_training.models.backbones import BACKBONES, ModelError, Pyramid, ResNet
 from mtl_training.models.baseline import MTLBaseline
 from mtl_training.models.cross_stitch import CrossStitch
 from mtl_training.models.mtan import MTAN
+from mtl_training.models.mti_net import MTINet
 from mtl_training.models.nddr import NDDR
 from mtl_training.models.network import Auxiliary, Network, Predictions
+from mtl_training.models.pad_net import PADNet
 from mtl_training.models.single_task import SingleTask
 from mtl_training.models.tif import TIF
 
@@ -132,6 +134,14 @@ def _cross_stitch(plan: Plan, *, own: float | None = None) -> CrossStitch:
     return CrossStitch(backbones, plan.tasks, own=own)
 
 
+def _mti_net(plan: Plan, *, softmax: str = 'tasks') -> MTINet:
+    return MTINet(plan.pyramid(), plan.tasks, auxiliary=plan.auxiliary, softmax=softmax)
+
+
+def _pad_net(plan: Plan, *, width: int = 256) -> PADNet:
+    return PADNet(plan.pyramid(), plan.tasks, auxiliary=plan.auxiliary, width=width)
+
+
 def _astmt(
     plan: Plan,
     *,
@@ -166,13 +176,15 @@ SYSTEMS: dict[str, Callable[..., Network]] = {
     'tif': _tif,
     'single_task': _single_task,
     'mtl_baseline': _mtl_baseline,
+    'mti_net': _mti_net,
+    'pad_net': _pad_net,
     'cross_stitch': _cross_stitch,
     'astmt': _astmt,
     'nddr': _nddr,
     'mtan': _mtan,
 }
 # Systems that can train auxiliary tasks.
-WITH_AUXILIARY: tuple[str, ...] = ()
+WITH_AUXILIARY: tuple[str, ...] = ('mti_net', 'pad_net')
 
 
 def build(

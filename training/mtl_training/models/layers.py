@@ -25,15 +25,15 @@ class ConvBNReLU(nn.Sequential):
 
 
 class SqueezeExcite(nn.Module):
-    """x * sigmoid(W_2 relu(W_1 mean_hw(x))) (Hu et al., CVPR 2018), bottleneck C / r, no biases."""
+    """x * sigmoid(W_2 relu(W_1 mean_hw(x))) (Hu et al., CVPR 2018), bottleneck C / r."""
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int, reduction: int = 16, *, bias: bool = False) -> None:
         super().__init__()
-        hidden = channels // reduction
+        hidden = max(channels // reduction, 1)
         self.gate = nn.Sequential(
-            nn.Linear(channels, hidden, bias=False),
+            nn.Linear(channels, hidden, bias=bias),
             nn.ReLU(inplace=True),
-            nn.Linear(hidden, channels, bias=False),
+            nn.Linear(hidden, channels, bias=bias),
             nn.Sigmoid(),
         )
 

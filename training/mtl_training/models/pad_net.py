@@ -1,0 +1,165 @@
+"""PAD-Net: predict every task once, let the tasks' features inform each other, predict again.
+
+"PAD-Net: Multi-Tasks Guided Prediction-and-Distillation Network for Simultaneous Depth Estimation
+and Scene Parsing" (Xu et al., CVPR 2018), as the survey compares it (Section 2.3.1, Fig. 6).
+F_k^i are the initial features of task k, F_k^o the distilled ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mtl_training.models.backbones import Pyramid, ResNetPyramid
+from mtl_training.models.layers import Bottleneck
+from mtl_training.models.network import Auxiliary, Network, Predictions, resize
+
+
+class PADNet(Network):
+    """The whole network (survey, Fig. 6): backbone, initial heads, distillation, final heads.
+
+    Initial predictions of all tasks and of auxiliary ones are trained with the weights of the
+    final ones; only ``tasks`` are predicted again.
+
+    Differs from the paper: backbone and heads are the survey's. On dilated ResNets the last
+    feature is used (single-scale), on other pyramids all features on the grid of the finest
+    (multi-scale); the front end of the paper fuses the stages of a ResNet-50 in a way of its own.
+    The released code of the survey is the same up to rounding.
+
+    Args:
+        backbone: pyramid with ``channels``.
+        tasks: output channels by task name.
+        auxiliary: of tasks that are predicted only once, for the others' sake.
+        width: of the tasks' features.
+    """
+
+    def __init__(
+        self,
+        backbone: Pyramid,
+        tasks: Mapping[str, int],
+        *,
+        auxiliary: Mapping[str, int] | None = None,
+        width: int = 256,
+    ) -> None:
+        super().__init__(tasks, mean=backbone.mean, std=backbone.std)
+        initial = {**tasks, **(auxiliary or {})}
+        self.backbone = backbone
+        self.front = shared_feature(backbone)
+        self.initial = nn.ModuleDict(
+            {task: TaskHead(self.front.width, width, c) for task, c in initial.items()}
+        )
+        self.distillation = Distillation(tasks, initial, width)
+        self.final = nn.ModuleDict({task: TaskHead(width, width, c) for task, c in tasks.items()})
+
+    def predictions(self, image: Tensor) -> Predictions:
+        """Normalised image [B,3,H,W] -> logits [B,o_t,h,w], h = H/8 (dilated ResNets) or H/4."""
+        shared = self.front(self.backbone(image))  # [B, C, h, w]
+        initial = {task: head(shared) for task, head in self.initial.items()}  # F^i and logits
+        distilled = self.distillation({task: feature for task, (feature, _) in initial.items()})
+        final = {task: self.final[task](feature)[1] for task, feature in distilled.items()}
+        return Predictions(final, [Auxiliary({task: y for task, (_, y) in initial.items()})])
+
+
+class TaskHead(nn.Module):
+    """The features of a task and their prediction: two bottlenecks, then conv1x1."""
+
+    def __init__(self, channels: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.refine = nn.Sequential(Bottleneck(channels, width), Bottleneck(width, width))
+        self.predict = nn.Conv2d(width, outputs, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[B,channels,h,w] -> features [B,width,h,w], logits [B,outputs,h,w]."""
+        feature = self.refine(x)
+        return feature, self.predict(feature)
+
+
+class Distillation(nn.Module):
+    """Multi-modal distillation with spatial attention (survey, Eq. 2).
+
+    F_k^o = F_k^i + sum_{l != k} sigmoid(W_{k,l} F_l^i) * (V_{k,l} F_l^i)
+
+    W and V are 3x3 convolutions without biases. l runs over all initial tasks, k over the final
+    ones.
+
+    Differs from the survey: Eq. 2 prints F_l^i where V_{k,l} F_l^i stands here; its released code
+    has the convolution, and the parameters of Table V count it.
+    """
+
+    def __init__(self, tasks: Iterable[str], initial: Iterable[str], width: int) -> None:
+        super().__init__()
+        sources = list(initial)
+        self.messages = nn.ModuleDict(
+            {
+                task: nn.ModuleDict({other: Message(width) for other in sources if other != task})
+                for task in tasks
+            }
+        )
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """F^i [B,width,h,w] of all initial tasks -> F^o [B,width,h,w] of the final ones."""
+        return {
+            task: sum((tell(features[other]) for other, tell in others.items()), features[task])
+            for task, others in self.messages.items()
+        }
+
+
+class Message(nn.Module):
+    """What one task tells another: sigmoid(W F) * (V F)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.value = nn.Conv2d(width, width, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B,width,h,w] -> [B,width,h,w]."""
+        return self.gate(x).sigmoid() * self.value(x)
+
+
+class LastScale(nn.Module):
+    """The last feature of a pyramid: what a single-scale system works on."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.width = channels[-1]
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features, finest first -> the last."""
+        return features[-1]
+
+
+class Concatenation(nn.Module):
+    """All features on the finest grid, concatenated."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.width = sum(channels)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features [B,C_i,H_i,W_i], finest first -> [B, sum C_i, H_0, W_0]."""
+        size = features[0].shape[-2:]
+        return torch.cat([resize(x, size) for x in features], dim=1)
+
+
+class AllScales(Concatenation):
+    """All features on the finest grid: concatenated, conv1x1 of the same width, BatchNorm, ReLU."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__(channels)
+        self.mix = nn.Sequential(
+            nn.Conv2d(self.width, self.width, 1), nn.BatchNorm2d(self.width), nn.ReLU(inplace=True)
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features [B,C_i,H_i,W_i], finest first -> [B, sum C_i, H_0, W_0]."""
+        return self.mix(super().forward(features))
+
+
+def shared_feature(backbone: Pyramid) -> LastScale | AllScales:
+    """One feature for all tasks: the last of a dilated ResNet, all of other pyramids."""
+    if isinstance(backbone, ResNetPyramid) and backbone.dilated:
+        return LastScale(backbone.channels)
+    return AllScales(backbone.channels)
