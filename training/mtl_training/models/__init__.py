@@ -17,6 +17,7 @@ from mtl_training.models.nddr import NDDR
 from mtl_training.models.network import Auxiliary, Network, Predictions
 from mtl_training.models.pad_net import PADNet
 from mtl_training.models.single_task import SingleTask
+from mtl_training.models.sluice import Sluice
 from mtl_training.models.tif import TIF
 
 __all__ = [
@@ -171,6 +172,11 @@ def _mtan(plan: Plan) -> MTAN:
     return MTAN(plan.dilated_resnet('mtan'), plan.tasks)
 
 
+def _sluice(plan: Plan, *, own: float = 0.9, orthogonality: float = 0.1) -> Sluice:
+    backbones = {task: plan.dilated_resnet('sluice') for task in plan.tasks}
+    return Sluice(backbones, plan.tasks, own=own, orthogonality=orthogonality)
+
+
 # name -> what builds it: a plan, and the system's own options by keyword
 SYSTEMS: dict[str, Callable[..., Network]] = {
     'tif': _tif,
@@ -182,6 +188,7 @@ SYSTEMS: dict[str, Callable[..., Network]] = {
     'astmt': _astmt,
     'nddr': _nddr,
     'mtan': _mtan,
+    'sluice': _sluice,
 }
 # Systems that can train auxiliary tasks.
 WITH_AUXILIARY: tuple[str, ...] = ('mti_net', 'pad_net')
