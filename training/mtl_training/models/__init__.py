@@ -16,6 +16,7 @@ from mtl_training.models.mti_net import MTINet
 from mtl_training.models.nddr import NDDR
 from mtl_training.models.network import Auxiliary, Network, Predictions
 from mtl_training.models.pad_net import PADNet
+from mtl_training.models.pap_net import PAPNet
 from mtl_training.models.single_task import SingleTask
 from mtl_training.models.sluice import Sluice
 from mtl_training.models.tif import TIF
@@ -143,6 +144,24 @@ def _pad_net(plan: Plan, *, width: int = 256) -> PADNet:
     return PADNet(plan.pyramid(), plan.tasks, auxiliary=plan.auxiliary, width=width)
 
 
+def _pap_net(
+    plan: Plan,
+    *,
+    affinity_stride: int = 8,
+    width: int = 256,
+    beta: float = 0.05,
+    iterations: int = 3,
+) -> PAPNet:
+    return PAPNet(
+        plan.pyramid(),
+        plan.tasks,
+        affinity_stride=affinity_stride,
+        width=width,
+        beta=beta,
+        iterations=iterations,
+    )
+
+
 def _astmt(
     plan: Plan,
     *,
@@ -184,6 +203,7 @@ SYSTEMS: dict[str, Callable[..., Network]] = {
     'mtl_baseline': _mtl_baseline,
     'mti_net': _mti_net,
     'pad_net': _pad_net,
+    'pap_net': _pap_net,
     'cross_stitch': _cross_stitch,
     'astmt': _astmt,
     'nddr': _nddr,
