@@ -17,6 +17,7 @@ from mtl_training.models.nddr import NDDR
 from mtl_training.models.network import Auxiliary, Network, Predictions
 from mtl_training.models.pad_net import PADNet
 from mtl_training.models.pap_net import PAPNet
+from mtl_training.models.psd import PSD
 from mtl_training.models.single_task import SingleTask
 from mtl_training.models.sluice import Sluice
 from mtl_training.models.tif import TIF
@@ -162,6 +163,10 @@ def _pap_net(
     )
 
 
+def _psd(plan: Plan, *, width: int | None = None, orders: int = 3) -> PSD:
+    return PSD(plan.pyramid(), plan.tasks, auxiliary=plan.auxiliary, width=width, orders=orders)
+
+
 def _astmt(
     plan: Plan,
     *,
@@ -204,6 +209,7 @@ SYSTEMS: dict[str, Callable[..., Network]] = {
     'mti_net': _mti_net,
     'pad_net': _pad_net,
     'pap_net': _pap_net,
+    'psd': _psd,
     'cross_stitch': _cross_stitch,
     'astmt': _astmt,
     'nddr': _nddr,
@@ -211,7 +217,7 @@ SYSTEMS: dict[str, Callable[..., Network]] = {
     'sluice': _sluice,
 }
 # Systems that can train auxiliary tasks.
-WITH_AUXILIARY: tuple[str, ...] = ('mti_net', 'pad_net')
+WITH_AUXILIARY: tuple[str, ...] = ('mti_net', 'pad_net', 'psd')
 
 
 def build(
