@@ -11,6 +11,7 @@ from mtl_training.models.astmt import ASTMT
 from mtl_training.models.backbones import BACKBONES, ModelError, Pyramid, ResNetPyramid, pyramid
 from mtl_training.models.baseline import MTLBaseline
 from mtl_training.models.cross_stitch import CrossStitch
+from mtl_training.models.jtrl import JTRL
 from mtl_training.models.mtan import MTAN
 from mtl_training.models.mti_net import MTINet
 from mtl_training.models.nddr import NDDR
@@ -167,6 +168,10 @@ def _psd(plan: Plan, *, width: int | None = None, orders: int = 3) -> PSD:
     return PSD(plan.pyramid(), plan.tasks, auxiliary=plan.auxiliary, width=width, orders=orders)
 
 
+def _jtrl(plan: Plan, *, width: int = 256) -> JTRL:
+    return JTRL(plan.pyramid(), plan.tasks, width=width)
+
+
 def _astmt(
     plan: Plan,
     *,
@@ -210,6 +215,7 @@ SYSTEMS: dict[str, Callable[..., Network]] = {
     'pad_net': _pad_net,
     'pap_net': _pap_net,
     'psd': _psd,
+    'jtrl': _jtrl,
     'cross_stitch': _cross_stitch,
     'astmt': _astmt,
     'nddr': _nddr,
