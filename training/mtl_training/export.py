@@ -396,6 +396,8 @@ def export(
         ExportError: what cannot be exported, or differs too much; nothing is written then.
         BundleError, QuantizeError, DataError: likewise.
     """
+    if getattr(net, 'not_exportable', ''):
+        raise ExportError(f'{type(net).__name__} cannot be exported: {net.not_exportable}')
     tasks = list(meta['tasks'] if tasks is None else tasks)
     for task in tasks:
         if task not in meta['tasks'] or task not in HEADS:

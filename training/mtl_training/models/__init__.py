@@ -10,8 +10,11 @@ from typing import Any
 from mtl_training.models.astmt import ASTMT
 from mtl_training.models.backbones import BACKBONES, ModelError, Pyramid, ResNetPyramid, pyramid
 from mtl_training.models.baseline import MTLBaseline
+from mtl_training.models.bmtas import BMTAS
+from mtl_training.models.branched import Branched, Tree
 from mtl_training.models.cross_stitch import CrossStitch
 from mtl_training.models.jtrl import JTRL
+from mtl_training.models.ltb import LTB
 from mtl_training.models.mtan import MTAN
 from mtl_training.models.mti_net import MTINet
 from mtl_training.models.nddr import NDDR
@@ -206,6 +209,31 @@ def _sluice(plan: Plan, *, own: float = 0.9, orthogonality: float = 0.1) -> Slui
     return Sluice(backbones, plan.tasks, own=own, orthogonality=orthogonality)
 
 
+def _branched(plan: Plan, *, tree: Tree | None = None) -> Branched:
+    return Branched(plan.pyramid(), plan.tasks, tree)
+
+
+def _bmtas(
+    plan: Plan,
+    *,
+    size: tuple[int, int] = (512, 512),
+    cost_weight: float = 0.05,
+    steps: int = 40_000,
+) -> BMTAS:
+    return BMTAS(plan.pyramid(), plan.tasks, size=size, cost_weight=cost_weight, steps=steps)
+
+
+def _ltb(
+    plan: Plan,
+    *,
+    size: tuple[int, int] = (512, 512),
+    cost_weight: float = 0.0,
+    steps: int = 40_000,
+) -> LTB:
+    backbones = [plan.pyramid() for _ in plan.tasks]
+    return LTB(backbones, plan.tasks, size=size, cost_weight=cost_weight, steps=steps)
+
+
 # name -> what builds it: a plan, and the system's own options by keyword
 SYSTEMS: dict[str, Callable[..., Network]] = {
     'tif': _tif,
@@ -221,6 +249,9 @@ SYSTEMS: dict[str, Callable[..., Network]] = {
     'nddr': _nddr,
     'mtan': _mtan,
     'sluice': _sluice,
+    'branched': _branched,
+    'bmtas': _bmtas,
+    'ltb': _ltb,
 }
 # Systems that can train auxiliary tasks.
 WITH_AUXILIARY: tuple[str, ...] = ('mti_net', 'pad_net', 'psd')

@@ -1,0 +1,131 @@
+"""LTB: learning where to branch, parents chosen by their children (ICML 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mtl_training.models.backbones import Pyramid
+from mtl_training.models.branched import block_macs, chain, grown
+from mtl_training.models.layers import survey_head
+from mtl_training.models.network import Network, Predictions
+
+
+class LTB(Network):
+    """Learning to branch (Guo, Lee & Ulbricht, ICML 2020).
+
+    Every level has as many nodes as there are tasks. A node j of level l+1 samples its parent i
+    among the nodes of level l; so does every task among the nodes of the last level:
+
+    x_j^(l+1) = sum_i d_ij y_i^l,   y_j^(l+1) = f_j^(l+1)(x_j^(l+1))
+    d_j       = Gumbel-softmax(log theta_j, tau), one-hot forward, soft backward
+
+    What is reached from the tasks is a tree: ``tree()``, to be trained as ``branched``. Where BMTAS
+    runs a task's features through the mixture of all blocks (tasks^2 blocks per level), here a node
+    runs once for all its children (tasks blocks per level).
+
+    Differs from the paper: the backbone and heads are ours. A node passes on the features of the
+    stages above it, for heads that look at several scales.
+
+    Our reading, after LibMTL's: samples are one-hot; tau = 10 / sqrt(e + 1) with e in 200 epochs;
+    in a warm-up, a hundredth of the training, all parents count alike. A cost of the expected
+    number of nodes in use, which the survey mentions, is an option; nodes are taken as independent,
+    which is exact once the choices are.
+
+    Args:
+        backbones: one per task; the nodes of a level are the blocks of all.
+        tasks: output channels by task name.
+        size: height and width that costs are of.
+        cost_weight: factor of the expected cost in GFLOP (two per multiply-accumulate).
+        steps: of the whole search.
+    """
+
+    not_exportable = (
+        'a super-net holds every tree and samples one at each pass; '
+        'build the tree that it found as branched, train and export that'
+    )
+
+    def __init__(
+        self,
+        backbones: Sequence[Pyramid],
+        tasks: Mapping[str, int],
+        *,
+        size: tuple[int, int] = (512, 512),
+        cost_weight: float = 0.0,
+        steps: int = 40_000,
+    ) -> None:
+        first = backbones[0]
+        super().__init__(tasks, mean=first.mean, std=first.std)
+        chains = [chain(backbone) for backbone in backbones]
+        self.stages = nn.ModuleList(
+            nn.ModuleList(nn.ModuleList(nodes) for nodes in zip(*stages, strict=True))
+            for stages in zip(*chains, strict=True)
+        )
+        self.heads = nn.ModuleDict(
+            {task: survey_head(first, channels) for task, channels in tasks.items()}
+        )
+        self.macs = block_macs(chains[0], size)
+        # [choices, children, parents]: of the levels after the first, then of the tasks
+        self.theta = nn.Parameter(torch.zeros(len(self.macs), len(tasks), len(tasks)))
+        self.cost_weight, self.steps = cost_weight, steps
+        self.register_buffer('step', torch.zeros((), dtype=torch.long))
+
+    def predictions(self, image: Tensor) -> Predictions:
+        """Normalised image [B,3,H,W] -> logits [B,o_t,h,w] by task, of a sampled tree."""
+        parents, scales = iter(self.sample()), []
+        x = image.expand(len(self.tasks), *image.shape)  # [nodes, B, 3, H, W]
+        for stage in self.stages:
+            scales.append(x)  # what enters the stage, until its blocks have run
+            for nodes in stage:
+                scales[-1] = torch.stack([f(x) for f, x in zip(nodes, scales[-1], strict=True)])
+                choice = next(parents)
+                scales = [inherit(choice, scale) for scale in scales]
+            x = scales[-1]
+        return Predictions(
+            {
+                task: head([scale[index] for scale in scales])
+                for index, (task, head) in enumerate(self.heads.items())
+            }
+        )
+
+    def sample(self) -> Tensor:
+        """d [choices, children, parents], rows one-hot; in the warm-up all parents alike."""
+        done = self.step / self.steps
+        tau = 10 / (200 * done + 1).sqrt()
+        alike = torch.full_like(self.theta, 1 / len(self.tasks))
+        return torch.where(done < 0.01, alike, F.gumbel_softmax(self.theta, tau=tau, hard=True))
+
+    def expected_macs(self) -> Tensor:
+        """Expected multiply-accumulates of the nodes that lead to a task."""
+        used, total = torch.ones_like(self.theta[0, 0]), torch.zeros_like(self.theta[0, 0, 0])
+        for probabilities, macs in zip(
+            self.theta.softmax(-1).flip(0), reversed(self.macs), strict=True
+        ):
+            used = 1 - (1 - used[:, None] * probabilities).prod(0)  # by at least one child
+            total = total + macs * used.sum()
+        return total
+
+    def penalties(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The expected cost in GFLOP, weighted; counts the steps of the search."""
+        self.step += 1
+        return {'cost': self.cost_weight * 2e-9 * self.expected_macs()}
+
+    def learning_rates(self) -> dict[str, float]:
+        """Choices learn ten times as fast as weights, as in BMTAS."""
+        return {'theta': 10.0}
+
+    def tree(self) -> list[list[list[str]]]:
+        """The most probable parents as a tree for ``branched``, one partition per block."""
+        nodes, choices = list(range(len(self.tasks))), []
+        for parents in self.theta.argmax(-1).flip(0).tolist():
+            nodes = [parents[node] for node in nodes]
+            choices.append(nodes)
+        return grown(choices[::-1], list(self.tasks))
+
+
+def inherit(choice: Tensor, x: Tensor) -> Tensor:
+    """What children get: d [children, parents], features [parents,B,C,h,w] -> [children,...]."""
+    return torch.einsum('ji,ibchw->jbchw', choice, x)
