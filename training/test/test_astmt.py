@@ -48,6 +48,22 @@ def test_one_prediction_per_task_on_a_quarter_of_the_image(backbone: str) -> Non
     }
 
 
+def test_parameters_are_the_released_codes() -> None:
+    """SE-ResNet-50, the four tasks of NYUD, counted in the released code, to the unit."""
+    tasks = {'semantic': 40, 'depth': 1, 'normals': 3, 'edges': 1}
+    with torch.device('meta'):
+        net = build('astmt', 'seresnet50_d16', tasks)
+    sizes = {name: p.numel() for name, p in net.named_parameters()}
+    parts = {
+        'discriminator': lambda name: name.startswith('discriminator'),
+        'adapters': lambda name: '.adapters.' in name,
+        'se': lambda name: '.se.' in name,
+    }
+    counts = {k: sum(n for name, n in sizes.items() if has(name)) for k, has in parts.items()}
+    assert counts == {'discriminator': 39_172, 'adapters': 7_257_088, 'se': 10_142_876}
+    assert sum(sizes.values()) == 44_859_565
+
+
 @pytest.mark.parametrize('backbone', ['small', 'small50'])
 def test_adapters_at_zero_are_the_network_without_adapters(backbone: str) -> None:
     net, without = small(backbone), small(backbone, adapters=False)

@@ -50,8 +50,7 @@ def parameters(module: nn.Module) -> int:
 def test_the_chain_of_blocks_is_the_backbone(backbone: str) -> None:
     torch.manual_seed(0)
     net = pyramid(backbone).eval()
-    x, image = torch.rand(1, 3, 64, 96), torch.rand(1, 3, 64, 96)
-    x = image
+    x = image = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         for stage, expected in zip(chain(net), net(image), strict=True):
             for block in stage:
@@ -274,6 +273,15 @@ def test_choices_learn_from_the_tasks(system: str) -> None:
     logits = net.alpha if isinstance(net, BMTAS) else net.theta
     assert logits.grad is not None
     assert logits.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('system', ['branched', *SUPER_NETS])
+def test_efficientnets_branch_too(system: str) -> None:
+    torch.manual_seed(0)
+    net = build(system, 'tf_efficientnet_lite0', {'depth': 1, 'edges': 1}).train()
+    final = net.predictions(torch.rand(2, 3, 64, 64)).final
+    assert final['edges'].shape == (2, 1, 16, 16)
+    sum(x.square().mean() for x in final.values()).backward()
 
 
 def test_copies_of_bmtas_cannot_undo_their_weights() -> None:

@@ -32,8 +32,9 @@ class ASTMT(Network):
     Differs from the paper: the tasks' losses are summed and make one step, where the released code
     makes one step per task. ``penalties`` returns w / (1 - w) of the discriminator's term, which
     is the printed total but for the factor 1 - w of the whole. The stem has nothing of a task and
-    is computed once. Strides are on the 3x3 convolutions of timm's ResNets, in the released code
-    on the 1x1 before.
+    is computed once. timm's ResNets stride on the 3x3 convolution, the released code's on the 1x1
+    before; the first block of the last stage has no dilation in timm. Else the two networks are the
+    same: with these undone, the released code's weights give the released code's outputs.
 
     Our reading: pixels without a gradient have no label and teach the discriminator nothing. On
     ResNet-18 and 34, which the paper does not have, adapters are beside the second convolution.
