@@ -15,6 +15,7 @@ from mtl_training.models.branched import Branched, Tree
 from mtl_training.models.cross_stitch import CrossStitch
 from mtl_training.models.jtrl import JTRL
 from mtl_training.models.ltb import LTB
+from mtl_training.models.mt_cp import MTCP
 from mtl_training.models.mtan import MTAN
 from mtl_training.models.mti_net import MTINet
 from mtl_training.models.nddr import NDDR
@@ -149,32 +150,6 @@ def _pad_net(plan: Plan, *, width: int = 256) -> PADNet:
     return PADNet(plan.pyramid(), plan.tasks, auxiliary=plan.auxiliary, width=width)
 
 
-def _pap_net(
-    plan: Plan,
-    *,
-    affinity_stride: int = 8,
-    width: int = 256,
-    beta: float = 0.05,
-    iterations: int = 3,
-) -> PAPNet:
-    return PAPNet(
-        plan.pyramid(),
-        plan.tasks,
-        affinity_stride=affinity_stride,
-        width=width,
-        beta=beta,
-        iterations=iterations,
-    )
-
-
-def _psd(plan: Plan, *, width: int | None = None, orders: int = 3) -> PSD:
-    return PSD(plan.pyramid(), plan.tasks, auxiliary=plan.auxiliary, width=width, orders=orders)
-
-
-def _jtrl(plan: Plan, *, width: int = 256) -> JTRL:
-    return JTRL(plan.pyramid(), plan.tasks, width=width)
-
-
 def _astmt(
     plan: Plan,
     *,
@@ -204,9 +179,30 @@ def _mtan(plan: Plan) -> MTAN:
     return MTAN(plan.dilated_resnet('mtan'), plan.tasks)
 
 
-def _sluice(plan: Plan, *, own: float = 0.9, orthogonality: float = 0.1) -> Sluice:
-    backbones = {task: plan.dilated_resnet('sluice') for task in plan.tasks}
-    return Sluice(backbones, plan.tasks, own=own, orthogonality=orthogonality)
+def _pap_net(
+    plan: Plan,
+    *,
+    affinity_stride: int = 8,
+    width: int = 256,
+    beta: float = 0.05,
+    iterations: int = 3,
+) -> PAPNet:
+    return PAPNet(
+        plan.pyramid(),
+        plan.tasks,
+        affinity_stride=affinity_stride,
+        width=width,
+        beta=beta,
+        iterations=iterations,
+    )
+
+
+def _psd(plan: Plan, *, width: int | None = None, orders: int = 3) -> PSD:
+    return PSD(plan.pyramid(), plan.tasks, auxiliary=plan.auxiliary, width=width, orders=orders)
+
+
+def _jtrl(plan: Plan, *, width: int = 256) -> JTRL:
+    return JTRL(plan.pyramid(), plan.tasks, width=width)
 
 
 def _branched(plan: Plan, *, tree: Tree | None = None) -> Branched:
@@ -234,9 +230,19 @@ def _ltb(
     return LTB(backbones, plan.tasks, size=size, cost_weight=cost_weight, steps=steps)
 
 
+def _sluice(plan: Plan, *, own: float = 0.9, orthogonality: float = 0.1) -> Sluice:
+    backbones = {task: plan.dilated_resnet('sluice') for task in plan.tasks}
+    return Sluice(backbones, plan.tasks, own=own, orthogonality=orthogonality)
+
+
+def _mt_cp(plan: Plan, *, width: int = 256, pool: int = 4) -> MTCP:
+    return MTCP(plan.pyramid(), plan.tasks, width=width, pool=pool)
+
+
 # name -> what builds it: a plan, and the system's own options by keyword
 SYSTEMS: dict[str, Callable[..., Network]] = {
     'tif': _tif,
+    'mt_cp': _mt_cp,
     'single_task': _single_task,
     'mtl_baseline': _mtl_baseline,
     'mti_net': _mti_net,
@@ -248,10 +254,10 @@ SYSTEMS: dict[str, Callable[..., Network]] = {
     'astmt': _astmt,
     'nddr': _nddr,
     'mtan': _mtan,
-    'sluice': _sluice,
     'branched': _branched,
     'bmtas': _bmtas,
     'ltb': _ltb,
+    'sluice': _sluice,
 }
 # Systems that can train auxiliary tasks.
 WITH_AUXILIARY: tuple[str, ...] = ('mti_net', 'pad_net', 'psd')

@@ -152,6 +152,38 @@ class ViTPyramid(Pyramid):
         ]
 
 
+class Mask2FormerPyramid(Pyramid):
+    """Mask2Former on Swin-S (Cheng et al., CVPR 2022) from the package transformers.
+
+    The finest scale is MT-CP's representation R = (sum_n M_n) F: the logits M_n of the masks, 100,
+    times the feature F of the masks; the others are those of the pixel decoder. All have 256
+    channels. ``pretrained`` loads the weights for ADE20K segmentation, not those of ImageNet.
+    """
+
+    def __init__(self, name: str, arguments: Mapping[str, Any], *, pretrained: bool) -> None:
+        nn.Module.__init__(self)
+        try:
+            transformers: Any = importlib.import_module('transformers')
+        except ImportError as error:
+            raise ModelError(
+                'Mask2Former comes from a package: pip install transformers'
+            ) from error
+        kind = transformers.Mask2FormerForUniversalSegmentation
+        if pretrained:
+            self.net = kind.from_pretrained(name)
+        else:
+            swin = transformers.SwinConfig(**arguments)
+            self.net = kind(transformers.Mask2FormerConfig(backbone_config=swin, num_labels=150))
+        self.channels = (256, 256, 256, 256)
+        self.mean, self.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        out = self.net(image, output_hidden_states=True)
+        masks = out.masks_queries_logits.sum(dim=1, keepdim=True)  # [B, 1, H/4, W/4]
+        finest = masks * out.pixel_decoder_last_hidden_state
+        return [finest, *reversed(out.pixel_decoder_hidden_states)]
+
+
 def crop(x: Tensor, like: Tensor) -> Tensor:
     """The top left of x, as high and wide as `like`."""
     return x[..., : like.shape[-2], : like.shape[-1]]
@@ -173,6 +205,17 @@ BACKBONES: dict[str, tuple[type[Pyramid], str, dict[str, Any]]] = {
         ViTPyramid,
         'vit_base_patch16_224',
         {'out_indices': (11,), 'dynamic_img_size': True, 'dynamic_img_pad': True},
+    ),
+    'mask2former_swin_small': (
+        Mask2FormerPyramid,
+        'facebook/mask2former-swin-small-ade-semantic',
+        {
+            'embed_dim': 96,
+            'depths': [2, 2, 18, 2],
+            'num_heads': [3, 6, 12, 24],
+            'window_size': 7,
+            'out_features': ['stage1', 'stage2', 'stage3', 'stage4'],
+        },
     ),
     'resnet18': (ResNetPyramid, 'resnet18', {'out_indices': (1, 2, 3, 4)}),
     'resnet50': (ResNetPyramid, 'resnet50', {'out_indices': (1, 2, 3, 4)}),
@@ -218,9 +261,11 @@ def pyramid(name: str, *, pretrained: bool | str = False) -> Pyramid:
         return backbone
     try:
         return kind(timm_name, arguments, pretrained=True)
+    except ModelError:
+        raise
     except Exception as error:  # the hub raises a dozen kinds: no network, no file, bad hash
         raise ModelError(
-            f'no ImageNet weights for {timm_name} through timm, which needs a network once: {error}'
+            f'no weights for {timm_name} from the model hub, which needs a network once: {error}'
         ) from error
 
 
