@@ -196,6 +196,11 @@ def test_one_task_alone_is_possible() -> None:
         assert tiny({'depth': 1}, {})(torch.randn(1, 3, 64, 64))['depth'].shape == (1, 1, 64, 64)
 
 
+def test_sizes_need_not_be_multiples_of_32() -> None:
+    with torch.no_grad():
+        assert tiny()(torch.randn(1, 3, 72, 104))['depth'].shape == (1, 1, 72, 104)
+
+
 @pytest.mark.parametrize('backbone', ['swin_tiny', 'tf_efficientnet_lite0', 'resnet18'])
 def test_any_pyramid_will_do(backbone: str) -> None:
     with torch.device('meta'):
