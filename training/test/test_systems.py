@@ -35,7 +35,7 @@ TASKS = {'jtrl': ['semantic', 'depth']}
 @pytest.fixture(autouse=True)
 def _small_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKBONES, 'small', (ResNetPyramid, 'resnet18', SMALL))
-    dilated = {**SMALL, 'output_stride': 8}
+    dilated = {**SMALL, 'layers': (2, 2, 2, 2), 'output_stride': 8}  # MTAN needs two blocks
     monkeypatch.setitem(BACKBONES, 'small_d8', (ResNetPyramid, 'resnet18', dilated))
 
 
