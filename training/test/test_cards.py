@@ -1,0 +1,57 @@
+"""Model cards: the page is the command's, and every system is on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mtl_training import cards as cards_module
+from mtl_training.cards import CARDS, Card, paragraphs
+from mtl_training.cli import main
+from mtl_training.models import SYSTEMS
+from mtl_training.models.tif import SAFF
+
+PAGE = Path(__file__).parents[2] / 'docs' / 'models.md'
+
+
+def test_the_page_is_what_the_command_writes(tmp_path: Path) -> None:
+    out = tmp_path / 'models.md'
+    assert main(['cards', '--out', str(out)]) == 0
+    assert out.read_text(encoding='utf-8') == PAGE.read_text(encoding='utf-8'), (
+        'renew it: mtl_training cards --out docs/models.md'
+    )
+
+
+def test_every_system_has_a_card_and_a_reason_to_choose_it() -> None:
+    page = PAGE.read_text(encoding='utf-8')
+    for name in SYSTEMS:
+        assert f'\n## {name}\n' in page
+        assert CARDS[name].choose
+    assert set(CARDS) == set(SYSTEMS)
+
+
+def test_a_new_system_gets_a_card_without_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards_module, 'SYSTEMS', {'mtl_baseline': SYSTEMS['mtl_baseline']})
+    monkeypatch.delitem(CARDS, 'mtl_baseline')
+    text = cards_module.cards()
+    assert '## mtl_baseline' in text
+    assert '| NYUD-v2 | 2 | 480x640 | 4.02 M | 12.77 G |' in text  # survey, Table V
+
+
+def test_docstrings_become_markdown() -> None:
+    first, formula, reading = paragraphs(SAFF)
+    assert first == 'Scale Attentive-Feature Fusion of one scale i (Fig. 3, Eq. 2-5).'
+    assert formula.startswith('```\nXL   = BN(conv1x1(X^i))\nY    = W_i cat{')
+    assert reading.startswith('Our reading: P is bilinear, W\\_i a 1x1 convolution to D')
+
+
+def test_what_cannot_be_counted_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cards_module, 'SYSTEMS', {'nddr': SYSTEMS['nddr']})
+    monkeypatch.setitem(CARDS, 'nddr', Card('swin_tiny'))
+    assert main(['cards']) == 1
+    error = capsys.readouterr().err
+    assert error.startswith('mtl_training cards: nddr on swin_tiny: nddr works on')
+    assert error.count('\n') == 1
+    assert list(tmp_path.iterdir()) == []
