@@ -227,11 +227,11 @@ def _build(options: argparse.Namespace) -> int:
 
 def _teller() -> Callable[[str, float], None]:
     """Progress of a build on stderr, one line for each activity."""
-    told = ['']
+    told: set[str] = set()
 
     def tell(activity: str, share: float) -> None:
-        if activity != told[-1]:
-            told.append(activity)
+        if activity not in told:
+            told.add(activity)
             print(f'mtl_perception: {activity} ...', file=sys.stderr, flush=True)
 
     return tell

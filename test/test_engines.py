@@ -32,6 +32,7 @@ class Fake:
 
     def __init__(self, name, works, clock):
         self.name = name
+        self.variant = 'fp32'
         self.identity = dict.fromkeys(('engine', 'version', 'provider', 'device', 'precision'), '-')
         self.milliseconds = 10.0
         self.wrong = self.closed = False
@@ -106,7 +107,7 @@ def cache(tmp_path):
 def test_the_fastest_is_used_and_the_other_closed(fakes, bundle, cache):
     engine = open_engine('auto', bundle, OPTIONS, cache=cache)
     assert engine.reason == (
-        'openvino fp32: 10 ms against 20 ms of onnxruntime (measured now, 1 threads)'
+        'openvino fp32: 10 ms against 20 ms of onnxruntime (measured now, threads: 1)'
     )
     assert [e.name for e in fakes.opened] == ['openvino', 'onnxruntime']  # each once
     assert engine.backend is fakes.opened[0]
@@ -119,7 +120,7 @@ def test_the_fastest_is_used_and_the_other_closed(fakes, bundle, cache):
 
 def test_threads_that_the_engines_choose_are_said(fakes, bundle, cache):
     engine = open_engine('auto', bundle, cache=cache)
-    assert engine.reason.endswith('(measured now, automatic threads)')
+    assert engine.reason.endswith('(measured now, threads: automatic)')
 
 
 def test_the_engines_take_turns_and_it_is_soon_over(fakes, bundle, cache):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtl_perception.backends import PRECISIONS, BackendError, EngineOptions, open_backend
-from mtl_perception.bundle import BundleError, load_bundle
+from mtl_perception.bundle import BundleError, default_bundle, load_bundle
 from mtl_perception.selfcheck import TOLERANCES, SelfCheckError, self_check
 
 pytest.importorskip('onnxruntime')
@@ -20,7 +20,7 @@ class Engine:
     name = 'onnxruntime'
 
     def __init__(self, backend, before=lambda images: images, after=lambda arrays: arrays):
-        self.identity = backend.identity
+        self.identity, self.variant = backend.identity, backend.variant
         self.runs = 0
         self._backend, self._before, self._after = backend, before, after
         self._known = {}
@@ -294,3 +294,20 @@ def test_probes_that_are_no_archive(probed_bundle, tmp_path):
     bundle = load_bundle(folder)
     with pytest.raises(BundleError, match=r'probes\.npz: is no archive'):
         self_check(onnxruntime_of(bundle), bundle, 'fp32')
+
+
+# --- the shipped bundle -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'int8'])
+def test_the_shipped_probes_know_the_model_and_refuse_swapped_channels(precision):
+    """An int8 engine is compared with the int8 model: far closer than fp32 is to it."""
+    bundle = load_bundle(default_bundle())
+    backend = open_backend('onnxruntime', bundle, EngineOptions(threads=1, precision=precision))
+    own = 'int8_own' if precision == 'int8' else 'fp32'
+    for agreement in self_check(backend, bundle, precision):
+        assert agreement.limit == TOLERANCES[own][agreement.output]
+    swapped = Engine(backend, before=lambda images: images[..., ::-1])
+    with pytest.raises(SelfCheckError, match='semantic labels'):
+        self_check(swapped, bundle, precision)
+    backend.close()

@@ -75,10 +75,12 @@ class Backend(Protocol):
 
     Attributes:
         name: as given to ``open_backend``.
+        variant: which of the bundle's models it runs, see ``bundle.VARIANTS``.
         identity: ``engine, version, provider, device, precision`` for diagnostics and reports.
     """
 
     name: str
+    variant: str
     identity: Mapping[str, str]
 
     def run(self, images: NDArray[np.uint8], outputs: Sequence[str]) -> dict[str, NDArray[Any]]:

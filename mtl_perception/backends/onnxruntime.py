@@ -73,7 +73,8 @@ class OnnxRuntimeBackend:
                 f'precision is {options.precision!r}, expected one of {", ".join(variants)} '
                 f'with onnxruntime'
             )
-        file = model_file(bundle, variants[options.precision], options.precision, self.name)
+        self.variant = variants[options.precision]
+        file = model_file(bundle, self.variant, options.precision, self.name)
         content = file.read()
         session_options = onnxruntime.SessionOptions()
         session_options.intra_op_num_threads = options.threads

@@ -75,7 +75,8 @@ class OpenVinoBackend:
         self._openvino = openvino
         self._bundle = bundle
         self._options = options
-        self._file = model_file(bundle, MODELS[options.precision], options.precision, self.name)
+        self.variant = MODELS[options.precision]
+        self._file = model_file(bundle, self.variant, options.precision, self.name)
         self._engine = f'openvino {openvino.__version__}'
         try:
             self._core: Any = openvino.Core()
@@ -113,7 +114,7 @@ class OpenVinoBackend:
         self._request: Any = self._compiled.create_infer_request()
         self.identity = {
             'engine': self.name,
-            'version': str(openvino.__version__),
+            'version': str(openvino.__version__).partition('-')[0],
             'provider': _DEVICE,
             'device': cpu_name(),
             'precision': options.precision,

@@ -137,7 +137,8 @@ class TensorRtBackend:
             raise BackendError(
                 f'tensorrt: precision is {options.precision!r}, expected {", ".join(MODELS)}'
             )
-        model = model_file(bundle, MODELS[options.precision], options.precision, self.name)
+        self.variant = MODELS[options.precision]
+        model = model_file(bundle, self.variant, options.precision, self.name)
         trt = import_tensorrt()
         self._cuda = open_cuda(options.device)
         key = Key(

@@ -209,6 +209,25 @@ def make_probes(model: bytes, images: NDArray[np.uint8]) -> bytes:
     return content
 
 
+def add_variant_probes(probes: bytes, variants: Mapping[str, bytes]) -> bytes:
+    """Add what quantised models give for the pictures of ``probes.npz``, as ``VARIANT.OUTPUT``.
+
+    Args:
+        probes: of ``make_probes``.
+        variants: ONNX files by name of the variant.
+    """
+    with np.load(io.BytesIO(probes), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files if '.' not in name}
+    images = arrays['images'].repeat(2, axis=1).repeat(2, axis=2)
+    grid = slice(PROBE_STRIDE // 2, None, PROBE_STRIDE)
+    for variant, model in variants.items():
+        session = open_model(model, threads=1)
+        names = [output.name for output in session.get_outputs()]
+        for name, array in zip(names, session.run(names, {'image': images}), strict=True):
+            arrays[f'{variant}.{name}'] = array[:, grid, grid]
+    return _npz(arrays)
+
+
 def _npz(arrays: Mapping[str, Any]) -> bytes:
     """As numpy.savez_compressed, without the time of day."""
     file = io.BytesIO()

@@ -48,6 +48,7 @@ from onnxruntime.quantization import (
 
 from mtl_training.bundles import (
     BundleFiles,
+    add_variant_probes,
     make_probes,
     open_model,
     read_bundle,
@@ -399,6 +400,8 @@ def add_variants(
         bundle.put(variants, variant, f'model_{variant}.onnx', content)
         provenance = bundle.description.setdefault('provenance', {})
         provenance.setdefault('variants', {})[variant] = notes[variant]
+    if 'probes' in bundle.description:
+        add_int8_probes(bundle)
     return list(made)
 
 
@@ -408,6 +411,14 @@ def add_probes(bundle: BundleFiles, images: NDArray[np.uint8] | None = None) -> 
         images = smooth_noise(bundle.size, 2)
     content = make_probes(bundle.model, images)
     bundle.put(bundle.description, 'probes', 'probes.npz', content)
+
+
+def add_int8_probes(bundle: BundleFiles) -> None:
+    """Let the probes have what the int8 models give: engines are compared with their own model."""
+    variants = [name for name in bundle.description.get('variants', {}) if name.startswith('int8')]
+    models = {name: bundle.variant(name) for name in variants}
+    probes = bundle.files[bundle.description['probes']['file']]
+    bundle.put(bundle.description, 'probes', 'probes.npz', add_variant_probes(probes, models))
 
 
 def read_pictures(
