@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'evaluate': ('mtl_training.evaluate', 'measure a checkpoint on held-out frames'),
     'describe': ('mtl_training.describe', 'count parameters and multiply-accumulates of a network'),
     'cards': ('mtl_training.cards', 'write what is to know of every system: docs/models.md'),
+    'import': ('mtl_training.importing', "turn weights of the survey's code into a checkpoint"),
     'export': ('mtl_training.export', 'turn a checkpoint into a bundle that the runtime loads'),
     'quantize': ('mtl_training.quantize', 'add fp16 and int8 models to a bundle'),
 }

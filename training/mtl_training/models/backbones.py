@@ -12,6 +12,8 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_training.models.network import resize
+
 
 class ModelError(ValueError):
     """A network that cannot be built as asked, in one sentence."""
@@ -81,10 +83,41 @@ class _Exchange(nn.Module):
         features = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
         return [
             self.fuse_act(
-                sum(crop(layer(x), own) for layer, x in zip(layers, features, strict=True))
+                sum(self.fit(layer(x), own) for layer, x in zip(layers, features, strict=True))
             )
             for layers, own in zip(self.fuse_layers, features, strict=True)
         ]
+
+    def fit(self, x: Tensor, own: Tensor) -> Tensor:
+        """A branch on the grid of the one it is added to."""
+        return crop(x, own)
+
+
+class SurveyHRNetPyramid(HRNetPyramid):
+    """HRNet as the survey's code has it: branches are up-sampled bilinearly, where timm repeats.
+
+    Parameters have the names of timm; weights trained with one of them do not fit the other.
+    """
+
+    def __init__(self, name: str, arguments: Mapping[str, Any], *, pretrained: bool) -> None:
+        super().__init__(name, arguments, pretrained=pretrained)
+        for stage in (self.net.stage2, self.net.stage3, self.net.stage4):
+            for index, module in enumerate(stage):
+                stage[index] = _BilinearExchange(module)
+
+
+class _BilinearExchange(_Exchange):
+    """HRNet's exchange unit with bilinear up-sampling to the size of the finer branch."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        for layers in self.fuse_layers:
+            for layer in layers:
+                if isinstance(layer, nn.Sequential) and isinstance(layer[-1], nn.Upsample):
+                    layer[-1] = nn.Identity()
+
+    def fit(self, x: Tensor, own: Tensor) -> Tensor:
+        return resize(x, own.shape[-2:])
 
 
 class ResNetPyramid(Pyramid):
@@ -194,6 +227,12 @@ BACKBONES: dict[str, tuple[type[Pyramid], str, dict[str, Any]]] = {
     # '' = the raw branches (18, 36, 72, 144); timm's default are the classifier's 128 to 1024.
     'hrnet_w18_small_v2': (
         HRNetPyramid,
+        'hrnet_w18_small_v2',
+        {'out_indices': (1, 2, 3, 4), 'feature_location': ''},
+    ),
+    # For weights of the survey's code, see ``importing``.
+    'hrnet_w18_small_v2_bilinear': (
+        SurveyHRNetPyramid,
         'hrnet_w18_small_v2',
         {'out_indices': (1, 2, 3, 4), 'feature_location': ''},
     ),
