@@ -272,7 +272,7 @@ def test_an_engine_failure_is_an_error_and_the_node_recovers(
         ]
     )
     bundle = make_bundle(model=model.SerializeToString(), name='breakable')
-    node = start_node(bundle=bundle, autostart=True)
+    node = start_node(bundle=bundle, backend='onnxruntime', autostart=True)
     edges = client.subscribe(Image, '/perception/edges')
     driver.wait_for_node()
 

@@ -38,6 +38,7 @@ META: dict[str, Any] = {
 class TinyBackbone(nn.Module):
     """Four strided convolutions with the shape of a pyramid."""
 
+    mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     channels = (4, 6, 8, 10)
 
     def __init__(self) -> None:
