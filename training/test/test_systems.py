@@ -27,7 +27,10 @@ SMALL = {'layers': (1, 1, 1, 1), 'channels': (16, 32, 48, 64), 'out_indices': (1
 # Systems made for dilated ResNets; the others take any pyramid.
 DILATED = ('cross_stitch', 'sluice', 'nddr', 'mtan')
 # Options that keep a test small, and tasks of systems that do not take any number of them.
-OPTIONS: dict[str, dict[str, Any]] = {'tif': {'width': 16, 'fuse_width': 16}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    'tif': {'width': 16, 'fuse_width': 16},
+    'mt_cp': {'width': 32},
+}
 STEPS = 300
 TASKS = {'jtrl': ['semantic', 'depth']}
 
