@@ -19,7 +19,7 @@ from mtl_training.bundles import open_model, read_bundle
 from mtl_training.checkpoint import CheckpointError, load_checkpoint
 from mtl_training.data import Batch, Frame, Rooms, list_frames, loader, read_sample
 from mtl_training.metrics import MeanIoU, Metric, make_metrics
-from mtl_training.rooms.labels import GROUPS
+from mtl_training.rooms.labels import GROUPS, NYUD40, group_lut
 
 Maps = dict[str, NDArray[Any]]  # one batch by task, as ``predictions`` gives it
 Predictor = Callable[[Batch], Maps]
@@ -82,9 +82,24 @@ def network_predictor(net: nn.Module, meta: Mapping[str, Any], device: str = 'cp
     def predict(batch: Batch) -> Maps:
         images = normalise(batch['image'].to(device), meta['mean'], meta['std'])
         with torch.inference_mode():
-            return predictions(net(images), batch['fx'].to(device), meta['canonical_focal'])
+            maps = predictions(net(images), batch['fx'].to(device), meta['canonical_focal'])
+        return as_groups(maps, meta.get('classes'))
 
     return predict
+
+
+def as_groups(maps: Maps, classes: Sequence[Mapping[str, Any]] | None) -> Maps:
+    """Maps with the classes of the rooms: NYUD-40 grouped; other classes cannot be judged.
+
+    Args:
+        classes: of the semantic task; None: those of the rooms.
+    """
+    names = None if classes is None else [entry['name'] for entry in classes]
+    if 'semantic' not in maps or names in (None, [group.name for group in GROUPS]):
+        return maps
+    if names == list(NYUD40[1:]):  # without void, so that class 0 has the id 1
+        return {**maps, 'semantic': group_lut()[maps['semantic'] + 1]}
+    return {name: array for name, array in maps.items() if name != 'semantic'}
 
 
 def bundle_predictor(
@@ -131,7 +146,7 @@ def onnx_predictor(
         for name in ('edges', 'saliency'):
             if name in maps:
                 maps[name] = maps[name].astype(np.float32) / 255
-        return maps
+        return as_groups(maps, description['tasks'].get('semantic', {}).get('classes'))
 
     meta = {
         'height': size['height'],

@@ -5,11 +5,20 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mtl_training.checkpoint import load_checkpoint
 from mtl_training.cli import main
-from mtl_training.importing import FOCAL, WeightsError, configure, import_weights, read_weights
+from mtl_training.evaluate import as_groups
+from mtl_training.importing import (
+    FOCAL,
+    WeightsError,
+    classes,
+    configure,
+    import_weights,
+    read_weights,
+)
 from mtl_training.models import Network, build
 from mtl_training.models.backbones import BACKBONES, ResNetPyramid, SurveyHRNetPyramid
 from mtl_training.tasks import NYUD
@@ -82,7 +91,7 @@ def baseline_weights() -> tuple[Network, dict[str, Tensor]]:
 
 
 def test_the_command_makes_a_checkpoint_that_is_read_like_any_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net, weights = baseline_weights()
     torch.save(weights, tmp_path / 'best_model.pth.tar')
@@ -94,6 +103,20 @@ def test_the_command_makes_a_checkpoint_that_is_read_like_any_other(
     same(net, imported)
     assert meta['tasks'] == {'semantic': 40, 'depth': 1}
     assert (meta['height'], meta['width'], meta['canonical_focal']) == (480, 640, FOCAL)
+    assert [entry['name'] for entry in meta['classes'][:3]] == ['wall', 'floor', 'cabinet']
+    assert main(['evaluate', '--checkpoint', str(out), '--data', str(rooms), '--limit', '1']) == 0
+    assert '| mIoU, % |' in capsys.readouterr().out
+
+
+def test_classes_of_nyud_are_judged_in_groups_and_those_of_pascal_not_at_all() -> None:
+    nyud = classes(configure('mtan', 'small_d8', ['semantic', 'depth']))
+    pascal = classes(configure('mtan', 'small_d8', ['semantic']))
+    ids = np.array([0, 4, 6, 13, 39], np.uint8)  # wall, chair, table, desk, otherprop
+    maps = {'semantic': ids, 'depth': np.ones(5, np.float32)}
+    assert as_groups(maps, nyud)['semantic'].tolist() == [0, 5, 6, 6, 17]
+    assert list(as_groups(maps, pascal)) == ['depth']
+    assert (len(pascal), pascal[15]['name']) == (21, 'person')
+    assert as_groups(maps, None) is maps
 
 
 def test_cross_stitch_units_are_gathered() -> None:
