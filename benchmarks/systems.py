@@ -1,0 +1,231 @@
+"""All systems side by side: parameters, multiply-accumulates, latency, time of a training step.
+
+    ./run exec python benchmarks/systems.py [--systems SYSTEM...] [--plot PNG]
+
+Two tasks, as many as every system takes. On HRNet-18, or on a dilated ResNet-18 where a system
+needs one; the unit is the MTL baseline on the same backbone. Systems alternate, run by run, so that
+what else the machine does slows all of them alike. Latency is that of the exported graph in
+onnxruntime. Weights are random. Needs mtl_training; --plot needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mtl_training.bundles import open_model
+from mtl_training.config import OptimConfig
+from mtl_training.describe import describe, parse_size
+from mtl_training.export import Deployable, to_onnx
+from mtl_training.losses import multi_task_loss, weighted_sum
+from mtl_training.models import SYSTEMS, ModelError, Network, build
+from mtl_training.tasks import NYUD
+from mtl_training.train import make_optimizer
+from torch import Tensor
+
+UNIT = 'mtl_baseline'
+BACKBONES = ('hrnet_w18_small_v2', 'resnet18_d8')  # the first that a system takes
+TITLES = {'hrnet_w18_small_v2': 'HRNet-18', 'resnet18_d8': 'dilated ResNet-18'}
+TASKS = {name: NYUD[name] for name in ('semantic', 'depth')}
+CHANNELS = {name: task.channels for name, task in TASKS.items()}
+BATCH = 2
+
+
+@dataclass
+class Row:
+    """What is known of a system; times are medians, relative to the unit's."""
+
+    system: str
+    backbone: str
+    parameters: int
+    macs: int
+    latency: float | None = None  # None: cannot be exported
+    step: float | None = None
+
+
+Key = tuple[str, str]  # system, backbone
+
+
+def count(system: str, backbone: str, size: tuple[int, int]) -> Row:
+    """Parameters and multiply-accumulates as the equations write them."""
+    with torch.device('meta'):
+        whole = describe(build(system, backbone, CHANNELS), size)[0]
+    return Row(system, backbone, whole.parameters, whole.written.total)
+
+
+def rows_of(systems: Sequence[str], size: tuple[int, int]) -> list[Row]:
+    """Every system on the first backbone that it takes, and the unit on all that are used."""
+    rows = []
+    for system in systems:
+        for backbone in BACKBONES:
+            try:
+                rows.append(count(system, backbone, size))
+                break
+            except ModelError:
+                continue
+    used = {row.backbone for row in rows}
+    others = [row for row in rows if row.system != UNIT]
+    units = [count(UNIT, backbone, size) for backbone in BACKBONES if backbone in used]
+    return sorted([*units, *others], key=lambda row: BACKBONES.index(row.backbone))
+
+
+def exported(key: Key, size: tuple[int, int]) -> bytes | None:
+    """The graph of a system; None if it cannot be exported."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    net = build(*key, CHANNELS).eval()
+    if net.not_exportable:
+        return None
+    module = Deployable(net, list(CHANNELS), mean=net.mean, std=net.std)
+    return bytes(to_onnx(module, size).SerializeToString())
+
+
+def deployed(
+    keys: Sequence[Key], size: tuple[int, int], threads: int, workers: int
+) -> dict[Key, Callable[[], object]]:
+    """A run of each exported system on one picture."""
+    context = multiprocessing.get_context('spawn')
+    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+        graphs = dict(zip(keys, pool.map(exported, keys, [size] * len(keys)), strict=True))
+    picture = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+    runs: dict[Key, Callable[[], object]] = {}
+    for key, graph in graphs.items():
+        if graph is not None:
+            session = open_model(graph, threads)
+            runs[key] = lambda session=session: session.run(None, {'image': picture})
+    return runs
+
+
+def training(keys: Sequence[Key], size: tuple[int, int]) -> dict[Key, Callable[[], object]]:
+    """A training step of each system: predictions, losses, gradients, AdamW."""
+    torch.manual_seed(0)
+    batch = {
+        'image': torch.randn(BATCH, 3, *size),
+        'semantic': torch.randint(0, CHANNELS['semantic'], (BATCH, *size)),
+        'depth': torch.rand(BATCH, 1, *size) + 0.5,
+    }
+    return {key: stepper(build(*key, CHANNELS).train(), batch) for key in keys}
+
+
+def stepper(net: Network, batch: Mapping[str, Tensor]) -> Callable[[], object]:
+    """One step of the optimiser, as the training loop does it."""
+    optimizer = make_optimizer(net, OptimConfig(lr=1e-4, max_steps=1))
+
+    def step() -> None:
+        predictions = net.predictions(batch['image'])
+        losses = multi_task_loss(predictions.final, batch, TASKS)
+        total = weighted_sum(losses, TASKS) + sum(net.penalties(losses).values())
+        for auxiliary in predictions.auxiliary:
+            further = multi_task_loss(auxiliary.logits, batch, TASKS)
+            total = total + auxiliary.weight * weighted_sum(further, TASKS)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+
+    return step
+
+
+def alternate(
+    runs: Mapping[Key, Callable[[], object]], rounds: int, warm_up: int = 1
+) -> dict[Key, float]:
+    """Median seconds of every run; the order turns by one from round to round."""
+    keys = list(runs)
+    times: dict[Key, list[float]] = {key: [] for key in keys}
+    for index in range(warm_up + rounds):
+        shift = index % len(keys)
+        for key in keys[shift:] + keys[:shift]:
+            began = time.perf_counter()
+            runs[key]()
+            times[key].append(time.perf_counter() - began)
+    return {key: float(np.median(values[warm_up:])) for key, values in times.items()}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown."""
+    lines = ['| system | backbone | parameters | MACs | latency | training step |']
+    lines.append('|---|---|---|---|---|---|')
+    for row in rows:
+        latency = '-' if row.latency is None else f'{row.latency:.2f}'
+        step = '-' if row.step is None else f'{row.step:.2f}'
+        lines.append(
+            f'| {row.system} | {TITLES[row.backbone]} | {row.parameters / 1e6:.2f} M | '
+            f'{row.macs / 1e9:.2f} G | {latency} | {step} |'
+        )
+    return '\n'.join(lines)
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Latency against parameters, both logarithmic."""
+    import matplotlib as mpl
+
+    mpl.use('Agg')
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, StrMethodFormatter
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout='constrained')
+    for backbone, colour in zip(BACKBONES, ('tab:blue', 'tab:orange'), strict=True):
+        shown = [row for row in rows if row.backbone == backbone and row.latency is not None]
+        x, y = [row.parameters / 1e6 for row in shown], [row.latency for row in shown]
+        axes.scatter(x, y, color=colour, label=f'on {TITLES[backbone]}', zorder=3)
+        for row, a, b in zip(shown, x, y, strict=True):
+            axes.annotate(row.system, (a, b), xytext=(5, 4), textcoords='offset points', fontsize=8)
+    axes.set_xscale('log')
+    axes.set_yscale('log')
+    for axis, ticks in ((axes.xaxis, (2, 5, 10, 20, 50, 100)), (axes.yaxis, (0.5, 1, 2, 5, 10))):
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_formatter(StrMethodFormatter('{x:g}'))
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel('parameters, millions')
+    axes.set_ylabel('latency, MTL baseline on the same backbone = 1')
+    axes.grid(alpha=0.3)
+    axes.legend(loc='upper left')
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Measure, print the table, plot."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--systems', nargs='+', default=list(SYSTEMS), metavar='SYSTEM')
+    parser.add_argument('--size', default='256x320', help='of pictures (default: %(default)s)')
+    parser.add_argument('--step-size', default='96x128', help='in training (%(default)s)')
+    parser.add_argument('--threads', type=int, default=2, help='(default: %(default)s)')
+    parser.add_argument('--rounds', type=int, default=12, help='of latency (%(default)s)')
+    parser.add_argument('--step-rounds', type=int, default=5, help='(default: %(default)s)')
+    parser.add_argument('--plot', type=Path, metavar='PNG', help='latency against parameters')
+    options = parser.parse_args()
+    size, step_size = parse_size(options.size), parse_size(options.step_size)
+
+    rows = rows_of(options.systems, size)
+    keys = [(row.system, row.backbone) for row in rows]
+    latency = alternate(
+        deployed(keys, size, options.threads, workers=options.threads), options.rounds
+    )
+    torch.set_num_threads(options.threads)
+    step = alternate(training(keys, step_size), options.step_rounds)
+    for row, key in zip(rows, keys, strict=True):
+        unit = (UNIT, row.backbone)
+        row.latency = latency[key] / latency[unit] if key in latency else None
+        row.step = step[key] / step[unit]
+    print(f'{", ".join(TASKS)}; MACs and latency at {options.size}, {options.threads} threads;')
+    print(f'training step at {options.step_size}, batch {BATCH}; times relative to {UNIT}\n')
+    print(table(rows))
+    for backbone in dict.fromkeys(row.backbone for row in rows):
+        unit = (UNIT, backbone)
+        print(
+            f'\n{UNIT} on {TITLES[backbone]}: {1e3 * latency[unit]:.0f} ms, '
+            f'training step {1e3 * step[unit]:.0f} ms'
+        )
+    if options.plot:
+        plot(rows, options.plot)
+
+
+if __name__ == '__main__':
+    main()
