@@ -76,6 +76,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
         program: list[str] | None = None,
         **parameters: object,
     ) -> NodeProcess:
+        parameters.setdefault('backend', 'onnxruntime')  # not the one that is faster by chance
         arguments = ['--ros-args']
         if params_file is not None:
             arguments += ['--params-file', str(params_file)]
