@@ -170,12 +170,12 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, StrMethodFormatter
 
     figure, axes = plt.subplots(figsize=(8, 5), layout='constrained')
+    points: list[tuple[float, float, str]] = []
     for backbone, colour in zip(BACKBONES, ('tab:blue', 'tab:orange'), strict=True):
         shown = [row for row in rows if row.backbone == backbone and row.latency is not None]
         x, y = [row.parameters / 1e6 for row in shown], [row.latency for row in shown]
         axes.scatter(x, y, color=colour, label=f'on {TITLES[backbone]}', zorder=3)
-        for row, a, b in zip(shown, x, y, strict=True):
-            axes.annotate(row.system, (a, b), xytext=(5, 4), textcoords='offset points', fontsize=8)
+        points += zip(x, y, [row.system for row in shown], strict=True)
     axes.set_xscale('log')
     axes.set_yscale('log')
     for axis, ticks in ((axes.xaxis, (2, 5, 10, 20, 50, 100)), (axes.yaxis, (0.5, 1, 2, 5, 10))):
@@ -187,6 +187,25 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes.set_ylabel('latency, MTL baseline on the same backbone = 1')
     axes.grid(alpha=0.3)
     axes.legend(loc='upper left')
+    figure.canvas.draw()  # places the axes, which labels have to know
+    dots = axes.transData.transform([point[:2] for point in points])
+    taken = []
+    for x, y, name in points:
+        for right, up in ((1, 4), (1, -10), (0, 4), (0, -10), (1, 14), (1, -20), (0, -20)):
+            label = axes.annotate(
+                name,
+                (x, y),
+                xytext=(5 if right else -5, up),
+                textcoords='offset points',
+                ha='left' if right else 'right',
+                fontsize=8,
+            )
+            box = label.get_window_extent()
+            if not box.count_overlaps(taken) and not box.count_contains(dots):
+                break
+            label.set_visible(False)
+        label.set_visible(True)  # the last place, if none is free
+        taken.append(box)
     figure.savefig(path, dpi=110)
 
 
