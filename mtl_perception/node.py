@@ -771,6 +771,10 @@ def main(args: list[str] | None = None) -> int:
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f'perception_node: {error}', file=sys.stderr)
         return 1
+    except Exception:
+        if rclpy.ok():
+            raise
+        # A signal that comes while the executor makes its wait set ends in an error of rclpy.
     finally:
         if node is not None:
             node.destroy_node()

@@ -156,14 +156,27 @@ class Client:
         self._entities.append((self.node.destroy_publisher, publisher))
         return publisher
 
-    def call(self, kind: Any, name: str, **request: Any) -> Any:
-        """Call a service and return its response."""
+    def call(self, kind: Any, name: str, *, again: bool = True, **request: Any) -> Any:
+        """Call a service and return its response.
+
+        Args:
+            again: ask again after a while. A server that has just started may answer before it has
+                found the reader of its answers, which are lost then.
+        """
         client = self.node.create_client(kind, name)
         try:
             self.wait(client.service_is_ready, f'service {name}')
-            future = client.call_async(kind.Request(**request))
-            self.wait(future.done, f'answer of {name}')
-            return future.result()
+            futures = [client.call_async(kind.Request(**request))]
+            asked = time.monotonic()
+
+            def answered() -> Any:
+                nonlocal asked
+                if again and time.monotonic() - asked > 5:
+                    futures.append(client.call_async(kind.Request(**request)))
+                    asked = time.monotonic()
+                return next((future for future in futures if future.done()), None)
+
+            return self.wait(answered, f'answer of {name}').result()
         finally:
             self.node.destroy_client(client)
 
@@ -179,7 +192,11 @@ class Client:
             'cleanup': Transition.TRANSITION_CLEANUP,
         }
         transition = Transition(id=ids[label])
-        return bool(self.call(ChangeState, f'{NODE}/change_state', transition=transition).success)
+        return bool(
+            self.call(
+                ChangeState, f'{NODE}/change_state', again=False, transition=transition
+            ).success
+        )
 
     def state(self) -> str:
         """The lifecycle state of the node."""
