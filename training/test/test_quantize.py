@@ -294,7 +294,8 @@ def test_the_command_twice_gives_the_same_bytes(
     notes = description['provenance']['variants']['int8_u8s8']
     assert notes['calibration_frames'] == 5
     assert notes['accuracy']['frames'] == 4
-    assert notes['accuracy']['before'].keys() == notes['accuracy']['after'].keys() == {*TASKS}
+    judged = {*TASKS} - {'semantic'}  # whose classes are not those of the rooms
+    assert notes['accuracy']['before'].keys() == notes['accuracy']['after'].keys() == judged
     for name, content in written[0].items():
         assert str(tmp_path).encode() not in content, name
         assert b'/tmp' not in content, name
