@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtl_training.models import BACKBONES, SYSTEMS, build
+from mtl_training.models import BACKBONES, SYSTEMS, WITH_AUXILIARY, build
 from mtl_training.models.tif import MultiScaleConv
 from mtl_training.tasks import NYUD, PASCAL
 
@@ -181,6 +181,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '(default: %(default)s)',
     )
     parser.add_argument(
+        '--auxiliary',
+        nargs='+',
+        metavar='TASK',
+        default=[],
+        help=f"trained for the others' sake, as --tasks; in: {', '.join(WITH_AUXILIARY)}",
+    )
+    parser.add_argument(
         '--size', default='425x560', metavar='HxW', help='image size (default: %(default)s)'
     )
     parser.add_argument('--json', action='store_true', help='print JSON, with every module')
@@ -189,14 +196,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the description."""
     size, tasks = parse_size(args.size), parse_tasks(args.tasks)
+    auxiliary = parse_tasks(args.auxiliary)
     with torch.device('meta'):
-        net = build(args.model, args.backbone, tasks)
+        net = build(args.model, args.backbone, tasks, auxiliary=auxiliary)
     parts = describe(net, size)
     if args.json:
         report = {
             'model': args.model,
             'backbone': args.backbone,
             'tasks': tasks,
+            'auxiliary': auxiliary,
             'size': list(size),
             'whole': _plain(parts[0]),
             'kinds': [_plain(part) for part in by_kind(parts)],
@@ -204,7 +213,8 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(report, indent=2))
         return 0
-    print(f'{args.model} on {args.backbone}, {size[0]}x{size[1]}, ' + ', '.join(args.tasks))
+    names = [*args.tasks, *(f'{task} (auxiliary)' for task in args.auxiliary)]
+    print(f'{args.model} on {args.backbone}, {size[0]}x{size[1]}, ' + ', '.join(names))
     print(f'{"":24}{"parameters":>14}{"MACs":>12}{"executed":>12}{"attention":>12}')
     for part in [*by_kind(parts), parts[0]]:
         print(

@@ -66,6 +66,19 @@ def test_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+def test_command_counts_auxiliary_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    words = 'describe pad_net --backbone hrnet_w18_small_v2 --size 480x640 --tasks semantic depth'
+    auxiliary = ['--auxiliary', 'normals', 'edges']
+    assert main([*words.split(), *auxiliary, '--json']) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['auxiliary'] == {'normals': 3, 'edges': 1}
+    # survey, Table V (NYUD-v2): 12 M, and 82 G, which are multiply-accumulates halved
+    assert report['whole']['parameters'] / 1e6 == pytest.approx(12.16, abs=0.01)
+    assert report['whole']['macs']['total'] / 1e9 == pytest.approx(168.9, abs=0.1)
+    assert main([*words.split(), *auxiliary]) == 0
+    assert 'semantic, depth, normals (auxiliary), edges (auxiliary)' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ('arguments', 'complaint'),
     [
@@ -74,6 +87,8 @@ def test_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
         ('tif --backbone swin_tiny --size 10x', "size is '10x'; expected HEIGHTxWIDTH"),
         ('tif --backbone swin_tiny --tasks taste', "unknown task 'taste'"),
         ('tif --backbone swin_tiny --tasks depth:x', "task 'depth:x'; expected NAME"),
+        ('tif --backbone swin_tiny --auxiliary taste', "unknown task 'taste'"),
+        ('tif --backbone swin_tiny --tasks depth --auxiliary edges', 'tif has no auxiliary tasks'),
     ],
 )
 def test_mistakes_are_one_line(
