@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,8 @@ QUALITY: dict[str, str] = {
     'edges': 'f',
     'saliency': 'maxf',
 }
+# What single-task networks are made of; systems that join them name it alike.
+SINGLE_TASK = ('backbones.', 'heads.')
 
 
 @dataclass
@@ -142,7 +144,7 @@ def train(
     data: Path,
     out: Path,
     *,
-    init: Path | None = None,
+    init: Sequence[Path] = (),
     resume: bool = False,
     stop: Callable[[int], bool] = lambda step: False,
 ) -> Path:
@@ -154,7 +156,8 @@ def train(
 
     Args:
         data: folder with ``train`` and ``val``.
-        init: checkpoint whose weights the network begins with; its optimiser is left behind.
+        init: checkpoints whose weights the network begins with, see ``Loop.begin_with``; their
+            optimisers are left behind.
         resume: go on from ``last.safetensors`` if there is one. On the CPU the result is bit-equal
             to that of a run that was never interrupted.
         stop: asked after every step; True ends the run with a checkpoint.
@@ -175,7 +178,7 @@ def train(
     loop = Loop(config, fabric, data, out)
     if resume and loop.last.exists():
         loop.restore()
-    elif init is not None:
+    elif init:
         loop.begin_with(init)
     loop.run(stop)
     return loop.last
@@ -388,19 +391,33 @@ class Loop:
         tensors['random.cpu'] = torch.get_rng_state()
         save_checkpoint(self.last, tensors, {**self.describe(), 'progress': vars(self.progress)})
 
-    def begin_with(self, checkpoint: Path) -> None:
-        """Take over the weights of another run.
+    def begin_with(self, checkpoints: Sequence[Path]) -> None:
+        """Take over the weights of other runs: of a network like this one, or of single tasks.
+
+        Systems that join single-task networks (``cross_stitch``, ``nddr``, ``sluice``) take those
+        of ``single_task`` runs, of all tasks from one or of some from each; what joins the tasks
+        begins as in a run without.
 
         Raises:
             CheckpointError: no checkpoint of ours, or weights that do not fit.
         """
-        weights = load_checkpoint(checkpoint)[0].state_dict()
+        runs = {path: load_checkpoint(path) for path in checkpoints}
+        weights: dict[str, Tensor] = {}
+        if all(meta['config']['model']['system'] == 'single_task' for _, meta in runs.values()):
+            mine = self.net.module.state_dict()
+            weights = {n: tensor for n, tensor in mine.items() if not n.startswith(SINGLE_TASK)}
+        for path, (net, _) in runs.items():
+            again = weights.keys() & net.state_dict().keys()
+            if again:
+                raise CheckpointError(f'{path}: {min(again)} is in another of the checkpoints, too')
+            weights |= net.state_dict()
         try:
             self.net.module.load_state_dict(weights)
         except RuntimeError as error:
             mismatch = str(error).splitlines()[-1].strip()
             raise CheckpointError(
-                f'{checkpoint}: the weights do not fit {self.config.name}: {mismatch}'
+                f'{", ".join(map(str, checkpoints))}: the weights do not fit '
+                f'{self.config.name}: {mismatch}'
             ) from error
         if self.average:
             self.average.net.load_state_dict(weights)
@@ -493,7 +510,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data', type=Path, required=True, help='the rooms data')
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoints and logs')
     parser.add_argument(
-        '--init', type=Path, metavar='CHECKPOINT', help='begin with the weights of another run'
+        '--init',
+        nargs='+',
+        type=Path,
+        default=[],
+        metavar='CHECKPOINT',
+        help='begin with the weights of another run, or of runs of single tasks',
     )
     parser.add_argument('--resume', action='store_true', help='go on from OUT/last.safetensors')
     parser.add_argument(

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 from mtl_training.checkpoint import CheckpointError, load_checkpoint, read_checkpoint
 from mtl_training.cli import main
 from mtl_training.config import Config, ConfigError, OptimConfig, load_config
 from mtl_training.data import DataError
-from mtl_training.train import learning_rate, sub_sample, train
+from mtl_training.models.backbones import BACKBONES, ResNetPyramid
+from mtl_training.train import Loop, learning_rate, sub_sample, train
 from safetensors.torch import load_file, save_file
 
 TINY = Path(__file__).parents[1] / 'configs' / 'tiny.yaml'
@@ -180,12 +182,75 @@ def test_a_run_begins_with_the_weights_of_another(rooms: Path, tmp_path: Path) -
     first = train(config, rooms, tmp_path / 'first')
     trained = load_checkpoint(first)[0]  # what is judged: the average, where there is one
     still = change(config, 'optim', lr=0.0, max_steps=1)
-    second = train(still, rooms, tmp_path / 'second', init=first)
+    second = train(still, rooms, tmp_path / 'second', init=[first])
     found = load_file(second)
     for name, weights in trained.named_parameters():
         assert torch.equal(found[f'net.{name}'], weights), name
         torch.testing.assert_close(found[f'ema.{name}'], weights)
     assert read_checkpoint(second)[1]['progress']['step'] == 1  # not the other run's
+
+
+@pytest.fixture
+def single_tasks(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Config, list[Path]]:
+    """A run for each of two tasks, and the configuration that both were made from."""
+    small = {'layers': (1, 1, 1, 1), 'channels': (8, 8, 16, 16), 'out_indices': (1, 2, 3, 4)}
+    monkeypatch.setitem(
+        BACKBONES, 'small_d8', (ResNetPyramid, 'resnet18', {**small, 'output_stride': 8})
+    )
+    config = load_config(TINY, [*QUIET, 'optim.max_steps=1', 'optim.batch_size=4'])
+    config = change(config, 'model', system='single_task', backbone='small_d8', options={})
+    runs = [
+        train(dataclasses.replace(config, tasks=(task,)), rooms, tmp_path / task)
+        for task in config.tasks
+    ]
+    return config, runs
+
+
+def test_cross_stitch_begins_as_the_single_task_networks_that_were_trained(
+    rooms: Path, tmp_path: Path, single_tasks: tuple[Config, list[Path]]
+) -> None:
+    config, runs = single_tasks
+    config = change(config, 'model', system='cross_stitch', options={'own': 1.0})
+    loop = Loop(config, Fabric(accelerator='cpu'), rooms, tmp_path)
+    loop.begin_with(runs)
+    image = torch.randn(1, 3, 64, 96)
+    for joined in (loop.net.module.eval(), loop.trained):  # and what is judged
+        for task, run in zip(config.tasks, runs, strict=True):
+            expected = load_checkpoint(run)[0](image)[task]
+            torch.testing.assert_close(joined(image)[task], expected)
+
+
+@pytest.mark.parametrize('system', ['nddr', 'sluice', 'cross_stitch', 'single_task'])
+def test_single_task_networks_are_joined_by_the_command(
+    system: str, rooms: Path, tmp_path: Path, single_tasks: tuple[Config, list[Path]]
+) -> None:
+    _, runs = single_tasks
+    words = ['train', str(TINY), '--data', str(rooms), '--out', str(tmp_path / 'joined')]
+    for setting in (*QUIET, 'optim.max_steps=1', 'optim.batch_size=4', 'optim.lr=0.0'):
+        words += ['--set', setting]
+    words += ['--set', f'model.system={system}', '--set', 'model.backbone=small_d8']
+    words += ['--set', 'model.options={}', '--init', *map(str, runs)]
+    assert main(words) == 0
+    found = load_file(tmp_path / 'joined' / 'last.safetensors')
+    for run in runs:
+        for name, weights in load_checkpoint(run)[0].named_parameters():
+            assert torch.equal(found[f'net.{name}'], weights), name
+
+
+def test_single_task_networks_that_are_missing_or_given_twice_are_told(
+    rooms: Path, tmp_path: Path, single_tasks: tuple[Config, list[Path]]
+) -> None:
+    config, (one, two) = single_tasks
+    config = change(config, 'model', system='nddr')
+    with pytest.raises(CheckpointError, match=r'do not fit tiny.*Missing key.*backbones\.depth'):
+        train(config, rooms, tmp_path / 'joined', init=[one])
+    shutil.copy(two, tmp_path / 'copy.safetensors')
+    with pytest.raises(CheckpointError, match=r'copy.* is in another of the checkpoints, too'):
+        train(config, rooms, tmp_path / 'joined', init=[one, two, tmp_path / 'copy.safetensors'])
+    with pytest.raises(CheckpointError, match='do not fit tiny'):
+        train(change(config, 'model', system='mtl_baseline'), rooms, tmp_path / 'x', init=[one])
 
 
 def test_weights_that_do_not_fit_are_not_begun_with(
