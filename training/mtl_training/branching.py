@@ -1,27 +1,41 @@
-"""Where to branch: trees of tasks from what single-task networks see, or from what is difficult.
+"""`mtl_training branch`: a tree of tasks from a checkpoint, as a configuration of ``branched``.
 
-Two ways that measure first (the super-nets ``bmtas`` and ``ltb`` learn the tree instead):
+The super-nets ``bmtas`` and ``ltb`` have learned the tree. Two ways measure first:
 
 - Vandenhende et al., BMVC 2020: ``representations`` of single-task networks, ``dissimilarity`` of
   images in them, ``affinity`` of tasks, then ``search`` for the best tree within a budget.
 - FAFS (Lu et al., CVPR 2017): ``difficulty`` of images for tasks, ``agreement`` of tasks, then
   ``widen`` from the heads towards the image.
 
-Both end with a tree that ``models.branched.Branched`` takes. Needs the extra ``branching``.
+All end with a tree that ``models.branched.Branched`` takes. To measure needs the extra
+``branching``.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mtl_training.checkpoint import config_tasks, load_checkpoint
+from mtl_training.config import Config, from_mapping
+from mtl_training.data import Batch, Rooms, list_frames, loader
+from mtl_training.evaluate import normalise, thin_out
+from mtl_training.losses import multi_task_loss
+from mtl_training.models import Network
+from mtl_training.models.backbones import pyramid
 from mtl_training.models.bmtas import canonical
+from mtl_training.models.branched import Tree, block_macs, chain, levels_of, tree_macs
 
 Array = NDArray[np.float64]
 Partition = tuple[int, ...]  # the number of its group for every task, in order of appearance
@@ -256,3 +270,148 @@ def named(partition: Partition, tasks: Sequence[str]) -> list[list[str]]:
         [task for task, label in zip(tasks, partition, strict=True) if label == group]
         for group in range(count(partition))
     ]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What a tree is measured with.
+
+    Attributes:
+        data: folder whose validation frames are looked at.
+        frames: how many of them.
+        budget: multiply-accumulates of the tree, those of one encoder being 1.
+        weight: alpha of ``widen``.
+    """
+
+    data: Path | None = None
+    frames: int = 100
+    budget: float = 1.5
+    weight: float = 1.0
+
+    def batches(self, config: Config) -> Iterator[Batch]:
+        """Validation frames, one by one, at the size of a configuration.
+
+        Raises:
+            BranchingError: there is no folder.
+        """
+        if self.data is None:
+            raise BranchingError(f'{config.model.system} is measured on images; expected --data')
+        data, tasks = config.data, config.tasks
+        frames = thin_out(list_frames(self.data / 'val'), self.frames)
+        rooms = Rooms(
+            frames,
+            tasks,
+            height=data.height,
+            width=data.width,
+            canonical_focal=data.canonical_focal,
+        )
+        yield from loader(rooms, 0, batch_size=1)
+
+
+def learned(net: Network, config: Config, measuring: Measuring) -> Tree:
+    """What a super-net has found."""
+    return net.tree()
+
+
+def by_representations(net: Network, config: Config, measuring: Measuring) -> Tree:
+    """The best tree within the budget, by what single-task networks make of images."""
+    images = [normalise(b['image'], net.mean, net.std) for b in measuring.batches(config)]
+    stages = {
+        task: [dissimilarity(stage) for stage in representations(backbone, images)]
+        for task, backbone in net.backbones.items()
+    }
+    stages_of = chain(net.backbones[config.tasks[0]])
+    macs = iter(block_macs(stages_of, (config.data.height, config.data.width)))
+    costs = [float(sum(itertools.islice(macs, len(stage)))) for stage in stages_of]
+    return search(affinity(stages), config.tasks, costs, measuring.budget * sum(costs))
+
+
+@torch.no_grad()
+def by_difficulty(net: Network, config: Config, measuring: Measuring) -> Tree:
+    """FAFS from a network that shares its encoder: its thin network, trained.
+
+    c_l = 2^p / 10, p the halvings of the grid after stage l. Our reading: the tenth, beside which
+    ``weight`` is counted.
+    """
+    tasks, losses = config_tasks(config), []
+    for batch in measuring.batches(config):
+        predictions = net.predictions(normalise(batch['image'], net.mean, net.std))
+        of_image = multi_task_loss(predictions.final, batch, tasks)
+        losses.append([of_image[task].item() for task in tasks])
+    strides = net.backbone.net.feature_info.reduction()
+    costs = [strides[-1] / stride / 10 for stride in strides]
+    agreed = agreement(difficulty(np.array(losses)))
+    return widen(agreed, config.tasks, costs, weight=measuring.weight)
+
+
+# The system of a checkpoint -> how a tree is found in it.
+WAYS: dict[str, Callable[[Network, Config, Measuring], Tree]] = {
+    'bmtas': learned,
+    'ltb': learned,
+    'single_task': by_representations,
+    'mtl_baseline': by_difficulty,
+}
+
+
+def branched(config: Mapping[str, Any], tree: Tree) -> dict[str, Any]:
+    """The configuration of a run, as plain data, with a branched network in place of its own."""
+    model = {**config['model'], 'system': 'branched', 'options': {'tree': tree}}
+    return {**config, 'name': f'{config["name"]}_branched', 'model': model}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `mtl_training branch`."""
+    usual = Measuring()
+    parser.add_argument(
+        'checkpoint', metavar='CHECKPOINT', type=Path, help=f'of one of: {", ".join(WAYS)}'
+    )
+    parser.add_argument('--out', type=Path, required=True, metavar='YAML')
+    parser.add_argument('--data', type=Path, help='for single_task and mtl_baseline: the rooms')
+    parser.add_argument(
+        '--frames', type=int, default=usual.frames, help='of data to look at (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--budget',
+        type=float,
+        default=usual.budget,
+        help='for single_task: cost of the tree in encoders (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--weight',
+        type=float,
+        default=usual.weight,
+        help='for mtl_baseline: alpha, what parting unlike tasks is worth (default: %(default)s)',
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Find the tree, write the configuration and say what the tree is and costs.
+
+    Raises:
+        BranchingError: a system in which no tree can be found, or an output that cannot be written.
+    """
+    net, meta = load_checkpoint(args.checkpoint)
+    config = from_mapping(Config, meta['config'])
+    if config.model.system not in WAYS:
+        raise BranchingError(
+            f'{args.checkpoint} is of {config.model.system}; expected one of {", ".join(WAYS)}'
+        )
+    stages = chain(pyramid(config.model.backbone))
+    measuring = Measuring(args.data, args.frames, args.budget, args.weight)
+    tree = WAYS[config.model.system](net, config, measuring)
+    macs = block_macs(stages, (config.data.height, config.data.width))
+    levels = levels_of(tree, config.tasks, [len(stage) for stage in stages])
+    text = yaml.safe_dump(branched(meta['config'], tree), sort_keys=False, default_flow_style=None)
+    beside = args.out.with_name(args.out.name + '.partial')
+    try:
+        beside.write_text(text, encoding='utf-8')
+        os.replace(beside, args.out)
+    except OSError as error:
+        raise BranchingError(f'{args.out} cannot be written: {error.strerror}') from error
+    for number, groups in enumerate(tree):
+        print(f'level {number}: ' + ' | '.join(' '.join(group) for group in groups))
+    print(
+        f'{args.out}: the tree costs {tree_macs(levels, macs) / sum(macs):.2f} encoders, '
+        f'{len(config.tasks)} apart'
+    )
+    return 0

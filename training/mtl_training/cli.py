@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'train': ('mtl_training.train', 'train a network from a YAML configuration'),
     'evaluate': ('mtl_training.evaluate', 'measure a checkpoint on held-out frames'),
     'describe': ('mtl_training.describe', 'count parameters and multiply-accumulates of a network'),
+    'branch': ('mtl_training.branching', 'find where tasks part: a configuration of branched'),
     'cards': ('mtl_training.cards', 'write what is to know of every system: docs/models.md'),
     'import': ('mtl_training.importing', "turn weights of the survey's code into a checkpoint"),
     'export': ('mtl_training.export', 'turn a checkpoint into a bundle that the runtime loads'),

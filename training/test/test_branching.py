@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,9 +28,14 @@ from mtl_training.branching import (
     spread,
     widen,
 )
-from mtl_training.models import build
+from mtl_training.checkpoint import build_network, describe_run, load_checkpoint, save_checkpoint
+from mtl_training.cli import main
+from mtl_training.config import load_config
+from mtl_training.models import Network, build
 from mtl_training.models.backbones import BACKBONES, ResNetPyramid, pyramid
+from mtl_training.train import train
 
+TINY = Path(__file__).parents[1] / 'configs' / 'tiny.yaml'
 TASKS = ['semantic', 'depth', 'normals', 'edges']
 # semantic and edges are alike, depth and normals are; the pairs differ more with every level.
 PAIRS = np.array([[1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1]], dtype=float)
@@ -144,3 +153,101 @@ def test_widening_shares_all_where_branches_are_dear_and_nothing_where_they_are_
 def build_on_meta(tree: object) -> bool:
     with torch.device('meta'):
         return bool(build('branched', 'resnet18', dict.fromkeys(TASKS, 1), tree=tree))
+
+
+@pytest.fixture
+def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Network]:
+    """Writes a checkpoint of a network with random weights; its backbone has five blocks."""
+    small = {'layers': (2, 1, 1, 1), 'channels': (8, 8, 8, 8), 'out_indices': (1, 2, 3, 4)}
+    monkeypatch.setitem(BACKBONES, 'small', (ResNetPyramid, 'resnet18', small))
+
+    def write(system: str) -> Network:
+        config = load_config(TINY, ['run.validate_every=0', 'run.picture_every=0'])
+        model = dataclasses.replace(config.model, system=system, backbone='small', options={})
+        config = dataclasses.replace(config, model=model)
+        torch.manual_seed(1)
+        net = build_network(config, pretrained=False).eval()
+        with torch.no_grad():
+            for name, parameter in net.named_parameters():
+                if parameter.ndim == 4 or name in ('alpha', 'theta'):
+                    parameter.normal_()
+        if system == 'single_task':  # these two see the same
+            net.backbones['edges'].load_state_dict(net.backbones['semantic'].state_dict())
+        tensors = {f'net.{name}': tensor for name, tensor in net.state_dict().items()}
+        save_checkpoint(tmp_path / 'searched', tensors, describe_run(config, net, 0, {}))
+        return net
+
+    return write
+
+
+@pytest.mark.parametrize('system', ['bmtas', 'ltb'])
+def test_what_a_super_net_found_is_trained_as_a_branched_network(
+    system: str,
+    searched: Callable[[str], Network],
+    rooms: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tree = searched(system).tree()
+    out = tmp_path / 'branched.yaml'
+    assert main(['branch', str(tmp_path / 'searched'), '--out', str(out)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[4] == 'level 4: ' + ' | '.join(' '.join(group) for group in tree[4])
+    config = load_config(out, ['optim.max_steps=1'])
+    assert config.model.options == {'tree': tree}
+    assert (config.name, config.model.backbone) == ('tiny_branched', 'small')
+    trained = load_checkpoint(train(config, rooms, tmp_path / 'run'))[0]
+    widths = [len(level.branches) for stage in trained.stages for level in stage]
+    assert widths == [len(groups) for groups in tree]
+    assert widths[-1] > 1
+
+
+def test_single_task_networks_part_as_far_as_the_budget_goes(
+    searched: Callable[[str], Network],
+    rooms: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    searched('single_task')
+    words = ['branch', str(tmp_path / 'searched'), '--data', str(rooms), '--out']
+    pair_and_two = [['semantic', 'edges'], ['depth'], ['normals']]
+    for budget, last in (('1', SHARED), ('4', pair_and_two)):
+        out = tmp_path / f'{budget}.yaml'
+        assert main([*words, str(out), '--budget', budget]) == 0
+        tree = load_config(out).model.options['tree']
+        assert (len(tree), tree[-1]) == (4, last)
+        found = re.search(r'costs (.*) encoders, 4 apart', capsys.readouterr().out)
+        assert found
+        assert 1 <= float(found[1]) <= float(budget)
+    assert main([*words, str(tmp_path / 'half.yaml'), '--budget', '0.5']) == 1
+    assert 'expected at least' in capsys.readouterr().err
+    assert not (tmp_path / 'half.yaml').exists()
+
+
+def test_a_shared_encoder_is_widened_as_far_as_it_is_worth(
+    searched: Callable[[str], Network], rooms: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip('sklearn')
+    searched('mtl_baseline')
+    words = ['branch', str(tmp_path / 'searched'), '--data', str(rooms), '--out']
+    for weight, widths in (('0', [1, 1, 1, 1]), ('1000', [4, 4, 4, 4])):
+        out = tmp_path / f'{weight}.yaml'
+        assert main([*words, str(out), '--weight', weight]) == 0
+        tree = load_config(out).model.options['tree']
+        assert [len(groups) for groups in tree] == widths
+
+
+def test_what_cannot_be_branched_is_one_line(
+    searched: Callable[[str], Network], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ['branch', str(tmp_path / 'searched'), '--out', str(tmp_path / 'a.yaml')]
+    for system, complaint in (
+        ('single_task', 'single_task is measured on images; expected --data'),
+        ('psd', 'is of psd; expected one of bmtas, ltb, single_task, mtl_baseline'),
+    ):
+        searched(system)
+        assert main(words) == 1
+        error = capsys.readouterr().err
+        assert complaint in error
+        assert error.count('\n') == 1
+    assert not (tmp_path / 'a.yaml').exists()
