@@ -25,7 +25,9 @@ from mtl_training.bundles import (
     write_bundle,
 )
 from mtl_training.cli import main
-from mtl_training.export import export
+from mtl_training.export import Deployable, export, to_onnx
+from mtl_training.models import build
+from mtl_training.models.backbones import BACKBONES, ResNetPyramid
 from mtl_training.quantize import (
     QuantizeError,
     add_variants,
@@ -204,6 +206,33 @@ def test_the_symmetric_file_is_what_tensorrt_takes(variants: dict[str, ModelProt
         assert tensor(graph, weights.input[1]).size == tensor(graph, weights.input[0]).shape[0]
         assert tensor(graph, conv.input[2]).dtype == np.float32
     assert not {t.data_type for t in graph.initializer} & {TensorProto.INT32, TensorProto.UINT8}
+
+
+@pytest.mark.parametrize(
+    ('system', 'settings'),
+    [('tif', {'width': 16, 'fuse_width': 16, 'slim': True}), ('mti_net', {})],
+)
+def test_tensorrt_compiles_every_format_of_real_systems(
+    system: str,
+    settings: dict[str, Any],
+    calibration: list[np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NVIDIA's compiler that needs no GPU, with an open batch."""
+    trt = pytest.importorskip('tensorrt_rtx', reason='the compiler that needs no GPU; x86_64 only')
+    tensorrt = pytest.importorskip('mtl_perception.backends.tensorrt')
+    backends = pytest.importorskip('mtl_perception.backends')
+    small = {'layers': (1, 1, 1, 1), 'channels': (8, 16, 24, 32), 'out_indices': (1, 2, 3, 4)}
+    tasks = {'semantic': 5, 'normals': 3}
+    monkeypatch.setitem(BACKBONES, 'small', (ResNetPyramid, 'resnet18', small))
+    torch.manual_seed(0)
+    net = build(system, 'small', tasks, **settings).eval()
+    model = to_onnx(Deployable(net, list(tasks), mean=net.mean, std=net.std), SIZE)
+    formats = {'fp16': to_fp16(model), 'int8': to_int8(model, calibration, unsigned=False)}
+    for precision, graph in formats.items():
+        options = backends.EngineOptions(precision=precision, max_batch=2)
+        plan = tensorrt.build_plan(trt, graph.SerializeToString(), options)
+        assert len(plan) > 1000, precision
 
 
 def test_the_cpu_file_has_unsigned_activations_and_whole_biases(
