@@ -53,6 +53,9 @@ class Result:
     Attributes:
         hardware, what: in words.
         bare_ms: median of the engine alone, all outputs, batch of one.
+        bare_cpu_ms: processor time of a run of the engine alone, over all threads.
+        node_cpu_ms: processor time of the node for each image that it processed, all included:
+            receiving (also of images that newer ones replaced), publishing, reports.
         stage_ms: medians of the node's stages.
         latency_ms: arrival of an image at the node to its last message published.
         received_ms: publishing an image to receiving the last of its messages here, median.
@@ -65,6 +68,8 @@ class Result:
     hardware: str
     what: str
     bare_ms: float
+    bare_cpu_ms: float
+    node_cpu_ms: float
     stage_ms: dict[str, float]
     latency_ms: float
     received_ms: float
@@ -89,6 +94,11 @@ class Result:
         """(Time that the node is busy - bare engine) / bare engine."""
         return self.all_ms / self.bare_ms - 1
 
+    @property
+    def beyond_bare_cpu(self) -> float:
+        """As ``beyond_bare`` in processor time, which others on the same cores do not lengthen."""
+        return self.node_cpu_ms / self.bare_cpu_ms - 1
+
     def text(self) -> str:
         """Describe it as a table."""
         rows = [*self.stage_ms.items(), ('all', self.all_ms), ('bare engine', self.bare_ms)]
@@ -102,6 +112,8 @@ class Result:
                 '',
                 f"node's own stages / engine       {self.added:7.1%}",
                 f'node beyond the bare engine      {self.beyond_bare:7.1%}',
+                f'the same in processor time       {self.beyond_bare_cpu:7.1%} '
+                f'({self.node_cpu_ms:.1f} against {self.bare_cpu_ms:.1f} ms an image)',
                 f'images processed                 {self.processed_hz:7.1f} of '
                 f'{self.published_hz:.1f} Hz',
                 f'latency in the node, median      {self.latency_ms:7.1f} ms',
@@ -157,19 +169,24 @@ def stream(
         yield Recorded(camera.image, camera.image_type, stamp, stamped(image, stamp))
 
 
-def bare_engine_ms(backend: Backend, bundle: Bundle, seconds: float) -> list[float]:
-    """Time the engine alone on one image with all outputs, after three runs to warm up."""
+def bare_engine(backend: Backend, bundle: Bundle, seconds: float) -> tuple[list[float], float]:
+    """Time the engine alone on one image with all outputs, after three runs to warm up.
+
+    Returns:
+        Milliseconds of every run, and processor time of a run, milliseconds over all threads.
+    """
     image = picture(bundle.width, bundle.height)[None]
     outputs = list(bundle.outputs)
     for _ in range(3):
         backend.run(image, outputs)
     times: list[float] = []
+    used = time.process_time()
     end = time.perf_counter() + seconds
     while len(times) < 5 or time.perf_counter() < end:
         start = time.perf_counter()
         backend.run(image, outputs)
         times.append((time.perf_counter() - start) * 1e3)
-    return times
+    return times, (time.process_time() - used) * 1e3 / len(times)
 
 
 def measure(
@@ -192,7 +209,7 @@ def measure(
     camera = Camera('/bench/image', 'sensor_msgs/msg/Image', '/bench/camera_info')
     bare_seconds = min(3.0, seconds / 3)
     engine = open_engine(backend, bundle, EngineOptions()).backend
-    bare = bare_engine_ms(engine, bundle, bare_seconds)
+    bare, bare_cpu = bare_engine(engine, bundle, bare_seconds)
     reports: list[tuple[float, Any]] = []
     parameters = {'bundle': str(bundle.folder.absolute()), 'backend': backend}
     with (
@@ -210,6 +227,7 @@ def measure(
         player = Player(node, camera)
         wait_until_ready(executor, child, player, listener, expected_topics(bundle))
         image, info = camera_messages(*size)
+        used, answered = child.cpu_s(), _answered(listener)
         start = time.monotonic()
         published = play(
             stream(camera, image, info, rate=rate, seconds=seconds),
@@ -222,13 +240,14 @@ def measure(
         )
         if not listener.results:
             raise DemoError(f'none of {published} images was answered: {child.last_words()}')
+        used, answered = child.cpu_s() - used, _answered(listener) - answered
         in_time = [s for t, s in reports if start + WARM_UP_S <= t <= start + seconds]
         statuses = in_time or [s for _, s in reports]
         peak = child.peak_rss_mb()
         results = listener.results
         listener.close()
         idle = _idle_cpu(child, executor)
-    bare += bare_engine_ms(engine, bundle, bare_seconds)
+    again, again_cpu = bare_engine(engine, bundle, bare_seconds)
     engine.close()
     identity = engine.identity
     return Result(
@@ -236,7 +255,9 @@ def measure(
         what=f'{size[0]}x{size[1]} rgb8 at {rate:g} Hz for {seconds:g} s; {bundle.name} '
         f'{bundle.version} ({bundle.width}x{bundle.height}); {identity["engine"]} '
         f'{identity["version"]}, {identity["provider"]}, {identity["precision"]}',
-        bare_ms=statistics.median(bare),
+        bare_ms=statistics.median(bare + again),
+        bare_cpu_ms=(bare_cpu + again_cpu) / 2,
+        node_cpu_ms=1e3 * used / max(answered, 1),
         stage_ms={stage: _median(statuses, f'{stage}_ms') for stage in STAGES},
         latency_ms=_median(statuses, 'latency_ms'),
         received_ms=max(topic.latency_ms() for topic in results),
@@ -246,6 +267,11 @@ def measure(
         peak_rss_mb=peak,
         idle_cpu=idle,
     )
+
+
+def _answered(listener: Listener) -> int:
+    """Images of which something has come so far."""
+    return max((topic.count for topic in listener.results), default=0)
 
 
 def _median(statuses: Sequence[Any], field: str) -> float:

@@ -23,6 +23,8 @@ def result(**stages: float) -> bench.Result:
         hardware='an abacus, 2 cores, load 0.1',
         what='640x480',
         bare_ms=20.0,
+        bare_cpu_ms=36.0,
+        node_cpu_ms=45.0,
         stage_ms=stages,
         latency_ms=30.0,
         received_ms=40.0,
@@ -42,6 +44,8 @@ def test_the_ratios() -> None:
     text = measured.text()
     assert text.startswith('an abacus, 2 cores')
     assert '37.5%' in text
+    assert measured.beyond_bare_cpu == pytest.approx(0.25)
+    assert '25.0% (45.0 against 36.0 ms an image)' in text
 
 
 def test_the_stream_is_steady_and_stamped() -> None:
@@ -70,6 +74,8 @@ def test_a_real_node_is_measured(tiny_bundle: Path, monkeypatch: pytest.MonkeyPa
     assert measured.topics == 12  # 7 tensors, 3 pictures, points, camera_info
     assert all(value > 0 for value in measured.stage_ms.values())
     assert measured.bare_ms > 0
+    assert measured.bare_cpu_ms > 0
+    assert measured.node_cpu_ms > measured.bare_cpu_ms
     assert 20 < measured.peak_rss_mb < 2000
     assert measured.idle_cpu < 0.5
     assert 'CPUExecutionProvider' in measured.what
