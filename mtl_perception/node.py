@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,7 @@ except ImportError:  # the one output that needs it stays unpublished
     LabelInfo = VisionClass = None
 
 # Images are used while they are fresh or not at all; outputs reach every kind of subscriber.
+# Every topic gets a copy: rclpy writes the overrides of a topic into the profile it is given.
 INPUT_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
 )
@@ -357,11 +359,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._status[camera] = self.create_publisher(
                 PerceptionStatus,
                 f'~/{camera.prefix}status',
-                OUTPUT_QOS,
+                copy(OUTPUT_QOS),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
         self._diagnostics = self.create_publisher(
-            DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
+            DiagnosticArray,
+            '/diagnostics',
+            QoSProfile(depth=10),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
     def _create_publisher(
@@ -375,7 +380,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         publishers[topic] = self.create_lifecycle_publisher(
             kind,
             f'~/{prefix}{topic}',
-            qos,
+            copy(qos),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
@@ -413,7 +418,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             ),
         )
         camera.subscriptions = [
-            self.create_subscription(kind, topic, call, qos, qos_overriding_options=override)
+            self.create_subscription(
+                kind, topic, call, copy(qos), qos_overriding_options=override
+            )
             for kind, topic, call, qos in topics
         ]
 

@@ -181,9 +181,11 @@ def parameters_markdown() -> str:
             '',
             'Parameters that can change while *unconfigured* take effect when the node is '
             'configured; clean it up to',
-            'change them again. The QoS of every topic can be overridden by the standard '
-            '`qos_overrides` parameters, for',
-            'example `qos_overrides./camera/image_raw.subscription.reliability: reliable`.',
+            'change them again. History, depth and reliability of every topic can be overridden '
+            'by the standard',
+            '`qos_overrides` parameters, for example '
+            '`qos_overrides./camera/image_raw.subscription.reliability: reliable`;',
+            'the topic is the one after remaps.',
             '',
         ]
     )

@@ -143,11 +143,7 @@ def test_without_vision_msgs_the_node_says_what_to_install(
 def test_qos_of_inputs_and_outputs(
     client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
 ) -> None:
-    start_node(
-        bundle=tiny_bundle,
-        autostart=True,
-        **{'qos_overrides./perception/edges.publisher.reliability': 'best_effort'},
-    )
+    start_node(bundle=tiny_bundle, autostart=True)
     client.subscribe(Image, '/perception/semantic')
     driver.wait_for_node()
     (image,) = client.node.get_subscriptions_info_by_topic('/image')
@@ -155,8 +151,37 @@ def test_qos_of_inputs_and_outputs(
     (semantic,) = client.node.get_publishers_info_by_topic('/perception/semantic')
     assert semantic.qos_profile.reliability == ReliabilityPolicy.RELIABLE
     assert semantic.qos_profile.durability == DurabilityPolicy.VOLATILE
-    (edges,) = client.node.get_publishers_info_by_topic('/perception/edges')
-    assert edges.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_a_qos_override_holds_for_its_topic_only(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    overrides = {
+        '/perception/semantic.publisher': 'best_effort',
+        '/diagnostics.publisher': 'best_effort',
+        '/camera_info.subscription': 'reliable',
+    }
+    start_node(
+        bundle=tiny_bundle,
+        autostart=True,
+        **{f'qos_overrides.{name}.reliability': policy for name, policy in overrides.items()},
+    )
+    client.subscribe(Image, '/perception/depth')
+    driver.wait_for_node()
+
+    def reliability(topic: str) -> ReliabilityPolicy:
+        (info,) = client.wait(lambda: client.node.get_publishers_info_by_topic(topic), topic)
+        return info.qos_profile.reliability
+
+    assert reliability('/perception/semantic') == ReliabilityPolicy.BEST_EFFORT
+    assert reliability('/diagnostics') == ReliabilityPolicy.BEST_EFFORT
+    # These are created later, with the same defaults.
+    for topic in ('depth', 'normals_color', 'points', 'status'):
+        assert reliability(f'/perception/{topic}') == ReliabilityPolicy.RELIABLE
+    (infos,) = client.node.get_subscriptions_info_by_topic('/camera_info')
+    assert infos.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    (image,) = client.node.get_subscriptions_info_by_topic('/image')
+    assert image.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
 
 
 def test_nothing_runs_without_subscribers(
