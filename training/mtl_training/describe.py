@@ -70,8 +70,10 @@ def describe(net: nn.Module, size: tuple[int, int]) -> list[Part]:
     parts = [Part('', type(net).__name__), *(Part(n, type(m).__name__) for n, m in modules(net))]
     for part in parts:
         part.parameters = sum(p.numel() for p in net.get_submodule(part.name).parameters())
-    for form in ('written', 'executed'):
-        counts = _count(net, size, as_written=form == 'written')
+    written = _count(net, size, as_written=True)
+    twice = any(isinstance(module, MultiScaleConv) for module in net.modules())
+    executed = _count(net, size, as_written=False) if twice else written
+    for form, counts in (('written', written), ('executed', executed)):
         for part in parts:
             path = f'{type(net).__name__}.{part.name}'.rstrip('.')
             setattr(part, form, _macs(_counted(counts, path, net.get_submodule(part.name))))

@@ -30,6 +30,17 @@ def test_every_system_has_a_card_and_a_reason_to_choose_it() -> None:
     assert set(CARDS) == set(SYSTEMS)
 
 
+def test_rows_of_the_surveys_table_agree_or_say_why_not() -> None:
+    text = PAGE.read_text(encoding='utf-8').partition('## Table V of the survey')[2]
+    rows = [line.strip('|').split('|') for line in text.splitlines() if line.startswith('| ')][1:]
+    assert len(rows) == 22
+    for *_, mega, our_mega, giga, our_giga, why in rows:
+        figures = [float(cell.split()[0]) for cell in (mega, our_mega, giga, our_giga)]
+        agree = figures[1] == pytest.approx(figures[0], abs=0.5, rel=0.03)
+        agree &= figures[3] == pytest.approx(figures[2], abs=0.5, rel=0.03)
+        assert agree != bool(why.strip()), figures
+
+
 def test_a_new_system_gets_a_card_without_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cards_module, 'SYSTEMS', {'mtl_baseline': SYSTEMS['mtl_baseline']})
     monkeypatch.delitem(CARDS, 'mtl_baseline')

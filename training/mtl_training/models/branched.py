@@ -29,12 +29,17 @@ class Branched(Network):
     x_g^l = f_g^l(x_h^(l-1)),   g a group of tasks of level l, h the group above it, g within h;
     y_t   = h_t(x of the groups of t)
 
-    Which tree is for ``mtl_training.branching`` to say (FAFS; Vandenhende et al., BMVC 2020) or for
-    the super-nets ``bmtas`` and ``ltb``. With one group it is the multi-task baseline, with a group
-    per task the single-task networks.
+    ``mtl_training branch`` finds the tree: in what single-task networks see (Vandenhende et al.,
+    BMVC 2020), in which images are difficult for the multi-task baseline (FAFS, Lu et al., CVPR
+    2017), or in a super-net that has learned it (``bmtas``, ``ltb``). With one group it is the
+    multi-task baseline, with a group per task the single-task networks.
+
+    Differs from the papers: trees are enumerated, where Vandenhende et al. cluster and search from
+    the heads on; FAFS trains between two levels of its widening, here affinities are measured once.
 
     Our reading: the first level includes the stem. Heads are the survey's and belong to one task.
-    A branch begins as a copy of the backbone's block, as in FAFS' widening.
+    A branch begins as a copy of the backbone's block, as in FAFS' widening. FAFS is about
+    attributes: an image is difficult for a task if its loss is above the task's mean.
 
     Args:
         backbone: a ResNet or EfficientNet.

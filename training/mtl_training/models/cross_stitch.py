@@ -18,8 +18,9 @@ from mtl_training.models.network import Network, Predictions
 class CrossStitch(Network):
     """One dilated ResNet per task; after each residual stage a cross-stitch unit (survey, Fig. 4).
 
-    Training begins, as in the paper, with trained single-task networks: the names of parameters
-    are those of ``SingleTask``. The learning rate of the units is 100 times that of the rest.
+    Training begins, as in the paper, with trained single-task networks (``train --init``): the
+    names of parameters are those of ``SingleTask``. The learning rate of the units is 100 times
+    that of the rest.
 
     Differs from the paper: ResNets and DeepLab heads instead of AlexNets; units after the stages
     of a ResNet instead of after pooling. Both are the survey's, and so are the figures.

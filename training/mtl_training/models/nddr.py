@@ -22,8 +22,9 @@ MOMENTUM = 0.05  # of BatchNorm, as in the authors' code and the survey's
 class NDDR(Network):
     """One dilated ResNet per task; an NDDR layer after the stem and each stage (survey, Fig. 4).
 
-    Training begins, as in the paper, with trained single-task networks: the names of parameters
-    are those of ``SingleTask``. The learning rate of the layers is 100 times that of the rest.
+    Training begins, as in the paper, with trained single-task networks (``train --init``): the
+    names of parameters are those of ``SingleTask``. The learning rate of the layers is 100 times
+    that of the rest.
 
     Differs from the paper: ResNets and DeepLab heads instead of VGG-16, as in the survey, whose
     figures these are. The survey has no shortcut.

@@ -4,9 +4,10 @@
 Scales are numbered as in the paper: 0 is H/4, 3 is H/32. X^i is the backbone's feature, \\hat X^i
 the enhanced one, RX^i the refined one of a task; D is the decoders' width, N the number of tasks.
 
-Our reading. The paper leaves widths and several layers open. The choices made here reproduce its
-parameters (5.27, 32.91, 204.19 M) and multiply-accumulates (16.6, 76.33, 274.27 G at 425x560,
-attention products not counted); they are stated in the docstring of each module.
+Our reading. No code is public, and the paper leaves widths and several layers open. The choices
+made here reproduce its parameters (5.27, 32.91, 204.19 M) and multiply-accumulates (16.6, 76.33,
+274.27 G at 425x560, attention products not counted); they are stated in the docstring of each
+module.
 
 What cannot be reproduced. Without LTHD (Table 8) the paper has 31.78 M and 62.49 G on Swin-T, 1.13
 M and 13.8 G less than with it; here 32.53 M and 75.5 G, as Eq. 11-13 hold no more than 0.37 M and
