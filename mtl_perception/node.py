@@ -418,9 +418,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             ),
         )
         camera.subscriptions = [
-            self.create_subscription(
-                kind, topic, call, copy(qos), qos_overriding_options=override
-            )
+            self.create_subscription(kind, topic, call, copy(qos), qos_overriding_options=override)
             for kind, topic, call, qos in topics
         ]
 
