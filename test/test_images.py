@@ -245,13 +245,18 @@ def test_payload_takes_arrays_that_may_not_be_written():
     assert payload(values).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize('padding', [0, 6])
-@pytest.mark.parametrize('encoding', ['bgr8', 'rgba8', 'bgra8', 'mono8', 'mono16', 'bayer_rggb8'])
+# cv_bridge refuses to make colour of 8UCx, and knows YUV by its older names only.
+CV_BRIDGE = sorted(ENCODINGS.keys() - {'8UC1', '8UC3', '8UC4', 'uyvy', 'yuyv'})
+
+
+# Whole pixels of padding: cv_bridge shears rows whose step is no multiple of the pixel.
+@pytest.mark.parametrize('padding', [0, 24])
+@pytest.mark.parametrize('encoding', CV_BRIDGE)
 def test_same_as_cv_bridge(encoding, padding, rgb):
     bridge = pytest.importorskip('cv_bridge', reason='cv_bridge is not installed').CvBridge()
     message = pytest.importorskip('sensor_msgs.msg').Image()
     rows, _, _ = encoded(encoding, rgb)
-    if encoding == 'mono16':
+    if encoding.endswith('16'):
         rows = RNG.integers(0, 65536, rows.shape, np.uint16)
     message.data, message.step = packed(rows, padding)
     message.encoding, message.height, message.width = encoding, HEIGHT, WIDTH
