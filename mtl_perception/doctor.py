@@ -189,9 +189,26 @@ def check_kernel(settings: Mapping[str, int | None]) -> list[Finding]:
 
 
 def check_package(
-    name: str, version: str | None, *, remedy: str, level: Level = 'fail', why: str = ''
+    name: str,
+    version: str | None,
+    *,
+    remedy: str,
+    level: Level = 'fail',
+    why: str = '',
+    error: str = '',
 ) -> Finding:
-    """Judge a Python package: ``version`` None = missing, which is as bad as ``level``."""
+    """Judge a Python package.
+
+    Args:
+        version: None = missing, which is as bad as ``level``.
+        error: why it cannot be imported although it is installed.
+    """
+    if error:
+        if 'numpy' in error.lower():
+            remedy = (
+                "if it was compiled against NumPy 1, as those of apt are: pip install 'numpy<2'"
+            )
+        return Finding(level, name, f'cannot be imported: {error}', remedy)
     if version is None:
         reason = f'is not installed{": " + why if why else ""}'
         return Finding(level, name, reason, remedy if level != 'ok' else '')
@@ -266,7 +283,10 @@ def examine() -> list[Finding]:
         ('openvino', '', 'ok', 'not needed'),
     )
     for name, remedy, level, why in packages:
-        findings.append(check_package(name, _version(name), remedy=remedy, level=level, why=why))
+        version, error = _version(name)
+        findings.append(
+            check_package(name, version, remedy=remedy, level=level, why=why, error=error)
+        )
     findings.append(_bundle())
     return findings
 
@@ -326,21 +346,21 @@ def _onnxruntime() -> Finding:
         return check_onnxruntime(None, (), ' '.join(str(error).split()))
 
 
-def _version(name: str) -> str | None:
-    """Version of an importable package, without importing large ones; None when missing."""
+def _version(name: str) -> tuple[str | None, str]:
+    """Version of a package, None when missing; and why it is broken, if importing it tells."""
     try:
         if importlib.util.find_spec(name) is None:
-            return None
+            return None, ''
         if name in ('numpy', 'cv2', 'yaml'):
-            return str(importlib.import_module(name).__version__)
-    except Exception:  # found but broken counts as missing
-        return None
+            return str(importlib.import_module(name).__version__), ''
+    except Exception as error:  # a module for another NumPy raises more than ImportError
+        return None, ' '.join(str(error).split()) or type(error).__name__
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return version(name)
+        return version(name), ''
     except PackageNotFoundError:
-        return 'installed'
+        return 'installed', ''
 
 
 def _bundle() -> Finding:

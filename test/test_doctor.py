@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from mtl_perception import doctor
@@ -81,6 +84,19 @@ def test_onnxruntime_must_be_there_and_run_on_the_cpu() -> None:
     assert doctor.check_onnxruntime(None, (), 'no such module').level == 'fail'
     assert doctor.check_onnxruntime('1.20', ['DmlExecutionProvider']).level == 'fail'
     assert doctor.check_onnxruntime('1.20', ['CPUExecutionProvider']).level == 'ok'
+
+
+def test_a_package_for_another_numpy_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = "raise ImportError('numpy.core.multiarray failed to import')"
+    (tmp_path / 'cv2.py').write_text(broken)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'cv2', raising=False)
+    (finding,) = (f for f in doctor.examine() if f.subject == 'cv2')
+    assert finding.level == 'fail'
+    assert finding.detail == 'cannot be imported: numpy.core.multiarray failed to import'
+    assert "pip install 'numpy<2'" in finding.remedy
 
 
 def test_the_report_shows_remedies_and_counts() -> None:
