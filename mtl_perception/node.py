@@ -100,6 +100,9 @@ PICTURES: Mapping[str, tuple[str, Painter]] = {
 # What the cloud is made of, as far as the bundle has it; without depth there is none.
 CLOUD_TENSORS = ('depth', 'semantic', 'normals')
 
+# How long an idle node may sleep: a signal wakes the executor just before it ends the context, and
+# an executor that is faster sleeps on, for ever if nothing else happens.
+SIGNAL_S = 1.0
 LOOK_HZ = 5.0  # how often a node without listeners looks for some
 REPORT_HZ = 1.0  # REP 107
 CAMERA_INFO_WAIT_S = 0.05
@@ -770,7 +773,8 @@ def main(args: list[str] | None = None) -> int:
         executor.add_node(node)
         if node.get_parameter('autostart').value:
             node.bring_up()
-        executor.spin()
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=SIGNAL_S)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
