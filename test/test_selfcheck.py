@@ -76,7 +76,10 @@ def test_the_model_agrees_with_itself(shipped):
 
 @pytest.mark.parametrize('precision', ['fp32', 'fp16', 'bf16'])
 def test_openvino_in_its_number_formats_is_accepted(shipped, precision):
-    pytest.importorskip('openvino')
+    openvino = pytest.importorskip('openvino')
+    able = openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    if precision.upper() not in able:
+        pytest.skip(f'this CPU has no {precision}')
     bundle, _ = shipped
     backend = open_backend('openvino', bundle, EngineOptions(precision=precision, threads=1))
     assert len(self_check(backend, bundle, precision)) == len(bundle.outputs)
@@ -310,4 +313,12 @@ def test_the_shipped_probes_know_the_model_and_refuse_swapped_channels(precision
     swapped = Engine(backend, before=lambda images: images[..., ::-1])
     with pytest.raises(SelfCheckError, match='semantic labels'):
         self_check(swapped, bundle, precision)
+    backend.close()
+
+
+def test_another_engine_on_the_shipped_int8_model_is_accepted():
+    pytest.importorskip('openvino')
+    bundle = load_bundle(default_bundle())
+    backend = open_backend('openvino', bundle, EngineOptions(threads=1, precision='int8'))
+    assert len(self_check(backend, bundle, 'int8')) == len(bundle.outputs)
     backend.close()

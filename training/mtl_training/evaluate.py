@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mtl_training import pictures
-from mtl_training.bundles import open_model, read_bundle
+from mtl_training.bundles import BundleFiles, open_model, read_bundle
 from mtl_training.checkpoint import CheckpointError, load_checkpoint
 from mtl_training.data import Batch, Frame, Rooms, list_frames, loader, read_sample
 from mtl_training.metrics import MeanIoU, Metric, make_metrics
@@ -115,24 +115,26 @@ def bundle_predictor(
         BundleError: the bundle cannot be read, or has no such variant.
     """
     bundle = read_bundle(folder)
-    return onnx_predictor(bundle.variant(variant), bundle.description, threads)
+    return onnx_predictor(bundle, variant, threads)
 
 
 def onnx_predictor(
-    model: bytes, description: Mapping[str, Any], threads: int = 0
+    bundle: BundleFiles, variant: str, threads: int = 0
 ) -> tuple[Predictor, dict[str, Any]]:
-    """Predict with an ONNX graph that a bundle describes, through onnxruntime.
+    """Predict with a model of a bundle, through onnxruntime.
 
     Returns:
         The predictor, and ``height``, ``width``, ``canonical_focal`` and ``tasks`` of the bundle.
 
     Raises:
+        BundleError: the bundle has no such variant.
         CheckpointError: the description has no metric depth, or onnxruntime refuses the model.
     """
+    model, description = bundle.variant(variant), bundle.description
     try:
         size, focal = description['input'], float(description['canonical_focal'])
         names = [name for name in TASKS if name in description['tasks']]
-        session = open_model(model, threads)
+        session = open_model(model, threads, variant=variant)
     except Exception as error:  # onnxruntime's classes are not public
         raise CheckpointError(
             f'{description.get("name")} cannot be judged as a bundle: {error}'

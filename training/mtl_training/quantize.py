@@ -20,6 +20,10 @@ u8s8 in onnxruntime; speed is one thread's CPU time against fp32, alternating:
 
 So the first convolution stays in float, which is faster too; the predictions need not. Attention is
 small here and was left in float without a try.
+
+For CPUs weights use 7 of their 8 bits. All above was measured with VNNI. Without it, on 324 test
+frames, depth RMSE is 0.372 in fp32, 0.414 with weights of 8 bits and 0.376 with 7; mIoU 48.2 and,
+with 7 bits, 47.7.
 """
 
 from __future__ import annotations
@@ -195,6 +199,8 @@ def to_int8(
                 per_channel=True,
                 activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8,
                 weight_type=QuantType.QInt8,
+                # Without VNNI, a pair of products of 8 bits each overflows 16 bits; of 8 and 7 not.
+                reduce_range=unsigned,
                 calibrate_method=CalibrationMethod.MinMax,
                 extra_options=options,
             )
@@ -308,15 +314,20 @@ def _rebuild(model: ModelProto, nodes: Sequence[NodeProto]) -> ModelProto:
     return clean
 
 
-def differences(reference: bytes, model: bytes, images: NDArray[np.uint8]) -> dict[str, float]:
-    """How far a model is from the fp32 model, output by output, see ``LIMITS``.
+def differences(
+    reference: bytes, model: bytes, variant: str, images: NDArray[np.uint8]
+) -> dict[str, float]:
+    """How far a variant of a model is from the fp32 model, output by output, see ``LIMITS``.
 
     Raises:
         QuantizeError: onnxruntime cannot open it, or its outputs are of another name, dtype or
             shape, or not finite.
     """
     try:
-        sessions = [open_model(content, threads=1) for content in (reference, model)]
+        sessions = [
+            open_model(reference, threads=1),
+            open_model(model, threads=1, variant=variant),
+        ]
     except Exception as error:  # onnxruntime's classes are not public
         reason = ' '.join(str(error).split())
         raise QuantizeError(f'onnxruntime cannot open the quantised model: {reason}') from error
@@ -384,7 +395,7 @@ def add_variants(
             else:
                 graph = to_int8(model, calibration, unsigned=variant == 'int8_u8s8')
             content = graph.SerializeToString(deterministic=True)
-            found = differences(bundle.model, content, pictures)
+            found = differences(bundle.model, content, variant, pictures)
             _check(variant, precision, found)
             made[variant] = content
             notes[variant] = {
@@ -453,9 +464,7 @@ def judge_variants(
     frames = evaluate.thin_out(evaluate.list_frames(data / split), limit)
     reports = {}
     for variant in ('fp32', *variants):
-        predict, meta = evaluate.onnx_predictor(
-            bundle.variant(variant), bundle.description, threads
-        )
+        predict, meta = evaluate.onnx_predictor(bundle, variant, threads)
         batches = evaluate.frame_batches(frames, meta, variant)
         report = evaluate.figures(evaluate.judge(predict, batches, meta['canonical_focal']))
         reports[variant] = {
