@@ -63,6 +63,13 @@ class NodeProcess:
         return self.log.read_text(errors='replace')
 
 
+def camera_topics(remaps: dict[str, str]) -> list[str]:
+    """The topics that a node with these remaps may subscribe to."""
+    namespace = remaps.get('__ns', '')
+    image = remaps.get('image', f'{namespace}/image')
+    return [image, f'{image}/compressed', remaps.get('camera_info', f'{namespace}/camera_info')]
+
+
 @pytest.fixture
 def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """A function that starts a node with parameters and remaps; all are stopped at the end."""
@@ -74,16 +81,21 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
         environment: dict[str, str] | None = None,
         params_file: Path | None = None,
         program: list[str] | None = None,
+        reliable: bool = True,
         **parameters: object,
     ) -> NodeProcess:
         parameters.setdefault('backend', 'onnxruntime')  # not the one that is faster by chance
+        remaps = remaps or {}
+        # A best-effort reader loses what comes before it knows its writer: here, the only image.
+        for topic in camera_topics(remaps) if reliable else ():
+            parameters[f'qos_overrides.{topic}.subscription.reliability'] = 'reliable'
         arguments = ['--ros-args']
         if params_file is not None:
             arguments += ['--params-file', str(params_file)]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             arguments += ['-p', f'{name}:={text}']
-        for name, target in (remaps or {}).items():
+        for name, target in remaps.items():
             arguments += ['-r', f'{name}:={target}']
         log = tmp_path / f'node_{len(started)}.log'
         started.append(
@@ -191,6 +203,9 @@ class Client:
             'deactivate': Transition.TRANSITION_DEACTIVATE,
             'cleanup': Transition.TRANSITION_CLEANUP,
         }
+        # Once this is answered the node knows this process. Before, it may lose its answer to a
+        # transition, which cannot be asked for again.
+        self.state()
         transition = Transition(id=ids[label])
         return bool(
             self.call(
@@ -244,6 +259,9 @@ def session_client() -> Iterator[Client]:
 def client(session_client: Client) -> Iterator[Client]:
     yield session_client
     session_client.reset()
+    # The next test must not take the endpoints of this test's nodes for those of its own.
+    names = session_client.node.get_node_names
+    session_client.wait(lambda: 'perception' not in names(), 'end of the nodes')
 
 
 class CameraDriver:

@@ -123,7 +123,7 @@ def test_without_a_usable_camera_info_there_is_no_metric_output(
     calibration: int,
     words: str,
 ) -> None:
-    start_node(bundle=tiny_bundle, autostart=True)
+    node = start_node(bundle=tiny_bundle, autostart=True)
     depths = client.subscribe(Image, '/perception/depth')
     clouds = client.subscribe(PointCloud2, '/perception/points')
     infos = client.subscribe(CameraInfo, '/perception/camera_info')
@@ -154,6 +154,8 @@ def test_without_a_usable_camera_info_there_is_no_metric_output(
     publish_one()
     client.wait(lambda: depths, 'depth that is not metric')
     assert not clouds
+    (line,) = [line for line in node.text().splitlines() if 'points are not published' in line]
+    assert words in line
 
 
 def test_a_camera_info_that_comes_after_its_image_is_waited_for(

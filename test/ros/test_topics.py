@@ -143,7 +143,7 @@ def test_without_vision_msgs_the_node_says_what_to_install(
 def test_qos_of_inputs_and_outputs(
     client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
 ) -> None:
-    start_node(bundle=tiny_bundle, autostart=True)
+    start_node(bundle=tiny_bundle, autostart=True, reliable=False)
     client.subscribe(Image, '/perception/semantic')
     driver.wait_for_node()
     (image,) = client.node.get_subscriptions_info_by_topic('/image')
@@ -164,6 +164,7 @@ def test_a_qos_override_holds_for_its_topic_only(
     start_node(
         bundle=tiny_bundle,
         autostart=True,
+        reliable=False,
         **{f'qos_overrides.{name}.reliability': policy for name, policy in overrides.items()},
     )
     client.subscribe(Image, '/perception/depth')
