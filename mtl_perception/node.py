@@ -454,13 +454,16 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         names = ('precision', 'threads', 'provider', 'device', 'dla_core', 'workspace_mb')
         options = EngineOptions(**{name: self._value(name) for name in names})
         backend, plan = self._value('backend'), self._value('plan')
+        # Not the node itself: a thread that is still building when the process ends would keep it,
+        # and with it the node's name on the graph.
+        first = self._options({})
 
         def job(progress: Progress) -> tuple[Engine, Pipeline]:
             engine = open_engine(
                 backend, bundle, options, plan=Path(plan) if plan else None, progress=progress
             )
             try:
-                pipeline = Pipeline(bundle, engine.backend, self._options({}))
+                pipeline = Pipeline(bundle, engine.backend, first)
                 pipeline.warm_up()
             except Exception:
                 engine.backend.close()

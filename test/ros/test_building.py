@@ -48,12 +48,25 @@ sys.exit(mtl_perception.node.main())
 """
 
 
+# Others go on believing in a node for as long as this, unless it says good-bye.
+LONG_LEASE = """
+<dds xmlns="http://www.eprosima.com"><profiles>
+  <participant profile_name="test" is_default_profile="true"><rtps><builtin><discovery_config>
+    <leaseDuration><sec>600</sec></leaseDuration>
+  </discovery_config></builtin></rtps></participant>
+</profiles></dds>
+"""
+
+
 @pytest.fixture
 def node(start_node: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> Any:
-    program = tmp_path / 'slow_node.py'
+    program, profile = tmp_path / 'slow_node.py', tmp_path / 'lease.xml'
     program.write_text(PROGRAM)
+    profile.write_text(LONG_LEASE)
     return start_node(
-        program=[str(program), str(tmp_path)], bundle=tiny_bundle, backend='onnxruntime'
+        program=[str(program), str(tmp_path)],
+        bundle=tiny_bundle,
+        environment={'FASTDDS_DEFAULT_PROFILES_FILE': str(profile)},
     )
 
 
@@ -112,3 +125,5 @@ def test_an_interrupt_ends_a_node_that_is_building(client: Any, node: Any) -> No
     client.diagnostic('engine', lambda d: d.level == DiagnosticStatus.WARN)
     assert node.stop() == 0
     assert 'Traceback' not in node.text()
+    names = client.node.get_node_names
+    client.wait(lambda: 'perception' not in names(), 'good-bye of the node')
