@@ -550,9 +550,9 @@ class Display:
 
 
 def accuracy_lines(
-    scores: Mapping[str, Mapping[str, float]], frames: Mapping[str, int], published: int
+    scores: Mapping[str, Mapping[str, float]], frames: Mapping[str, int]
 ) -> list[str]:
-    """Sentences on how accurate the outputs were."""
+    """Sentences on how accurate the outputs were, over so many frames."""
     texts = {
         'semantic': 'mIoU {mIoU:.3f}, pixel accuracy {pixel_accuracy:.3f}',
         'depth': 'AbsRel {AbsRel:.3f}, RMSE {RMSE:.3f} m, delta1 {delta1:.3f}, '
@@ -562,7 +562,7 @@ def accuracy_lines(
         'edges': 'F {odsF:.3f} at the best threshold {threshold:.2f}',
     }
     return [
-        f'  {task:<9} {texts[task].format(**scores[task])}  ({frames[task]} of {published} frames)'
+        f'  {task:<9} {texts[task].format(**scores[task])}  ({frames[task]} frames)'
         for task in scores
     ]
 
@@ -735,6 +735,9 @@ def run_demo(
                     f'none of {published} images was answered: {child.last_words()} '
                     f'(log: {child.log})'
                 )
+            answered = max(topic.count for topic in listener.results)
+            why = '' if answered == published else '; the others came while the engine was busy'
+            print(f'{answered} of {published} images were answered{why}.')
             print('Ending the node and closing the recording ...', flush=True)
     scores, frames = score_outputs(output / 'bag', recording, node=NODE, types=types)
     stamps = montage_stamps(listener.topics, model, MONTAGE_MOMENTS)
@@ -742,8 +745,8 @@ def run_demo(
         picture = montage(output / 'bag', recording, camera, model, stamps)
         write_picture(output / 'montage.png', picture)
     if scores:
-        print("Accuracy against the recording's ground truth:")
-        print('\n'.join(accuracy_lines(scores, frames, published)))
+        print('Accuracy where the recording has ground truth:')
+        print('\n'.join(accuracy_lines(scores, frames)))
     else:
         print('The recording has no ground truth, so accuracy is unknown.')
     print(f'All outputs:  {output / "bag"}')
