@@ -172,10 +172,19 @@ def status_message(report: Report, calibration: int, engine: EngineHealth) -> An
     return status
 
 
-def input_diagnostic(report: Report, topic: str, *, active: bool) -> Any:
-    """DiagnosticStatus of the images that come in; ``topic`` is empty while nobody listens."""
+def input_diagnostic(report: Report, topic: str, *, active: bool, failure: str = '') -> Any:
+    """DiagnosticStatus of the images that come in.
+
+    Args:
+        report: of the interval.
+        topic: where images come from; empty while nobody listens.
+        active: whether the node is.
+        failure: why it cannot subscribe to images; empty if it can.
+    """
     if not active:
         level, message = DiagnosticStatus.OK, 'the node is not active'
+    elif failure:
+        level, message = DiagnosticStatus.ERROR, failure
     elif not topic:
         level, message = DiagnosticStatus.OK, 'idle: nobody subscribes to an output'
     elif report.last_rejection:

@@ -132,6 +132,7 @@ class Camera:
         self.calibration = PerceptionStatus.CALIBRATION_UNKNOWN
         self.calibration_detail = ''
         self.frame_id = ''
+        self.failure = ''  # why it cannot be subscribed to
         self.cloud: CloudBuilder | None = None
 
     def listened(self) -> set[str]:
@@ -144,10 +145,6 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('perception', **kwargs)
-        for parameter in PARAMETERS:
-            self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
-        self.add_on_set_parameters_callback(self._check_parameters)
-        self.create_service(DescribeModel, '~/describe_model', self._describe_model)
         self._cameras: list[Camera] = []
         self._labels: dict[str, Any] = {}
         # Reports are made from configuring on, by publishers without a lifecycle.
@@ -167,6 +164,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._failure = ''
         self._failures = 0
         self._retry_at = 0.0
+        # Last: a value of the wrong type ends it here, and the node must be fit to be destroyed.
+        for parameter in PARAMETERS:
+            self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.create_service(DescribeModel, '~/describe_model', self._describe_model)
 
     # Lifecycle
 
@@ -190,13 +192,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._build()
             if self._building is not None and self._building.wait(BUILD_PATIENCE_S):
                 self._take_engine()
-        except (BundleError, BackendError) as error:
-            self.get_logger().error(f'Cannot configure: {error}')
+            self._rectified = self._value('rectified')
+            self._cameras = [Camera('')]
+            self._create_publishers(self._bundle)
+        except Exception as error:  # also rclpy's, for a QoS override that cannot be
+            self.get_logger().error(f'Cannot configure: {_one_line(error)}')
             self._close()
             return TransitionCallbackReturn.FAILURE
-        self._rectified = self._value('rectified')
-        self._cameras = [Camera('')]
-        self._create_publishers(self._bundle)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
         self._reports = self.create_timer(1.0 / REPORT_HZ, self._report, clock=steady)
         if self._building is not None:
@@ -402,8 +404,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         """Subscribe to the images of the cameras that somebody listens to, and to no others."""
         for camera in self._cameras:
             listened = bool(camera.listened())
-            if listened and not camera.subscriptions:
-                self._subscribe(camera)
+            if listened and not camera.subscriptions and not camera.failure:
+                try:
+                    self._subscribe(camera)
+                except Exception as error:  # rclpy's, for a QoS override that cannot be
+                    self._unsubscribe(camera)
+                    camera.failure = f'cannot subscribe to images: {_one_line(error)}'
+                    self.get_logger().error(f'C{camera.failure[1:]}; start the node without it')
             elif not listened and camera.subscriptions:
                 self._unsubscribe(camera)
 
@@ -420,10 +427,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                 INPUT_QOS,
             ),
         )
-        camera.subscriptions = [
-            self.create_subscription(kind, topic, call, copy(qos), qos_overriding_options=override)
-            for kind, topic, call, qos in topics
-        ]
+        for kind, topic, call, qos in topics:
+            subscription = self.create_subscription(
+                kind, topic, call, copy(qos), qos_overriding_options=override
+            )
+            camera.subscriptions.append(subscription)
 
     def _image_topic(self, camera: Camera) -> str:
         """Where images come from: a remap of ``image`` also moves ``image/compressed``."""
@@ -690,7 +698,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._status[camera].publish(status)
             topic = self._image_topic(camera) if camera.subscriptions else ''
             statuses += [
-                input_diagnostic(report, topic, active=self._worker is not None),
+                input_diagnostic(
+                    report, topic, active=self._worker is not None, failure=camera.failure
+                ),
                 engine_diagnostic(report, health),
                 calibration_diagnostic(report, camera.calibration, camera.calibration_detail),
             ]
@@ -714,6 +724,10 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
         low, high = parameter.range
         descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
     return descriptor
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split()) or type(error).__name__
 
 
 def _depth_range(bundle: Bundle) -> tuple[float, float]:

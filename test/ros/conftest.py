@@ -73,7 +73,7 @@ def camera_topics(remaps: dict[str, str]) -> list[str]:
 @pytest.fixture
 def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """A function that starts a node with parameters and remaps; all are stopped at the end."""
-    started: list[NodeProcess] = []
+    started: list[tuple[NodeProcess, int]] = []
 
     def start(
         *,
@@ -82,6 +82,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
         params_file: Path | None = None,
         program: list[str] | None = None,
         reliable: bool = True,
+        code: int = 0,
         **parameters: object,
     ) -> NodeProcess:
         parameters.setdefault('backend', 'onnxruntime')  # not the one that is faster by chance
@@ -98,15 +99,15 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
         for name, target in remaps.items():
             arguments += ['-r', f'{name}:={target}']
         log = tmp_path / f'node_{len(started)}.log'
-        started.append(
-            NodeProcess(program or ['-m', 'mtl_perception.node'], arguments, log, environment or {})
-        )
-        return started[-1]
+        command = program or ['-m', 'mtl_perception.node']
+        node = NodeProcess(command, arguments, log, environment or {})
+        started.append((node, code))
+        return node
 
     yield start
-    for node in started:
-        code = node.stop()
-        assert code == 0, f'the node ended with {code}:\n{node.text()}'
+    for node, code in started:
+        found = node.stop()
+        assert found == code, f'the node ended with {found}:\n{node.text()}'
         assert 'Traceback' not in node.text(), node.text()
 
 

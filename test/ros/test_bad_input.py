@@ -241,6 +241,55 @@ def test_a_bad_parameter_ends_configure_with_failure_and_one_line(
     assert words in line
 
 
+@pytest.mark.parametrize(
+    ('override', 'words'),
+    [
+        ('reliability:=quatsch', 'policy `reliability`: `quatsch`'),
+        ('depth:=many', "publisher.depth' to 'many'"),
+    ],
+)
+def test_a_bad_qos_of_an_output_ends_configure_with_failure_and_one_line(
+    client: Any, start_node: Callable[..., Any], tiny_bundle: Path, override: str, words: str
+) -> None:
+    policy, value = override.split(':=')
+    name = f'qos_overrides./perception/edges.publisher.{policy}'
+    node = start_node(bundle=tiny_bundle, autostart=True, **{name: value})
+    assert client.state() == 'unconfigured'
+    (line,) = [line for line in node.text().splitlines() if 'Cannot configure' in line]
+    assert words in line
+    # Nothing is left of the outputs that were created before it.
+    client.wait(lambda: not client.node.count_publishers('/perception/semantic'), 'cleaning up')
+    assert client.set_parameter('backend', 'auto').successful
+
+
+def test_a_bad_qos_of_the_input_is_an_error_and_the_node_lives(
+    client: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    name = 'qos_overrides./image.subscription.history'
+    node = start_node(bundle=tiny_bundle, autostart=True, **{name: 'keep_most'})
+    client.subscribe(Image, '/perception/edges')
+    diagnostic = client.diagnostic('input', lambda s: s.level == DiagnosticStatus.ERROR)
+    assert 'cannot subscribe to images' in diagnostic.message
+    assert '`history`: `keep_most`' in diagnostic.message
+    assert client.state() == 'active'
+    assert node.text().count('Cannot subscribe to images') == 1
+    assert not client.node.count_subscribers('/camera_info')
+
+
+@pytest.mark.parametrize(
+    ('value', 'words'),
+    [(1.5, "'device' to '1.5' of type 'DOUBLE', expecting type 'INTEGER'"), (99, 'Max: 64')],
+)
+def test_a_parameter_of_the_wrong_type_or_size_ends_the_node_with_one_line(
+    start_node: Callable[..., Any], tiny_bundle: Path, value: float, words: str
+) -> None:
+    node = start_node(bundle=tiny_bundle, device=value, code=1)
+    node.process.wait(60)
+    (line,) = node.text().splitlines()
+    assert line.startswith('perception_node: ')
+    assert words in line
+
+
 def test_parameters_out_of_range_are_refused(
     client: Any, start_node: Callable[..., Any], tiny_bundle: Path
 ) -> None:
