@@ -54,17 +54,7 @@ def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
         old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
         profile = str(SHARE / 'config' / 'fastdds.xml')
         actions.append(SetEnvironmentVariable(PROFILE_VARIABLES[old], profile))
-    actions.append(
-        Node(
-            package='mtl_perception',
-            executable='perception_node',
-            name='perception',
-            namespace=namespace,
-            parameters=[given['params_file'], parameters],
-            remappings=[('image', given['image']), ('camera_info', camera_info)],
-            output='screen',
-        )
-    )
+    # First: where rviz2 is missing, launch gives up, and leaves behind what it has started.
     if given['rviz'].lower() == 'true':
         actions.append(
             Node(
@@ -79,6 +69,17 @@ def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
                 parameters=[{'use_sim_time': use_sim_time}],
             )
         )
+    actions.append(
+        Node(
+            package='mtl_perception',
+            executable='perception_node',
+            name='perception',
+            namespace=namespace,
+            parameters=[given['params_file'], parameters],
+            remappings=[('image', given['image']), ('camera_info', camera_info)],
+            output='screen',
+        )
+    )
     return actions
 
 

@@ -43,8 +43,8 @@ def test_the_launch_files_take_the_documented_arguments() -> None:
     assert 'bag' in arguments(ROOT / 'launch' / 'replay.launch.py')
 
 
-@pytest.mark.parametrize('name', ['perception', 'replay'])
-def test_the_launch_files_load(name: str) -> None:
+def load(name: str) -> Any:
+    """A launch file as a module."""
     pytest.importorskip('launch_ros', reason='launch_ros is not installed')
     ament = pytest.importorskip('ament_index_python.packages')
     try:
@@ -57,7 +57,24 @@ def test_the_launch_files_load(name: str) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.generate_launch_description().entities
+    return module
+
+
+@pytest.mark.parametrize('name', ['perception', 'replay'])
+def test_the_launch_files_load(name: str) -> None:
+    assert load(name).generate_launch_description().entities
+
+
+def test_rviz_is_started_first_and_shows_the_namespace() -> None:
+    module = load('perception')
+    import launch
+
+    context = launch.LaunchContext()
+    defaults = {name: default for name, default, _ in module.ARGUMENTS}
+    context.launch_configurations.update(defaults, rviz='true', namespace='robot')
+    programs = [a for a in module.nodes(context) if hasattr(a, 'node_executable')]
+    # Without rviz2 launch gives up at once, and a node that it has started would go on alone.
+    assert [program.node_executable for program in programs] == ['rviz2', 'perception_node']
 
 
 def test_the_parameter_file_holds_the_defaults() -> None:
