@@ -131,6 +131,27 @@ def test_a_session_whose_nodes_stay_on_the_cpu_is_refused(tiny_bundle, monkeypat
         open_backend('onnxruntime', load_bundle(tiny_bundle), EngineOptions(provider='cuda'))
 
 
+@pytest.mark.parametrize('version', ['1.18.1', '1.25.1', '1.26.0', '1.32.0'])
+def test_threads_never_spin_without_end(tiny_bundle, monkeypatch, version):
+    """Versions that cannot limit it ignore the limit: they must not spin at all."""
+    onnxruntime = pytest.importorskip('onnxruntime')
+    seen = []
+    session = onnxruntime.InferenceSession
+
+    def spy(content, options, **kwargs):
+        seen.append(options)
+        return session(content, options, **kwargs)
+
+    monkeypatch.setattr(onnxruntime, '__version__', version)
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', spy)
+    open_backend('onnxruntime', load_bundle(tiny_bundle), EngineOptions()).close()
+    spins = seen[0].get_session_config_entry('session.intra_op.allow_spinning')
+    assert spins == ('0' if version < '1.26' else '1')
+    if spins == '1':
+        limit = seen[0].get_session_config_entry('session.intra_op.spin_duration_us')
+        assert 0 < int(limit) <= 100
+
+
 def with_variant(make_bundle, variant):
     """A tiny bundle whose model is given for a second precision."""
     folder = make_bundle()

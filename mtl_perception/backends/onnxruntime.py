@@ -78,8 +78,8 @@ class OnnxRuntimeBackend:
         content = file.read()
         session_options = onnxruntime.SessionOptions()
         session_options.intra_op_num_threads = options.threads
-        # Idle threads sleep: spinning took 1.6 times the CPU, and was slower on a busy machine.
-        session_options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        for key, value in _spinning(str(onnxruntime.__version__)).items():
+            session_options.add_session_config_entry(f'session.intra_op.{key}', value)
         if options.provider != 'cpu':
             session_options.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
         # Failures come as exceptions; no second copy on stderr.
@@ -157,6 +157,18 @@ class OnnxRuntimeBackend:
                     f'{self._engine} runs {on_cpu} of {len(nodes)} nodes in '
                     f'{_PROVIDERS["cpu"]}, expected most of them in {provider}'
                 )
+
+
+def _spinning(version: str) -> dict[str, str]:
+    """How long a thread without work waits before it sleeps, as entries of a session.
+
+    The default, on and on, took 1.6 times the CPU and was slower on a busy machine. A moment
+    bridges the pauses between operators: on two idle cores 0.83 of the time of no spinning at all
+    for the same CPU, on busy ones between 0.91 and 1.16. Before 1.26 it cannot be limited.
+    """
+    if tuple(map(int, version.split('.')[:2])) < (1, 26):
+        return {'allow_spinning': '0'}
+    return {'allow_spinning': '1', 'spin_duration_us': '20'}
 
 
 def _providers(
