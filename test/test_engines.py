@@ -118,6 +118,21 @@ def test_the_fastest_is_used_and_the_other_closed(fakes, bundle, cache):
     assert engine.skipped == ("tensorrt: the backend 'tensorrt' needs the Python package tensorrt",)
 
 
+@pytest.mark.parametrize(
+    ('openvino', 'winner', 'near'),
+    [(9.3, 'onnxruntime', ', nearly equal'), (8.0, 'openvino', ''), (12.0, 'onnxruntime', '')],
+)
+def test_onnxruntime_is_taken_where_it_is_nearly_as_fast(
+    fakes, bundle, cache, openvino, winner, near
+):
+    fakes.installed['openvino']['milliseconds'] = openvino
+    fakes.installed['onnxruntime']['milliseconds'] = 10.0
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.backend.name == winner
+    assert engine.reason.endswith(f'{near} (measured now, threads: 1)')
+    assert ('nearly equal' in engine.reason) == bool(near)
+
+
 def test_threads_that_the_engines_choose_are_said(fakes, bundle, cache):
     engine = open_engine('auto', bundle, cache=cache)
     assert engine.reason.endswith('(measured now, threads: automatic)')
@@ -137,7 +152,7 @@ def test_the_choice_is_remembered(fakes, bundle, cache):
     fakes.opened.clear()
     engine = open_engine('auto', bundle, OPTIONS, cache=EngineCache(cache.folder))
     assert re.fullmatch(
-        r'openvino fp32: fastest of 2 engines \(measured \d{4}-\d\d-\d\d\)', engine.reason
+        r'openvino fp32: chosen among 2 engines \(measured \d{4}-\d\d-\d\d\)', engine.reason
     )
     assert engine.cached
     assert engine.backend.runs == PROBES  # checked, not measured
