@@ -36,8 +36,8 @@ setup(
     extras_require={'test': ['pytest']},
     entry_points={
         'console_scripts': [
-            'mtl_perception = mtl_perception.cli:main',
-            'perception_node = mtl_perception.node:main',
+            'mtl_perception = mtl_perception.commands.cli:main',
+            'perception_node = mtl_perception.ros.node:main',
         ],
     },
 )

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import time
 
-from mtl_perception.bench import camera_messages, stamped
-from mtl_perception.demo import dds_environment, message_class, ros_node
-from mtl_perception.doctor import PROFILE_VARIABLES, shipped_profile
+from mtl_perception.commands.bench import camera_messages, stamped
+from mtl_perception.commands.demo import dds_environment, message_class, ros_node
+from mtl_perception.commands.doctor import PROFILE_VARIABLES, shipped_profile
 
 TOPIC = '/dds_profile/image'
 

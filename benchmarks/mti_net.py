@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from mtl_training.config import OptimConfig
-from mtl_training.describe import parse_size
-from mtl_training.importing import TASKS, configure, import_weights
-from mtl_training.losses import multi_task_loss, weighted_sum
+from mtl_training.loop.config import OptimConfig
+from mtl_training.loop.train import make_optimizer
 from mtl_training.models import Network
-from mtl_training.tasks import TASK_SETS, Task
-from mtl_training.train import make_optimizer
+from mtl_training.papers.describe import parse_size
+from mtl_training.papers.importing import TASKS, configure, import_weights
+from mtl_training.tasks.losses import multi_task_loss, weighted_sum
+from mtl_training.tasks.task import TASK_SETS, Task
 from torch import Tensor, nn
 
 # Their configurations for HRNet-18: what is predicted, and what is auxiliary.

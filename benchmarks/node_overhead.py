@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mtl_perception.bench import STAGES, Result, measure
 from mtl_perception.bundle import default_bundle, load_bundle
+from mtl_perception.commands.bench import STAGES, Result, measure
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 

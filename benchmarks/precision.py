@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.backends import BackendError, EngineOptions, open_backend
 from mtl_perception.bundle import Bundle, BundleError, default_bundle, load_bundle
+from mtl_perception.engines.engine import EngineError, EngineOptions, open_backend
 
 Run = Callable[[NDArray[np.uint8]], Any]
 ENGINES = (
@@ -38,8 +38,8 @@ WARM_UP = 3
 def torch_eager(checkpoint: Path, bundle: Bundle, threads: int) -> Run:
     """The network of a checkpoint with the bundle's tasks, run by torch eager in fp32."""
     import torch
-    from mtl_training.checkpoint import load_checkpoint
-    from mtl_training.export import Deployable
+    from mtl_training.deploy.export import Deployable
+    from mtl_training.loop.checkpoint import load_checkpoint
 
     torch.set_num_threads(threads)
     net, meta = load_checkpoint(checkpoint)
@@ -97,7 +97,7 @@ def main() -> None:
             wish = EngineOptions(precision=precision, threads=options.threads)
             title, run = engine(name, bundle, wish)
             runs[title] = run
-        except (BackendError, BundleError) as error:
+        except (EngineError, BundleError) as error:
             print(f'{name} {precision} is left out: {error}')
 
     print(f'{bundle.name}, {bundle.height}x{bundle.width}, {options.threads} threads, batch 1\n')

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mtl_training.bundles import open_model
-from mtl_training.config import OptimConfig
-from mtl_training.describe import describe, parse_size
-from mtl_training.export import Deployable, to_onnx
-from mtl_training.losses import multi_task_loss, weighted_sum
+from mtl_training.deploy.bundles import open_model
+from mtl_training.deploy.export import Deployable, to_onnx
+from mtl_training.loop.config import OptimConfig
+from mtl_training.loop.train import make_optimizer
 from mtl_training.models import SYSTEMS, ModelError, Network, build
-from mtl_training.tasks import NYUD
-from mtl_training.train import make_optimizer
+from mtl_training.papers.describe import describe, parse_size
+from mtl_training.tasks.losses import multi_task_loss, weighted_sum
+from mtl_training.tasks.task import NYUD
 from torch import Tensor
 
 UNIT = 'mtl_baseline'

@@ -1,6 +1,10 @@
 """Multi-task dense perception for ROS 2: one network, many aligned topics.
 
-The runtime. Everything but ``node`` works without ROS; nothing here needs torch.
+The runtime. Everything but ``ros`` works without ROS; nothing here needs torch.
 """
 
 __version__ = '0.1.0'
+
+
+class PerceptionError(Exception):
+    """What this package raises on purpose; the message is one sentence, made for the user."""

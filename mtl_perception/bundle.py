@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from . import PerceptionError
+
 SCHEMA = 1
 DEFAULT_BUNDLE = 'tif_lite0_rooms'
 UNLABELLED = 255
@@ -41,7 +43,7 @@ _INPUT = {'tensor': 'image', 'color': 'rgb', 'dtype': 'uint8'}
 _EXTERNAL_DATA = b'\x0a\x08location'
 
 
-class BundleError(Exception):
+class BundleError(PerceptionError):
     """A bundle cannot be used; the message names the file, the key and the expected value."""
 
 

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from . import PerceptionError
+
 # Numbers of coefficients that each lens model of sensor_msgs/CameraInfo may have.
 DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
     'plumb_bob': (4, 5),
@@ -24,7 +26,7 @@ _RAY_TOLERANCE = 0.5
 _STEEPEST = 1e3
 
 
-class CameraError(ValueError):
+class CameraError(PerceptionError):
     """A calibration that cannot be used; the message names the value and what was expected."""
 
 

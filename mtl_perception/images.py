@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from . import PerceptionError
+
 Kind = Literal['encoding', 'size', 'step', 'truncated']
 
 _Picture = NDArray[np.uint8]
 
 
-class ImageError(ValueError):
+class ImageError(PerceptionError):
     """An image message that cannot be read.
 
     Attributes:

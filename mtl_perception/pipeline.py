@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import Backend
 from .bundle import Bundle, BundleError
 from .camera import CameraModel, Letterbox
+from .engines.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Pipeline:
         BundleError: ``min_depth_confidence`` is set but the bundle has no ``depth_confidence``.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, options: Options = Options()) -> None:
+    def __init__(self, bundle: Bundle, backend: Engine, options: Options = Options()) -> None:
         self.bundle = bundle
         self.backend = backend
         self.stage_ms: dict[str, float] = {'resize': 0.0, 'engine': 0.0, 'post': 0.0}
@@ -115,7 +115,7 @@ class Pipeline:
 
         Raises:
             CameraError: an image without pixels, or a calibration for another shape.
-            BackendError: the engine failed.
+            EngineError: the engine failed.
             ValueError: an unknown name in ``wanted``.
         """
         unknown = set(wanted) - self.bundle.outputs.keys()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl_perception.backends import EngineOptions, open_backend
 from mtl_perception.bundle import BundleError, load_bundle
 from mtl_perception.camera import CameraError, CameraModel
+from mtl_perception.engines.engine import EngineOptions, open_backend
 from mtl_perception.pipeline import Frame, Options, Pipeline
 
 CAMERA = CameraModel(192, 96, 400.0, 400.0, 95.5, 47.5)  # half of it on the grid: fx 200

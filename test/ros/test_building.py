@@ -21,9 +21,9 @@ import pathlib
 import sys
 import time
 
-import mtl_perception.node
-from mtl_perception.backends import BackendError
-from mtl_perception.engines import open_engine
+import mtl_perception.ros.node
+from mtl_perception.engines.engine import EngineError
+from mtl_perception.engines.choice import open_engine
 
 folder = pathlib.Path(sys.argv.pop(1))
 
@@ -38,13 +38,13 @@ def build(*args, progress, **options):
         raise
     if (folder / 'fail').exists():
         (folder / 'fail').unlink()
-        raise BackendError('the test engine cannot be built')
+        raise EngineError('the test engine cannot be built')
     return open_engine(*args, progress=progress, **options)
 
 
-mtl_perception.node.open_engine = build
-mtl_perception.node.BUILD_PATIENCE_S = 0.1
-sys.exit(mtl_perception.node.main())
+mtl_perception.ros.node.open_engine = build
+mtl_perception.ros.node.BUILD_PATIENCE_S = 0.1
+sys.exit(mtl_perception.ros.node.main())
 """
 
 

@@ -12,8 +12,8 @@ pytest.importorskip('sensor_msgs', reason='ROS 2 for Python is not installed')
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from mtl_perception.calibration import CameraInfos, camera_model, grid_camera_info
 from mtl_perception.camera import CameraError, Letterbox
+from mtl_perception.ros.calibration import CameraInfos, camera_model, grid_camera_info
 
 
 def header(stamp: int, frame: str = 'camera') -> Any:

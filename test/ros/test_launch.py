@@ -17,8 +17,8 @@ pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 
-from mtl_perception.node import PICTURES
-from mtl_perception.parameters import PARAMETERS
+from mtl_perception.ros.node import PICTURES
+from mtl_perception.ros.parameters import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[2]
 

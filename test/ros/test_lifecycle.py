@@ -72,7 +72,7 @@ from threading import Thread
 
 import rclpy
 
-from mtl_perception.node import main
+from mtl_perception.ros.node import main
 
 
 def end():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Thread
 
-from mtl_perception.mailbox import Mailbox
+from mtl_perception.ros.mailbox import Mailbox
 
 
 def test_the_newest_item_wins_and_the_loss_is_told() -> None:

@@ -13,7 +13,7 @@ pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.parameter import Parameter as RosParameter
 
-from mtl_perception.parameters import PARAMETERS, parameters_markdown
+from mtl_perception.ros.parameters import PARAMETERS, parameters_markdown
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
 

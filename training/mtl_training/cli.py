@@ -7,17 +7,31 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from mtl_training import TrainingError
+
 # name -> (module with add_arguments(parser) and run(args), one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     'rooms': ('mtl_training.rooms.cli', 'render the synthetic data set and the sample recording'),
-    'train': ('mtl_training.train', 'train a network from a YAML configuration'),
-    'evaluate': ('mtl_training.evaluate', 'measure a checkpoint on held-out frames'),
-    'describe': ('mtl_training.describe', 'count parameters and multiply-accumulates of a network'),
-    'branch': ('mtl_training.branching', 'find where tasks part: a configuration of branched'),
-    'cards': ('mtl_training.cards', 'write what is to know of every system: docs/models.md'),
-    'import': ('mtl_training.importing', "turn weights of the survey's code into a checkpoint"),
-    'export': ('mtl_training.export', 'turn a checkpoint into a bundle that the runtime loads'),
-    'quantize': ('mtl_training.quantize', 'add fp16 and int8 models to a bundle'),
+    'train': ('mtl_training.loop.train', 'train a network from a YAML configuration'),
+    'evaluate': ('mtl_training.evaluation.evaluate', 'measure a checkpoint on held-out frames'),
+    'describe': (
+        'mtl_training.papers.describe',
+        'count parameters and multiply-accumulates of a network',
+    ),
+    'branch': (
+        'mtl_training.papers.branching',
+        'find where tasks part: a configuration of branched',
+    ),
+    'cards': ('mtl_training.papers.cards', 'write what is to know of every system: docs/models.md'),
+    'import': (
+        'mtl_training.papers.importing',
+        "turn weights of the survey's code into a checkpoint",
+    ),
+    'export': (
+        'mtl_training.deploy.export',
+        'turn a checkpoint into a bundle that the runtime loads',
+    ),
+    'quantize': ('mtl_training.deploy.quantize', 'add fp16 and int8 models to a bundle'),
 }
 
 
@@ -44,9 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('mtl_training: interrupted', file=sys.stderr)
         return 130
-    except Exception as error:
-        if type(error).__module__.partition('.')[0] != __name__.partition('.')[0]:
-            raise
+    except TrainingError as error:
         print(f'mtl_training {args.command}: {error}', file=sys.stderr)
         return 1
 

@@ -12,10 +12,11 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_training import TrainingError
 from mtl_training.models.network import resize
 
 
-class ModelError(ValueError):
+class ModelError(TrainingError):
     """A network that cannot be built as asked, in one sentence."""
 
 

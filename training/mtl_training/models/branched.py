@@ -10,12 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtl_training.models.backbones import (
-    EfficientNetPyramid,
-    ModelError,
-    Pyramid,
-    ResNetPyramid,
-)
+from mtl_training.models.backbones import EfficientNetPyramid, ModelError, Pyramid, ResNetPyramid
 from mtl_training.models.layers import survey_head
 from mtl_training.models.network import Network, Predictions
 

@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from .catalogue import CatalogueError, build_catalogue, credits
+from mtl_training.rooms.catalogue import CatalogueError, build_catalogue, credits
 
 PACKAGES = ('sweethome3d', 'sweethome3d-furniture')
 TEXTURES = 'robosuite==1.5.2'  # MIT; only its texture images are used

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .meshes import Mesh, MeshError, read_obj
+from mtl_training import TrainingError
+from mtl_training.scenes.meshes import Mesh, MeshError, read_obj
 
 SPLITS = ('train', 'val', 'test')
 MAX_TRIANGLES = 40_000
 
 
-class CatalogueError(Exception):
+class CatalogueError(TrainingError):
     """The assets folder is missing or incomplete."""
 
 

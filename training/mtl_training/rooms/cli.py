@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from .catalogue import SPLITS
+from mtl_training.rooms.catalogue import SPLITS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.action == 'assets':
-        from .assets import fetch
+        from mtl_training.rooms.assets import fetch
 
         fetch(args.assets)
     elif args.action == 'render':
         _render(args)
     else:
-        from .recording import record_drive
+        from mtl_training.rooms.recording import record_drive
 
         record_drive(
             args.assets, args.out, seconds=args.seconds, rooms=args.rooms, seed=args.seed,
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> None:
 def _render(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from .catalogue import credits, read_catalogue
-    from .write import render_split
+    from mtl_training.rooms.catalogue import credits, read_catalogue
+    from mtl_training.rooms.write import render_split
 
     height, width = (int(side) for side in args.size.split('x'))
     args.out.mkdir(parents=True, exist_ok=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .catalogue import Library, Piece
-from .labels import NYUD_ID
-from .scene import Float, Light, Scene, caster
-from .textures import muted_color, pattern
+from mtl_training.rooms.catalogue import Library, Piece
+from mtl_training.rooms.labels import NYUD_ID
+from mtl_training.scenes.scene import Float, Light, Scene, caster
+from mtl_training.scenes.textures import muted_color, pattern
 
 # What a room of each kind is furnished with, most typical first; the rest is shuffled.
 PROGRAMMES: dict[str, tuple[str, ...]] = {

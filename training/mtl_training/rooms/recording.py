@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from .catalogue import SPLITS, Library
-from .labels import group_lut
-from .layout import random_room
-from .render import Camera, Exposure, Quality, render
-from .views import path
-from .write import encode
+from mtl_training import TrainingError
+from mtl_training.rooms.catalogue import SPLITS, Library
+from mtl_training.rooms.labels import group_lut
+from mtl_training.rooms.layout import random_room
+from mtl_training.rooms.views import path
+from mtl_training.rooms.write import encode
+from mtl_training.scenes.render import Camera, Exposure, Quality, render
 
 RATE = 10  # Hz
 WIDTH, HEIGHT, FOCAL = 640, 480, 500.0
@@ -26,7 +27,7 @@ JPEG_QUALITY = 82
 DEPTH_STEP = 4  # millimetres; halves the size of the depth images
 
 
-class RecordingError(Exception):
+class RecordingError(TrainingError):
     """The recording cannot be made."""
 
 
@@ -102,7 +103,7 @@ def record_drive(
         RecordingError: the runtime package, which knows the bag's layout, is not installed.
     """
     try:
-        from mtl_perception.recording import write_sample
+        from mtl_perception.offline.recordings import write_sample
     except ImportError as error:
         raise RecordingError(
             'recording needs the packages mtl_perception and rosbags: run it with `./run exec`'

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .render import Camera
-from .scene import Float, Scene
+from mtl_training.scenes.render import Camera
+from mtl_training.scenes.scene import Float, Scene
 
 CLEARANCE = 0.3  # metres to the nearest thing in view
 

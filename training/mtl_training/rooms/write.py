@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .catalogue import SPLITS, Library
-from .layout import random_room
-from .render import Camera, Quality, Rendering, render
-from .views import ViewRange, random_view
+from mtl_training.rooms.catalogue import SPLITS, Library
+from mtl_training.rooms.layout import random_room
+from mtl_training.rooms.views import ViewRange, random_view
+from mtl_training.scenes.render import Camera, Quality, Rendering, render
 
 VIEWS = 6  # per room
 JPEG_QUALITY = 95

@@ -1,0 +1,398 @@
+"""The engine that a machine should use: chosen by name or by measuring, checked against the model.
+
+``auto`` takes TensorRT where it works. Else the CPU engines that are installed take turns for a
+second, the fastest wins (ONNX Runtime, if it is nearly as fast), and the decision is kept in the
+cache for the next start.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..bundle import Bundle, BundleError
+from .agreement import Agreement, SelfCheckError, self_check
+from .cache import CacheError, EngineCache, Key
+from .engine import BACKENDS, Engine, EngineError, EngineOptions, Progress, open_backend, quiet
+from .tensors import cpu_name
+
+_DEFAULTS = EngineOptions()
+CPU_ENGINES = ('openvino', 'onnxruntime')
+# Python distributions that one of them may come from.
+_DISTRIBUTIONS: Mapping[str, Sequence[str]] = {
+    'openvino': ('openvino',),
+    'onnxruntime': ('onnxruntime', 'onnxruntime-gpu', 'onnxruntime-openvino'),
+}
+WARM_UP_RUNS = 1
+# Turns of every engine: at least so many, then until the time is over. The median of few turns is
+# enough to tell engines apart whose difference anybody would notice.
+MIN_TURNS, MAX_TURNS = 3, 25
+CALIBRATION_S = 1.0
+# Engines so near to each other are equal. ONNX Runtime is taken then: with a camera and a recorder
+# on the same two cores an image took 26 to 28 % longer in it, in OpenVINO 18 to 48 %, and more CPU.
+NEAR = 1.1
+
+# Why an engine does not open. All else (a build that was cancelled) is not about the engine.
+_NOT_OPENED = (EngineError, BundleError)
+
+
+@dataclass(frozen=True)
+class ChosenEngine:
+    """An engine and how it was chosen.
+
+    Attributes:
+        backend: opened; the caller closes it.
+        reason: why this one, one line for a log.
+        refused: engines that the self-check refused, one line each.
+        skipped: engines that were tried before it and could not be used, with the reason.
+        agreements: what the self-check found; empty where the bundle has no probes.
+        cached: whether the engine, or the choice, was taken from the cache.
+        cache_problem: why something could not be kept in the cache; empty if all is well.
+    """
+
+    backend: Engine
+    reason: str
+    refused: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
+    cached: bool = False
+    cache_problem: str = ''
+
+
+def open_engine(
+    name: str,
+    bundle: Bundle,
+    options: EngineOptions = _DEFAULTS,
+    *,
+    plan: Path | None = None,
+    cache: EngineCache | None = None,
+    progress: Progress = quiet,
+) -> ChosenEngine:
+    """Open the engine of a name, or the best one, and check that it computes the model's numbers.
+
+    An engine that the self-check refuses is not used; the next one of ``BACKENDS`` takes its
+    place and ``ChosenEngine.refused`` says so. Nothing else replaces an engine that was asked for
+    by name. A refused engine stays in the cache: to build it anew would take minutes at every start
+    and give the same.
+
+    Args:
+        name: ``auto`` or one of ``BACKENDS``.
+        bundle: from ``load_bundle``.
+        options: for every engine that is tried; those that are no such engine are skipped.
+        plan: TensorRT: the file of an engine that was built before.
+        cache: left out, the user's.
+        progress: see ``Progress``.
+
+    Raises:
+        EngineError: unknown name; the named engine does not open; or none works, with every
+            reason.
+        bundle.BundleError: the bundle is not what it says, or has no model of the precision.
+    """
+    if name not in ('auto', *BACKENDS):
+        raise EngineError(f'unknown backend {name!r}, expected auto or {", ".join(BACKENDS)}')
+    if plan is not None and name not in ('auto', 'tensorrt'):
+        raise EngineError(f'plan is {plan}, expected none with the backend {name}')
+    choice = _Choice(bundle, options, plan, cache or EngineCache(), progress)
+    return choice.best() if name == 'auto' else choice.named(name)
+
+
+def machine() -> str:
+    """What decides how fast an engine is here: CPU model, cores that may be used, architecture."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        cores = os.cpu_count() or 1
+    return f'{cpu_name()}, {cores} cores, {platform.machine()}'
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An engine that passed the self-check."""
+
+    name: str
+    backend: Engine
+    agreements: tuple[Agreement, ...]
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """What a calibration found, as it is kept in the cache.
+
+    Attributes:
+        winner: the one that was chosen.
+        milliseconds: engine -> median time of a run; two engines or more.
+        date: of the measurement.
+    """
+
+    winner: str
+    milliseconds: Mapping[str, float]
+    date: str
+
+    @classmethod
+    def parse(cls, content: bytes) -> _Decision | None:
+        """The opposite of ``dump``; None where it is no decision."""
+        try:
+            fields = json.loads(content)
+            decision = cls(**fields)
+            known = decision.winner in CPU_ENGINES and decision.winner in decision.milliseconds
+        except (ValueError, TypeError):
+            return None
+        return decision if known and isinstance(decision.date, str) else None
+
+    def dump(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+
+class _Choice:
+    """One call of ``open_engine``: what was tried so far, and why it was not taken."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: EngineOptions,
+        plan: Path | None,
+        cache: EngineCache,
+        progress: Progress,
+    ) -> None:
+        self._bundle = bundle
+        self._options = options
+        self._plan = plan
+        self._cache = cache
+        self._progress = progress
+        self._refused: list[str] = []
+        self._skipped: list[str] = []
+        self._cache_problem = ''
+
+    def named(self, name: str) -> ChosenEngine:
+        """The engine of that name; the next ones only if the self-check refuses it."""
+        try:
+            opened = self._open(name)
+        except SelfCheckError as error:
+            self._refuse(name, error)
+        else:
+            return self._engine(opened, f'{name} {self._precision}: asked for by name')
+        for other in BACKENDS[BACKENDS.index(name) + 1 :]:
+            opened_other = self._try(other)
+            if opened_other is not None:
+                return self._engine(opened_other, f'{other} {self._precision} instead')
+        raise self._nothing()
+
+    def best(self) -> ChosenEngine:
+        """TensorRT, else the fastest on the CPU."""
+        opened = self._try('tensorrt')
+        if opened is not None:
+            return self._engine(opened, f'tensorrt {self._precision}: it works here')
+        installed = [name for name in CPU_ENGINES if _version(name)]
+        for name in CPU_ENGINES:
+            if name not in installed:
+                self._skipped.append(f'{name}: the Python package {name} is not installed')
+        if len(installed) > 1:
+            return self._decided(installed) or self._measured(installed)
+        opened = self._try(installed[0]) if installed else None
+        if opened is None:
+            raise self._nothing()
+        return self._engine(
+            opened, f'{opened.name} {self._precision}: the only engine that is installed'
+        )
+
+    def _decided(self, names: Sequence[str]) -> ChosenEngine | None:
+        """The engine that was the fastest when it was measured before; None where it was not."""
+        try:
+            content = self._cache.load(self._key(names))
+        except (CacheError, OSError):
+            return None
+        decision = _Decision.parse(content) if content is not None else None
+        if decision is None:
+            return None
+        before = len(self._refused), len(self._skipped)
+        opened = self._try(decision.winner)
+        if opened is None:  # it is tried once more among the others, and gives its reason then
+            del self._refused[before[0] :], self._skipped[before[1] :]
+            return None
+        reason = (
+            f'{opened.name} {self._precision}: chosen among {len(decision.milliseconds)} engines '
+            f'(measured {decision.date})'
+        )
+        return self._engine(opened, reason, cached=True)
+
+    def _measured(self, names: Sequence[str]) -> ChosenEngine:
+        """The engine that is the fastest now."""
+        opened: dict[str, _Opened] = {}
+        try:
+            for name in names:
+                engine = self._try(name)
+                if engine is not None:
+                    opened[name] = engine
+            milliseconds = self._measure(opened)
+            if not milliseconds:
+                raise self._nothing()
+            winner = min(milliseconds, key=milliseconds.__getitem__)
+            if milliseconds.get('onnxruntime', math.inf) <= NEAR * milliseconds[winner]:
+                winner = 'onnxruntime'
+            reason = self._comparison(winner, milliseconds)
+            # An engine that does not work now is tried again at the next start.
+            if len(milliseconds) > 1:
+                today = datetime.now(timezone.utc).date().isoformat()
+                self._keep(names, _Decision(winner, milliseconds, today))
+            return self._engine(opened.pop(winner), reason)
+        finally:
+            for engine in opened.values():
+                engine.backend.close()
+
+    def _measure(self, opened: Mapping[str, _Opened]) -> dict[str, float]:
+        """Median milliseconds of a run of each engine, in alternation; one that fails is left out.
+
+        A single engine has nothing to be compared with: it is not measured.
+        """
+        bundle, count = self._bundle, self._options.max_batch
+        noise = np.random.default_rng(0)
+        images = noise.integers(0, 256, (count, bundle.height, bundle.width, 3), np.uint8)
+        times: dict[str, list[float]] = {name: [] for name in opened}
+        end = math.inf
+        for turn in range(-WARM_UP_RUNS, MAX_TURNS):
+            end = time.perf_counter() + CALIBRATION_S if turn == 0 else end
+            if len(times) < 2 or (turn >= MIN_TURNS and time.perf_counter() > end):
+                break
+            for name in list(times):
+                self._progress(f'measuring {name}', math.nan)
+                start = time.perf_counter()
+                try:
+                    opened[name].backend.run(images, list(bundle.outputs))
+                except EngineError as error:
+                    self._skipped.append(f'{name}: {error}')
+                    del times[name]
+                else:
+                    times[name].append(time.perf_counter() - start)
+        return {name: 1e3 * float(np.median(t[WARM_UP_RUNS:] or [0])) for name, t in times.items()}
+
+    def _comparison(self, winner: str, milliseconds: Mapping[str, float]) -> str:
+        """Why it was taken."""
+        threads = f'threads: {self._options.threads or "automatic"}'
+        others = [name for name in milliseconds if name != winner]
+        if not others:
+            return f'{winner} {self._precision}: the only engine that works'
+        against = ', '.join(f'{milliseconds[name]:.3g} ms of {name}' for name in others)
+        near = ', nearly equal' if milliseconds[winner] > min(milliseconds.values()) else ''
+        return (
+            f'{winner} {self._precision}: {milliseconds[winner]:.3g} ms against {against}{near} '
+            f'(measured now, {threads})'
+        )
+
+    def _keep(self, names: Sequence[str], decision: _Decision) -> None:
+        """Put a decision into the cache, if it can be written."""
+        try:
+            self._cache.store(self._key(names), decision.dump(), {'winner': decision.winner})
+        except (CacheError, OSError) as error:
+            self._cache_problem = str(error)
+
+    def _key(self, names: Sequence[str]) -> Key:
+        """All that a calibration depends on."""
+        versions = [f'{name} {_version(name)}' for name in names]
+        models = {f'model_{variant}': file.sha256 for variant, file in self._bundle.models.items()}
+        return Key(
+            kind='choice',
+            model_sha256=self._bundle.sha256,
+            backend=','.join(names),
+            version=', '.join([*versions, f'mtl_perception {__version__}']),
+            device=machine(),
+            precision=self._precision,
+            max_batch=self._options.max_batch,
+            options={
+                'threads': str(self._options.threads),
+                'provider': self._options.provider,
+                'device': str(self._options.device),
+                **models,
+            },
+        )
+
+    def _open(self, name: str) -> _Opened:
+        """Open an engine and check it."""
+        self._progress(f'opening {name}', math.nan)
+        options = self._options
+        backend: Engine
+        if name == 'tensorrt' and self._plan is not None:
+            from .tensorrt import TensorRtEngine
+
+            backend = TensorRtEngine(
+                self._bundle, options, self._cache, self._progress, plan=self._plan
+            )
+        else:
+            backend = open_backend(
+                name, self._bundle, options, cache=self._cache, progress=self._progress
+            )
+        try:
+            self._progress(f'checking {name}', math.nan)
+            found = self_check(
+                backend, self._bundle, options.precision, max_batch=options.max_batch
+            )
+        except BaseException:
+            backend.close()
+            raise
+        return _Opened(name, backend, tuple(found))
+
+    def _try(self, name: str) -> _Opened | None:
+        """Open an engine and check it; None, with the reason kept, where that fails."""
+        try:
+            return self._open(name)
+        except SelfCheckError as error:
+            self._refuse(name, error)
+        except _NOT_OPENED as error:
+            self._skipped.append(f'{name}: {error}')
+        return None
+
+    def _refuse(self, name: str, error: SelfCheckError) -> None:
+        self._refused.append(f'{name} was refused by the self-check ({error})')
+
+    def _nothing(self) -> EngineError:
+        reasons = '; '.join([*self._refused, *self._skipped])
+        return EngineError(f'no engine works for {self._bundle.folder}: {reasons}')
+
+    def _engine(self, opened: _Opened, reason: str, *, cached: bool = False) -> ChosenEngine:
+        backend = opened.backend
+        return ChosenEngine(
+            backend=backend,
+            reason='; '.join([*self._refused, reason]),
+            refused=tuple(self._refused),
+            skipped=tuple(self._skipped),
+            agreements=opened.agreements,
+            cached=cached or bool(getattr(backend, 'cached', False)),
+            cache_problem=self._cache_problem or str(getattr(backend, 'cache_problem', '')),
+        )
+
+    @property
+    def _precision(self) -> str:
+        return self._options.precision
+
+
+def _version(name: str) -> str:
+    """Version of an engine's package, without importing it where that can be; '' without it."""
+    if name in sys.modules and sys.modules[name] is None:
+        return ''
+    if name not in sys.modules and importlib.util.find_spec(name) is None:
+        return ''
+    found = []
+    for distribution in _DISTRIBUTIONS[name]:
+        try:
+            found.append(f'{distribution} {importlib.metadata.version(distribution)}')
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    if found:
+        return ' '.join(found)
+    try:  # built from source, or from a system package
+        return str(getattr(importlib.import_module(name), '__version__', 'unknown'))
+    except ImportError:
+        return ''

@@ -1,0 +1,149 @@
+"""Engines that run a bundle: the interface, what can be asked of one, and opening one by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import PerceptionError
+from ..bundle import Bundle
+from .cache import EngineCache
+
+BACKENDS = ('tensorrt', 'openvino', 'onnxruntime')
+PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8')
+PROVIDERS = ('cpu', 'cuda', 'tensorrt')
+
+# Called with what is being done and its share done so far (0..1, NaN if unknown); what it raises
+# ends a build.
+Progress = Callable[[str, float], None]
+
+
+class EngineError(PerceptionError):
+    """An engine cannot be opened or cannot run; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an engine is asked to be. An engine that cannot be it says so; it does not guess.
+
+    Attributes:
+        precision: one of ``PRECISIONS``. ``int8`` needs a variant of the model that was quantised
+            for the engine, TensorRT ``fp16`` one that was typed so (``mtl_training quantize``).
+        max_batch: largest number of images in one run.
+        threads: CPU threads of one run; 0 leaves it to the engine.
+        device: number of the GPU.
+        provider: how ONNX Runtime executes, one of ``PROVIDERS``.
+        dla_core: TensorRT, Jetson: number of the deep-learning accelerator; -1 for the GPU.
+        workspace_mb: TensorRT: memory that building may use; 0 for no limit.
+        cuda_graph: TensorRT: capture a run once per batch size and replay it.
+
+    Raises:
+        EngineError: a value out of range.
+    """
+
+    precision: str = 'fp32'
+    max_batch: int = 1
+    threads: int = 0
+    device: int = 0
+    provider: str = 'cpu'
+    dla_core: int = -1
+    workspace_mb: int = 0
+    cuda_graph: bool = True
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise EngineError(
+                f'precision is {self.precision!r}, expected one of {", ".join(PRECISIONS)}'
+            )
+        if self.provider not in PROVIDERS:
+            raise EngineError(
+                f'provider is {self.provider!r}, expected one of {", ".join(PROVIDERS)}'
+            )
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise EngineError(f'{name} is {getattr(self, name)}, expected at least {least}')
+
+
+_LEAST = {'max_batch': 1, 'threads': 0, 'device': 0, 'dla_core': -1, 'workspace_mb': 0}
+
+
+class Engine(Protocol):
+    """An engine that holds one bundle. Not thread-safe: one thread owns it.
+
+    Attributes:
+        name: as given to ``open_backend``.
+        variant: which of the bundle's models it runs, see ``bundle.VARIANTS``.
+        identity: ``engine, version, provider, device, precision`` for diagnostics and reports.
+    """
+
+    name: str
+    variant: str
+    identity: Mapping[str, str]
+
+    def run(self, images: NDArray[np.uint8], outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Run the network.
+
+        Args:
+            images: [N, H, W, 3] RGB at the bundle's size, C-contiguous, N at most ``max_batch``
+                where the engine has such a limit.
+            outputs: the names of the tensors to compute; the others cost nothing if the engine can.
+
+        Returns:
+            name -> [N, H, W] or [N, H, W, 3], dtypes as in ``Bundle.outputs``. The arrays belong to
+            the caller.
+
+        Raises:
+            EngineError: when the engine fails.
+        """
+
+    def close(self) -> None:
+        """Free the engine; it cannot run any more."""
+
+
+def quiet(activity: str, share: float) -> None:
+    """Progress that nobody looks at."""
+
+
+def open_backend(
+    name: str,
+    bundle: Bundle,
+    options: EngineOptions = EngineOptions(),
+    *,
+    cache: EngineCache | None = None,
+    progress: Progress = quiet,
+) -> Engine:
+    """Open one engine on a bundle and check the bundle's tensors against the model.
+
+    Engines that take long to build are taken from the cache or built and put there. What the
+    engine computes is not compared with the model: ``engines.open_engine`` does that.
+
+    Args:
+        name: one of ``BACKENDS``.
+        bundle: from ``load_bundle``.
+        cache: left out, the user's (``engine_cache.default_folder``).
+        progress: see ``Progress``.
+
+    Raises:
+        EngineError: unknown name, engine not installed, options that it does not have, or it
+            cannot open the model.
+        bundle.BundleError: the model's tensors are not those that the bundle describes, or the
+            bundle has no model of the precision.
+    """
+    cache = cache or EngineCache()
+    if name == 'tensorrt':
+        from .tensorrt import TensorRtEngine
+
+        return TensorRtEngine(bundle, options, cache, progress)
+    if name == 'openvino':
+        from .openvino import OpenVinoEngine
+
+        return OpenVinoEngine(bundle, options, cache, progress)
+    if name == 'onnxruntime':
+        from .onnxruntime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(bundle, options)
+    raise EngineError(f'unknown backend {name!r}, expected one of {", ".join(BACKENDS)}')

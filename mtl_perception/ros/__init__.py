@@ -1,0 +1,1 @@
+"""The only room that imports rclpy: the node, its topics, parameters and reports."""

@@ -1,0 +1,471 @@
+"""The fastest engine that computes the model's numbers is chosen, and the choice is remembered."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mtl_perception.bundle import BundleError, load_bundle
+from mtl_perception.engines import choice as engines
+from mtl_perception.engines import tensorrt
+from mtl_perception.engines.cache import EngineCache, Key
+from mtl_perception.engines.choice import machine, open_engine
+from mtl_perception.engines.engine import BACKENDS, EngineError, EngineOptions, open_backend
+
+pytest.importorskip('onnxruntime')
+OPTIONS = EngineOptions(threads=1)
+PROBES = 2  # images of ``probed_bundle``: runs of one self-check
+
+
+class Fake:
+    """An engine that gives the model's numbers, or others, and lets a clock go on as it runs."""
+
+    def __init__(self, name, works, clock):
+        self.name = name
+        self.variant = 'fp32'
+        self.identity = dict.fromkeys(('engine', 'version', 'provider', 'device', 'precision'), '-')
+        self.milliseconds = 10.0
+        self.wrong = self.closed = False
+        self.fails_after = None
+        self.runs = 0
+        self.works, self._clock = works, clock
+
+    def run(self, images, outputs):
+        assert not self.closed
+        self.runs += 1
+        if self.fails_after is not None and self.runs > self.fails_after:
+            raise EngineError(f'{self.name}: out of memory')
+        self._clock.now += self.milliseconds / 1e3
+        arrays = self.works.run(images, outputs)
+        return {**arrays, 'depth': arrays['depth'] * 1.31} if self.wrong else arrays
+
+    def close(self):
+        self.closed = True
+
+
+class Machine:
+    """Engines that are installed on a machine of the test: name -> how to change a fresh engine."""
+
+    def __init__(self, works):
+        self.installed = {}
+        self.opened = []
+        self.clock = SimpleNamespace(now=0.0)
+        self.works = works
+
+    def open(self, name, bundle, options, *, cache, progress):
+        progress(f'building {name}', 0.5)
+        change = self.installed.get(name)
+        if change is None:
+            raise EngineError(f'the backend {name!r} needs the Python package {name}')
+        if isinstance(change, Exception):
+            raise change
+        engine = Fake(name, self.works, self.clock)
+        for key, value in change.items():
+            setattr(engine, key, value)
+        self.opened.append(engine)
+        return engine
+
+    def version(self, name):
+        return '1.0' if name in self.installed else ''
+
+
+@pytest.fixture
+def bundle(probed_bundle):
+    return load_bundle(probed_bundle)
+
+
+@pytest.fixture
+def fakes(bundle, monkeypatch):
+    """A machine with openvino (10 ms) and onnxruntime (20 ms)."""
+    fakes = Machine(open_backend('onnxruntime', bundle, OPTIONS))
+    fakes.installed = {'openvino': {'milliseconds': 10.0}, 'onnxruntime': {'milliseconds': 20.0}}
+    monkeypatch.setattr(engines, 'open_backend', fakes.open)
+    monkeypatch.setattr(engines, '_version', fakes.version)
+    clock = SimpleNamespace(perf_counter=lambda: fakes.clock.now)
+    monkeypatch.setattr(engines, 'time', clock)
+    return fakes
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return EngineCache(tmp_path / 'engines')
+
+
+# --- auto ---------------------------------------------------------------------------------------
+
+
+def test_the_fastest_is_used_and_the_other_closed(fakes, bundle, cache):
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.reason == (
+        'openvino fp32: 10 ms against 20 ms of onnxruntime (measured now, threads: 1)'
+    )
+    assert [e.name for e in fakes.opened] == ['openvino', 'onnxruntime']  # each once
+    assert engine.backend is fakes.opened[0]
+    assert not engine.backend.closed
+    assert fakes.opened[1].closed
+    assert [a.output for a in engine.agreements] == list(bundle.outputs)
+    assert (engine.refused, engine.cached, engine.cache_problem) == ((), False, '')
+    assert engine.skipped == ("tensorrt: the backend 'tensorrt' needs the Python package tensorrt",)
+
+
+@pytest.mark.parametrize(
+    ('openvino', 'winner', 'near'),
+    [(9.3, 'onnxruntime', ', nearly equal'), (8.0, 'openvino', ''), (12.0, 'onnxruntime', '')],
+)
+def test_onnxruntime_is_taken_where_it_is_nearly_as_fast(
+    fakes, bundle, cache, openvino, winner, near
+):
+    fakes.installed['openvino']['milliseconds'] = openvino
+    fakes.installed['onnxruntime']['milliseconds'] = 10.0
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.backend.name == winner
+    assert engine.reason.endswith(f'{near} (measured now, threads: 1)')
+    assert ('nearly equal' in engine.reason) == bool(near)
+
+
+def test_threads_that_the_engines_choose_are_said(fakes, bundle, cache):
+    engine = open_engine('auto', bundle, cache=cache)
+    assert engine.reason.endswith('(measured now, threads: automatic)')
+
+
+def test_the_engines_take_turns_and_it_is_soon_over(fakes, bundle, cache):
+    fakes.installed['openvino']['milliseconds'] = 400.0
+    fakes.installed['onnxruntime']['milliseconds'] = 300.0
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.backend.name == 'onnxruntime'
+    turns = engines.WARM_UP_RUNS + engines.MIN_TURNS
+    assert [e.runs for e in fakes.opened] == [PROBES + turns] * 2
+
+
+def test_the_choice_is_remembered(fakes, bundle, cache):
+    open_engine('auto', bundle, OPTIONS, cache=cache)
+    fakes.opened.clear()
+    engine = open_engine('auto', bundle, OPTIONS, cache=EngineCache(cache.folder))
+    assert re.fullmatch(
+        r'openvino fp32: chosen among 2 engines \(measured \d{4}-\d\d-\d\d\)', engine.reason
+    )
+    assert engine.cached
+    assert engine.backend.runs == PROBES  # checked, not measured
+    assert fakes.opened == [engine.backend]
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'threads': 2},
+        {'max_batch': 2},
+        {'precision': 'int8'},
+    ],
+    ids=str,
+)
+def test_other_options_are_measured_anew(fakes, bundle, cache, change):
+    open_engine('auto', bundle, OPTIONS, cache=cache)
+    engine = open_engine('auto', bundle, replace(OPTIONS, **change), cache=cache)
+    assert 'measured now' in engine.reason
+
+
+def test_another_model_is_measured_anew(fakes, bundle, cache, make_bundle):
+    open_engine('auto', bundle, OPTIONS, cache=cache)
+    other = load_bundle(make_bundle(width=64, height=64))
+    fakes.works = open_backend('onnxruntime', other, OPTIONS)
+    assert 'measured now' in open_engine('auto', other, OPTIONS, cache=cache).reason
+
+
+def test_another_machine_or_version_is_measured_anew(fakes, bundle, cache, monkeypatch):
+    open_engine('auto', bundle, OPTIONS, cache=cache)
+    monkeypatch.setattr(fakes, 'version', lambda name: '1.1')
+    monkeypatch.setattr(engines, '_version', fakes.version)
+    assert 'measured now' in open_engine('auto', bundle, OPTIONS, cache=cache).reason
+    assert 'measured now' not in open_engine('auto', bundle, OPTIONS, cache=cache).reason
+    monkeypatch.setattr(engines, 'machine', lambda: 'a board, 4 cores, aarch64')
+    assert 'measured now' in open_engine('auto', bundle, OPTIONS, cache=cache).reason
+
+
+def test_a_damaged_choice_is_measured_anew(fakes, bundle, cache):
+    open_engine('auto', bundle, OPTIONS, cache=cache)
+    (entry,) = cache.entries()
+    entry.path.write_bytes(b'{')
+    assert 'measured now' in open_engine('auto', bundle, OPTIONS, cache=cache).reason
+    assert 'measured 20' in open_engine('auto', bundle, OPTIONS, cache=cache).reason
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'\xff',
+        b'[]',
+        b'{}',
+        b'{"winner": "rm -rf", "milliseconds": {"rm -rf": 1}, "date": "2026-11-20"}',
+        b'{"winner": "openvino", "milliseconds": 3, "date": "2026-11-20"}',
+        b'{"winner": "openvino", "milliseconds": {"openvino": 1}, "date": 20261120}',
+    ],
+)
+def test_a_choice_that_makes_no_sense_is_measured_anew(fakes, bundle, cache, content):
+    open_engine('auto', bundle, OPTIONS, cache=cache)
+    (entry,) = cache.entries()
+    cache.store(Key(**entry.key), content)
+    assert 'measured now' in open_engine('auto', bundle, OPTIONS, cache=cache).reason
+
+
+def test_a_remembered_engine_that_does_not_open_is_measured_anew(fakes, bundle, cache):
+    open_engine('auto', bundle, OPTIONS, cache=cache)
+    fakes.installed['openvino'] = EngineError('libtbb.so.12 is missing')
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.reason == 'onnxruntime fp32: the only engine that works'
+    assert engine.skipped[1:] == ('openvino: libtbb.so.12 is missing',)
+    assert not engine.cached
+    fakes.installed['openvino'] = {}
+    assert open_engine('auto', bundle, OPTIONS, cache=cache).backend.name == 'openvino'
+
+
+def test_a_remembered_engine_that_is_wrong_now_is_refused(fakes, bundle, cache):
+    open_engine('auto', bundle, OPTIONS, cache=cache)
+    fakes.installed['openvino']['wrong'] = True
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.backend.name == 'onnxruntime'
+    assert len(engine.refused) == 1
+
+
+def test_a_remembered_engine_whose_package_was_removed(fakes, bundle, cache):
+    open_engine('auto', bundle, OPTIONS, cache=cache)
+    del fakes.installed['openvino']
+    fakes.opened.clear()
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.reason == 'onnxruntime fp32: the only engine that is installed'
+    assert engine.skipped[1:] == ('openvino: the Python package openvino is not installed',)
+
+
+def test_a_single_engine_is_not_measured(fakes, bundle, cache):
+    del fakes.installed['openvino']
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.backend.runs == PROBES
+    assert cache.entries() == []
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(fakes, bundle, tmp_path):
+    (tmp_path / 'file').write_text('in the way')
+    cache = EngineCache(tmp_path / 'file' / 'engines')
+    for _ in range(2):
+        engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+        assert 'measured now' in engine.reason
+        assert str(tmp_path / 'file') in engine.cache_problem
+
+
+def test_an_engine_that_fails_while_it_is_measured_is_left_out(fakes, bundle, cache):
+    fakes.installed['openvino']['fails_after'] = PROBES + 3
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.reason == 'onnxruntime fp32: the only engine that works'
+    assert engine.skipped[1:] == ('openvino: openvino: out of memory',)
+    assert fakes.opened[0].closed
+    assert cache.entries() == []
+
+
+def test_tensorrt_comes_first_and_nothing_is_measured(fakes, bundle, cache):
+    fakes.installed['tensorrt'] = {'milliseconds': 100.0}
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.reason == 'tensorrt fp32: it works here'
+    assert [e.name for e in fakes.opened] == ['tensorrt']
+    assert engine.skipped == ()
+
+
+def test_an_engine_from_the_cache_says_so(fakes, bundle, cache):
+    fakes.installed['tensorrt'] = {'cached': True, 'cache_problem': 'the disk is full'}
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.cached
+    assert engine.cache_problem == 'the disk is full'
+
+
+def test_an_engine_without_the_precision_is_skipped_with_the_reason(bundle, cache):
+    with pytest.raises(EngineError) as caught:
+        open_engine('auto', bundle, replace(OPTIONS, precision='int8'), cache=cache)
+    assert 'has no int8_u8s8 model' in str(caught.value)
+
+
+# --- refused by the self-check ------------------------------------------------------------------
+
+
+REFUSED = 'was refused by the self-check (depth relative 0.31 > 0.014)'
+
+
+def test_auto_falls_back_and_says_so(fakes, bundle, cache):
+    fakes.installed['tensorrt'] = {'wrong': True}
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.refused == (f'tensorrt {REFUSED}',)
+    assert engine.reason.startswith(f'tensorrt {REFUSED}; openvino fp32: 10 ms against')
+    assert fakes.opened[0].closed
+    # The choice among the others is remembered, the refusal is found out again.
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.cached
+    assert engine.refused == (f'tensorrt {REFUSED}',)
+
+
+def test_a_wrong_engine_does_not_win_by_being_fast(fakes, bundle, cache):
+    fakes.installed['openvino']['wrong'] = True
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.reason == f'openvino {REFUSED}; onnxruntime fp32: the only engine that works'
+    assert cache.entries() == []
+
+
+def test_a_named_engine_that_is_refused_is_replaced_by_the_next(fakes, bundle, cache):
+    fakes.installed |= {'tensorrt': {'wrong': True}, 'openvino': {'wrong': True}}
+    engine = open_engine('tensorrt', bundle, OPTIONS, cache=cache)
+    assert engine.refused == (f'tensorrt {REFUSED}', f'openvino {REFUSED}')
+    assert engine.reason == '; '.join([*engine.refused, 'onnxruntime fp32 instead'])
+    assert [e.closed for e in fakes.opened] == [True, True, False]
+
+
+def test_the_replacement_need_not_be_installed(fakes, bundle, cache):
+    fakes.installed['tensorrt'] = {'wrong': True}
+    del fakes.installed['openvino']
+    engine = open_engine('tensorrt', bundle, OPTIONS, cache=cache)
+    assert engine.backend.name == 'onnxruntime'
+    assert len(engine.skipped) == 1
+
+
+@pytest.mark.parametrize('name', ['auto', 'tensorrt'])
+def test_when_all_are_refused_every_reason_is_given(fakes, bundle, cache, name):
+    fakes.installed = {name: {'wrong': True} for name in BACKENDS}
+    with pytest.raises(EngineError) as caught:
+        open_engine(name, bundle, OPTIONS, cache=cache)
+    message = str(caught.value)
+    assert message.startswith(f'no engine works for {bundle.folder}: ')
+    assert all(f'{backend} {REFUSED}' in message for backend in BACKENDS)
+    assert '\n' not in message
+    assert all(e.closed for e in fakes.opened)
+
+
+def test_when_none_is_there_every_reason_is_given(fakes, bundle, cache):
+    fakes.installed = {}
+    with pytest.raises(EngineError) as caught:
+        open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert "the backend 'tensorrt' needs the Python package tensorrt" in str(caught.value)
+    for name in ('openvino', 'onnxruntime'):
+        assert f'{name}: the Python package {name} is not installed' in str(caught.value)
+
+
+# --- by name ------------------------------------------------------------------------------------
+
+
+def test_a_named_engine_is_used_even_if_it_is_slow(fakes, bundle, cache):
+    engine = open_engine('onnxruntime', bundle, OPTIONS, cache=cache)
+    assert engine.reason == 'onnxruntime fp32: asked for by name'
+    assert [e.name for e in fakes.opened] == ['onnxruntime']
+    assert engine.backend.runs == PROBES
+
+
+@pytest.mark.parametrize('name', BACKENDS)
+def test_a_named_engine_that_is_missing_is_an_error(bundle, cache, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(EngineError, match=rf"the backend '{name}' needs .*{name}"):
+        open_engine(name, bundle, OPTIONS, cache=cache)
+
+
+def test_a_package_that_is_missing_is_not_tried(bundle, cache, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'openvino', None)
+    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert engine.reason == 'onnxruntime fp32: the only engine that is installed'
+    engine.backend.close()
+
+
+def test_a_named_engine_without_the_precision_is_an_error(bundle, cache):
+    with pytest.raises(BundleError, match='has no int8_u8s8 model'):
+        open_engine('onnxruntime', bundle, replace(OPTIONS, precision='int8'), cache=cache)
+
+
+def test_an_unknown_name(bundle, cache):
+    with pytest.raises(EngineError, match=r"unknown backend 'ncnn', expected auto or tensorrt, "):
+        open_engine('ncnn', bundle, OPTIONS, cache=cache)
+
+
+@pytest.mark.parametrize('name', ['auto', 'tensorrt'])
+def test_a_plan_that_the_user_names_is_tensorrts(fakes, bundle, cache, monkeypatch, name):
+    def backend(bundle, options, cache, progress, plan):
+        assert str(plan) == 'my.plan'
+        return Fake('tensorrt', fakes.works, fakes.clock)
+
+    monkeypatch.setattr(tensorrt, 'TensorRtEngine', backend)
+    engine = open_engine(name, bundle, OPTIONS, plan=Path('my.plan'), cache=cache)
+    assert engine.backend.name == 'tensorrt'
+
+
+def test_a_plan_for_another_engine(fakes, bundle, cache):
+    with pytest.raises(EngineError, match=r'plan is my\.plan, expected none with .* openvino'):
+        open_engine('openvino', bundle, OPTIONS, plan=Path('my.plan'), cache=cache)
+
+
+# --- progress, real engines, the machine --------------------------------------------------------
+
+
+def test_progress_tells_what_is_done(fakes, bundle, cache):
+    told = []
+    open_engine(
+        'auto', bundle, OPTIONS, cache=cache, progress=lambda what, share: told.append(what)
+    )
+    assert list(dict.fromkeys(told)) == [
+        'opening tensorrt',
+        'building tensorrt',
+        'opening openvino',
+        'building openvino',
+        'checking openvino',
+        'opening onnxruntime',
+        'building onnxruntime',
+        'checking onnxruntime',
+        'measuring openvino',
+        'measuring onnxruntime',
+    ]
+
+
+@pytest.mark.parametrize('moment', ['checking openvino', 'measuring onnxruntime'])
+def test_what_progress_raises_ends_it_and_closes_all(fakes, bundle, cache, moment):
+    def cancel(what, share):
+        if what == moment:
+            raise KeyError('cancelled')
+
+    with pytest.raises(KeyError):
+        open_engine('auto', bundle, OPTIONS, cache=cache, progress=cancel)
+    assert fakes.opened
+    assert all(e.closed for e in fakes.opened)
+
+
+def test_real_engines_are_compared_and_the_choice_remembered(bundle, cache):
+    pytest.importorskip('openvino')
+    images = np.zeros((1, bundle.height, bundle.width, 3), np.uint8)
+    names = []
+    for measured in (True, False):
+        engine = open_engine('auto', bundle, OPTIONS, cache=cache)
+        assert ('measured now' in engine.reason) is measured
+        assert engine.backend.run(images, ['depth'])['depth'].shape == (1, 64, 96)
+        engine.backend.close()
+        names.append(engine.backend.name)
+    assert names[0] == names[1]
+    (entry,) = (entry for entry in cache.entries() if entry.key['kind'] == 'choice')
+    choice = json.loads(entry.path.read_bytes())
+    assert choice['winner'] == names[0]
+    assert set(choice['milliseconds']) == {'openvino', 'onnxruntime'}
+    assert entry.key['device'] == machine()
+    assert importlib.metadata.version('openvino') in entry.key['version']
+
+
+def test_the_machine_is_its_processor_its_cores_and_its_architecture(monkeypatch):
+    assert machine().endswith(f', {len(os.sched_getaffinity(0))} cores, {platform.machine()}')
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 3})
+    assert ', 2 cores, ' in machine()
+
+
+def test_a_bundle_that_changed_is_an_error_that_says_so(probed_bundle, tmp_path, cache):
+    shutil.copytree(probed_bundle, tmp_path / 'bundle')
+    bundle = load_bundle(tmp_path / 'bundle')
+    (tmp_path / 'bundle' / 'model.onnx').write_bytes(b'something else')
+    with pytest.raises(EngineError, match='changed since'):
+        open_engine('auto', bundle, OPTIONS, cache=cache)

@@ -1,0 +1,1 @@
+"""Data sets, one file each, and how their frames become batches."""

@@ -1,0 +1,190 @@
+"""Training-time augmentation of one labelled frame, on uint8 arrays with cv2.
+
+The geometry and the photometric distortion are ATRC's (Bruggemann et al., ICCV 2021): scale, random
+crop with ``cat_max_ratio``, horizontal flip, brightness, contrast, saturation, hue. Blur, noise,
+JPEG, gamma, colour balance and gray conversion come on top, for cameras that a renderer does not
+know.
+
+Differs from ATRC: depth is not divided by the scale. Metres stay metres and fx is scaled instead;
+canonical depth (metres * canonical_focal / fx) then shrinks by the same factor, and what the
+network sees stays true to a camera of that focal length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_training.loop.config import AugmentConfig
+
+# What pixels outside the frame get: no label, or no measurement.
+PADDING: dict[str, int] = {'semantic': 255, 'depth': 0, 'normals': 0, 'edges': 255, 'saliency': 255}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled frame.
+
+    Attributes:
+        arrays: ``image`` uint8 [H, W, 3] RGB; ``semantic`` uint8 [H, W], 255 no label; ``depth``
+            uint16 [H, W] millimetres, 0 invalid; ``normals`` uint8 [H, W, 3], n = 2 v / 255 - 1, 0
+            0 0 invalid; ``edges`` and ``saliency`` uint8 [H, W] 0 or 1, 255 no label. All but the
+            image may be absent.
+        fx: focal length in pixels at this size.
+    """
+
+    arrays: dict[str, NDArray[np.generic]]
+    fx: float
+
+
+def augment(
+    sample: Sample, config: AugmentConfig, height: int, width: int, rng: np.random.Generator
+) -> Sample:
+    """Scale, crop, flip and distort a frame to [height, width], as ``rng`` has it."""
+    frame_height, frame_width = sample.arrays['image'].shape[:2]
+    scale = fit_scale(sample, height, width) * rng.uniform(*config.scale)
+    scaled_height, scaled_width = round(frame_height * scale), round(frame_width * scale)
+    for _ in range(10):
+        left = _offset(scaled_width - width, rng)
+        top = _offset(scaled_height - height, rng)
+        if _largest_share(sample, scale, left, top, height, width) < config.cat_max_ratio:
+            break
+    sample = crop(sample, scale, left, top, height, width)
+    if rng.random() < config.flip_p:
+        sample = flip(sample)
+    image = distort(np.asarray(sample.arrays['image'], np.uint8), config, rng)
+    return Sample({**sample.arrays, 'image': image}, sample.fx)
+
+
+def fit(sample: Sample, height: int, width: int) -> Sample:
+    """The frame on the network's grid, not augmented: scaled to fit, padded right and below."""
+    if sample.arrays['image'].shape[:2] == (height, width):
+        return sample
+    return crop(sample, fit_scale(sample, height, width), 0, 0, height, width)
+
+
+def fit_scale(sample: Sample, height: int, width: int) -> float:
+    """The scale at which the whole frame just fits into [height, width]."""
+    frame_height, frame_width = sample.arrays['image'].shape[:2]
+    return min(height / frame_height, width / frame_width)
+
+
+def crop(sample: Sample, scale: float, left: int, top: int, height: int, width: int) -> Sample:
+    """Scale a frame and cut a window from it.
+
+    Args:
+        left, top: corner of the window in pixels of the scaled frame; negative where it is padded.
+
+    Returns:
+        The window [height, width] with fx scaled. Labels are sampled nearest and padded with
+        ``PADDING``; the image is averaged (scale < 1) or bilinear, its border pixels repeated.
+    """
+    # Pixel centres: source + 1/2 = (target + offset + 1/2) / scale.
+    matrix = np.array(
+        [
+            [1 / scale, 0, (left + 0.5) / scale - 0.5],
+            [0, 1 / scale, (top + 0.5) / scale - 0.5],
+        ]
+    )
+    size = (width, height)
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name, array in sample.arrays.items():
+        if name == 'image':
+            source = array
+            to_source = matrix
+            if scale < 1:  # average first, so that nothing aliases
+                source = cv2.resize(array, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+                to_source = np.array([[1.0, 0, left], [0, 1.0, top]])
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            arrays[name] = cv2.warpAffine(
+                source, to_source, size, flags=flags, borderMode=cv2.BORDER_REPLICATE
+            )
+        else:
+            flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+            border = (PADDING[name],) * 4
+            arrays[name] = cv2.warpAffine(array, matrix, size, flags=flags, borderValue=border)
+    return Sample(arrays, sample.fx * scale)
+
+
+def flip(sample: Sample) -> Sample:
+    """Mirror a frame left to right; the x of the normals changes its sign."""
+    arrays = {name: cv2.flip(array, 1) for name, array in sample.arrays.items()}
+    if 'normals' in arrays:
+        x, y, z = cv2.split(arrays['normals'])
+        # -(2 v / 255 - 1) = 2 (255 - v) / 255 - 1; invalid ones stay 0 0 0.
+        mirrored = np.where((x | y | z) != 0, 255 - x, x)
+        arrays['normals'] = cv2.merge([mirrored, y, z])
+    return Sample(arrays, sample.fx)
+
+
+def distort(
+    image: NDArray[np.uint8], config: AugmentConfig, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Change how a picture [H, W, 3] uint8 RGB was exposed, coloured, focused, and stored."""
+    image = cv2.LUT(image, _tone_curve(config, rng))
+    if rng.random() < config.photometric_p:
+        image = _saturation_hue(image, config, rng)
+    if rng.random() < config.gray_p:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if rng.random() < config.blur_p:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*config.blur_sigma))
+    if rng.random() < config.noise_p:
+        noise = rng.standard_normal(image.shape, np.float32) * rng.uniform(*config.noise_sigma)
+        image = cv2.add(image, noise, dtype=cv2.CV_8U)
+    if rng.random() < config.jpeg_p:
+        image = _jpeg(image, int(rng.integers(*config.jpeg_quality, endpoint=True)))
+    return image
+
+
+def _offset(slack: int, rng: np.random.Generator) -> int:
+    """Where the window begins; negative where the frame lies inside the window."""
+    return int(rng.integers(0, slack + 1) if slack >= 0 else -rng.integers(0, -slack + 1))
+
+
+def _largest_share(
+    sample: Sample, scale: float, left: int, top: int, height: int, width: int
+) -> float:
+    """Share of the most frequent class in a window, from every fourth pixel of every fourth row."""
+    if 'semantic' not in sample.arrays:
+        return 0.0
+    rows = slice(max(0, round(top / scale)), round((top + height) / scale), 4)
+    columns = slice(max(0, round(left / scale)), round((left + width) / scale), 4)
+    counts = np.bincount(sample.arrays['semantic'][rows, columns].ravel(), minlength=256)[:255]
+    total = counts.sum()
+    return float(counts.max() / total) if total else 1.0
+
+
+def _tone_curve(config: AugmentConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Brightness, contrast, gamma and colour balance as one table [256, 1, 3]."""
+    curve = np.arange(256, dtype=np.float64)[:, None].repeat(3, axis=1)
+    if rng.random() < config.photometric_p:
+        curve += rng.uniform(-config.brightness, config.brightness)
+    if rng.random() < config.photometric_p:
+        curve *= rng.uniform(*config.contrast)
+    curve *= 1 + rng.uniform(-config.balance, config.balance, 3)
+    low, high = config.gamma
+    curve = 255 * (np.clip(curve, 0, 255) / 255) ** np.exp(rng.uniform(np.log(low), np.log(high)))
+    return np.rint(curve).astype(np.uint8)[:, None]
+
+
+def _saturation_hue(
+    image: NDArray[np.uint8], config: AugmentConfig, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Scale the saturation and turn the hue (cv2: 180 steps for the full circle)."""
+    levels = np.arange(256, dtype=np.float64)
+    table = np.stack([levels, levels, levels], axis=1)  # [256, (hue, saturation, value)]
+    table[:, 0] = (levels + rng.uniform(-config.hue, config.hue)) % 180
+    table[:, 1] = np.clip(levels * rng.uniform(*config.saturation), 0, 255)
+    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table.astype(np.uint8)[:, None])
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
+
+
+def _jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """What is left of a picture after JPEG."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)

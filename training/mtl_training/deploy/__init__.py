@@ -1,0 +1,1 @@
+"""From a checkpoint to a bundle, and its models in other number formats."""

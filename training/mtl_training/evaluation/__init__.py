@@ -1,0 +1,1 @@
+"""Judging a trained network on held-out frames."""

@@ -1,0 +1,168 @@
+"""Checkpoints: one safetensors file with the tensors, and JSON metadata that says what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mtl_training import TrainingError
+from mtl_training.loop.config import Config, from_mapping, to_mapping
+from mtl_training.models import Network, build
+from mtl_training.rooms.labels import GROUPS
+from mtl_training.tasks.task import TASK_SETS, Task, choose
+
+
+class CheckpointError(TrainingError):
+    """A file that is no checkpoint of ours, or one of another network."""
+
+
+def build_network(config: Config, *, pretrained: bool) -> Network:
+    """The network of a configuration, with freshly initialised decoders."""
+    auxiliary = auxiliary_tasks(config)
+    return build(
+        config.model.system,
+        config.model.backbone,
+        {name: task.channels for name, task in config_tasks(config).items()},
+        auxiliary={name: task.channels for name, task in auxiliary.items()},
+        pretrained=pretrained,
+        **config.model.options,
+    )
+
+
+def config_tasks(config: Config) -> dict[str, Task]:
+    """The tasks of a configuration, with its loss weights."""
+    return choose(TASK_SETS[config.task_set], config.tasks, config.weights)
+
+
+def auxiliary_tasks(config: Config) -> dict[str, Task]:
+    """The tasks that are trained only for the sake of the others."""
+    return choose(TASK_SETS[config.task_set], config.model.auxiliary, config.weights)
+
+
+def describe_run(
+    config: Config, net: Network, step: int, metrics: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The metadata of a checkpoint, as plain data.
+
+    Returns:
+        ``config`` (as in the YAML file), ``step``, ``canonical_focal``, ``height``, ``width``,
+        ``mean`` and ``std`` (of images in 0..1), ``tasks`` (name -> channels), ``classes`` (id,
+        name, color), ``metrics`` (of the last validation) and ``commit`` (of the training code, or
+        None).
+    """
+    return {
+        'schema': 1,
+        'config': to_mapping(config),
+        'step': step,
+        'canonical_focal': config.data.canonical_focal,
+        'height': config.data.height,
+        'width': config.data.width,
+        'mean': list(net.mean),
+        'std': list(net.std),
+        'tasks': {name: task.channels for name, task in config_tasks(config).items()},
+        'classes': [
+            {'id': index, 'name': group.name, 'color': list(group.color)}
+            for index, group in enumerate(GROUPS)
+        ],
+        'metrics': dict(metrics),
+        'commit': _commit(),
+    }
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and metadata beside ``path``, then rename: the file is whole at any time."""
+    beside = path.with_suffix('.partial')
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        beside,
+        metadata={'mtl_training': json.dumps(meta)},
+    )
+    os.replace(beside, path)
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of a checkpoint, on the CPU, and its metadata.
+
+    Names begin with ``net.`` (weights), ``ema.`` (their moving average), ``optimizer.`` or
+    ``random.``.
+
+    Raises:
+        CheckpointError: the file is missing, is not safetensors, or has none of our metadata.
+    """
+    try:
+        with safe_open(path, framework='pt') as file:
+            meta = (file.metadata() or {}).get('mtl_training')
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors raises its own, undocumented class
+        raise CheckpointError(f'{path} cannot be read as a checkpoint: {error}') from error
+    if meta is None:
+        raise CheckpointError(
+            f'{path} has no mtl_training metadata, expected a file that train wrote'
+        )
+    return tensors, json.loads(meta)
+
+
+def load_checkpoint(path: str | Path) -> tuple[Network, dict[str, Any]]:
+    """The trained network of a checkpoint, with averaged weights if there are any.
+
+    Raises:
+        CheckpointError: as ``read_checkpoint``, or weights that do not fit the network.
+    """
+    tensors, meta = read_checkpoint(path)
+    config = from_mapping(Config, meta['config'])
+    net = build_network(config, pretrained=False)
+    kind = 'ema.' if any(name.startswith('ema.') for name in tensors) else 'net.'
+    try:
+        net.load_state_dict(with_prefix(tensors, kind))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f'{path}: the weights do not fit {config.model.backbone}: {error}'
+        ) from error
+    return net.eval(), meta
+
+
+def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an optimiser, flat: ``optimizer.<parameter number>.<name>``."""
+    state = optimizer.state_dict()['state']
+    return {
+        f'optimizer.{index}.{name}': value
+        for index, entries in state.items()
+        for name, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what ``optimizer_tensors`` gave; the parameter groups keep their settings."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in with_prefix(tensors, 'optimizer.').items():
+        index, key = name.split('.', 1)
+        state.setdefault(int(index), {})[key] = tensor
+    groups = optimizer.state_dict()['param_groups']
+    optimizer.load_state_dict({'state': state, 'param_groups': groups})
+
+
+def _commit() -> str | None:
+    """The commit of this code, with -dirty if it was changed since; None outside of a checkout."""
+    command = ['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,216 @@
+"""The configuration of a training run: frozen dataclasses that a YAML file fills, strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from mtl_training import TrainingError
+
+T = TypeVar('T')
+
+
+class ConfigError(TrainingError):
+    """A configuration that cannot be used; the message names the key and what is expected."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network, as ``models.build`` takes it."""
+
+    backbone: str
+    system: str = 'tif'
+    pretrained: bool = False  # ImageNet weights in the backbone
+    auxiliary: tuple[str, ...] = ()  # tasks that are trained for the others' sake
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the system
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read and how; ``rescan`` lists a growing folder again at every epoch."""
+
+    height: int
+    width: int
+    canonical_focal: float  # px; the network's depth is metres * canonical_focal / fx
+    workers: int = 1
+    rescan: bool = False
+    # Progressive resizing: epochs that begin in the first ``small_share`` of the steps use small
+    # crops.
+    small_share: float = 0.0
+    small_height: int = 0
+    small_width: int = 0
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Probabilities (``*_p``) and ranges of the augmentation; see ``augment``."""
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    cat_max_ratio: float = 0.75
+    flip_p: float = 0.5
+    brightness: float = 32.0
+    contrast: tuple[float, float] = (0.5, 1.5)
+    saturation: tuple[float, float] = (0.5, 1.5)
+    hue: float = 18.0
+    photometric_p: float = 0.5  # of each of the four above
+    balance: float = 0.0  # largest relative gain of a colour channel
+    gamma: tuple[float, float] = (1.0, 1.0)
+    gray_p: float = 0.0
+    blur_p: float = 0.0
+    blur_sigma: tuple[float, float] = (0.4, 1.6)
+    noise_p: float = 0.0
+    noise_sigma: tuple[float, float] = (1.0, 12.0)
+    jpeg_p: float = 0.0
+    jpeg_quality: tuple[int, int] = (30, 90)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser and schedule: linear warm-up, then lr * (1 - step / max_steps) ** power."""
+
+    lr: float
+    max_steps: int
+    batch_size: int = 8
+    optimizer: str = 'adamw'
+    weight_decay: float = 1e-4
+    momentum: float = 0.9  # sgd only
+    warmup_steps: int = 0
+    power: float = 0.9
+    clip_norm: float = 0.0  # 0: gradients are not clipped
+    ema_decay: float = 0.0  # 0: no moving average of the weights
+    # First stages of the backbone (and its stem) that keep weights and statistics; EfficientNet.
+    frozen_stages: int = 0
+    loss_stride: int = 1  # 2: losses on a grid of half the size, for speed
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How often things happen, in steps, and on what machine."""
+
+    checkpoint_every: int = 200
+    validate_every: int = 500
+    validate_frames: int = 100
+    picture_every: int = 500
+    log_every: int = 10
+    precision: str = '32-true'
+    accelerator: str = 'auto'
+    devices: int = 1
+    threads: int = 0  # 0: as many as torch takes by itself
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole training run."""
+
+    name: str
+    model: ModelConfig
+    data: DataConfig
+    optim: OptimConfig
+    tasks: tuple[str, ...]
+    task_set: str = 'rooms'
+    weights: Mapping[str, float] = field(default_factory=dict)  # replaces the tasks' own
+    class_balance: float = 0.0  # b: semantic classes weigh frequency ** -b, on average 1
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    seed: int = 0
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, then apply overrides such as ``optim.lr=1e-3``.
+
+    Raises:
+        ConfigError: unreadable file, unknown or missing key, wrong type.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f'{path}: cannot be read: {error}') from error
+    for override in overrides:
+        _override(values, override)
+    try:
+        return from_mapping(Config, values)
+    except ConfigError as error:
+        raise ConfigError(f'{path}: {error}') from error
+
+
+def from_mapping(cls: type[T], values: object, where: str = '') -> T:
+    """Build a dataclass from a mapping, checking keys and types all the way down.
+
+    Raises:
+        ConfigError: one sentence that names the key.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f'{where or "the file"} is {values!r}, expected a mapping')
+    hints = get_type_hints(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    unknown = [str(key) for key in values if key not in hints]
+    if unknown:
+        prefix = f'{where}.' if where else ''
+        raise ConfigError(f'unknown key {prefix}{unknown[0]}, expected one of {", ".join(hints)}')
+    for item in fields:
+        required = (
+            item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        )
+        if required and item.name not in values:
+            raise ConfigError(f'key {where}{"." if where else ""}{item.name} is missing')
+    return cls(
+        **{
+            key: _convert(hints[key], value, f'{where}.{key}' if where else key)
+            for key, value in values.items()
+        }
+    )
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """The configuration as plain data, as it goes into checkpoints; inverse of ``from_mapping``."""
+    return dataclasses.asdict(config)
+
+
+def _override(values: Any, override: str) -> None:
+    """Set one dotted key of a nested mapping in place from ``key=yaml``."""
+    key, separator, text = override.partition('=')
+    if not separator:
+        raise ConfigError(f'{override!r} is not an override, expected key=value')
+    *parents, last = key.split('.')
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f'{override!r}: {parent} is not a section')
+    values[last] = yaml.safe_load(text)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Check one value against its type hint; whole numbers pass as floats, lists as tuples."""
+    if hint is Any:
+        return value
+    origin, arguments = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(hint, value, where)  # type: ignore[arg-type]
+    if origin in (Union, types.UnionType):
+        return None if value is None else _convert(arguments[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f'{where} is {value!r}, expected a list')
+        if arguments[-1] is ...:
+            arguments = arguments[:1] * len(value)
+        if len(value) != len(arguments):
+            raise ConfigError(f'{where} has {len(value)} entries, expected {len(arguments)}')
+        return tuple(_convert(a, v, where) for a, v in zip(arguments, value, strict=True))
+    if origin is not None:  # Mapping[str, X]
+        if not isinstance(value, Mapping):
+            raise ConfigError(f'{where} is {value!r}, expected a mapping')
+        return {str(k): _convert(arguments[1], v, f'{where}.{k}') for k, v in value.items()}
+    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-3 as text
+        except ValueError:
+            pass
+    elif isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
+        return value
+    raise ConfigError(f'{where} is {value!r}, expected {hint.__name__}')

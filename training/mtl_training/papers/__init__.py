@@ -1,0 +1,1 @@
+"""What the literature asks of a system: counts, cards, released weights, branch searches."""

@@ -1,0 +1,1 @@
+"""The ray caster that draws labelled scenes."""

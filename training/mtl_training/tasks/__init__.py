@@ -1,0 +1,1 @@
+"""The tasks of a network, one file each."""

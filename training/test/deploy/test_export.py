@@ -1,0 +1,299 @@
+"""Export: what the deployable graph computes, and bundles that are whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import yaml
+from mtl_training.cli import main
+from mtl_training.deploy.export import (
+    HEADS,
+    Deployable,
+    Difference,
+    ExportError,
+    compare,
+    export,
+    to_onnx,
+)
+from mtl_training.models.tif import TIF
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TASKS = {'semantic': 5, 'depth': 2, 'normals': 3, 'edges': 1, 'saliency': 1}
+SIZE = (64, 96)
+META: dict[str, Any] = {
+    'tasks': TASKS,
+    'height': SIZE[0],
+    'width': SIZE[1],
+    'mean': [0.5, 0.4, 0.3],
+    'std': [0.2, 0.3, 0.4],
+    'canonical_focal': 277.0,
+    'classes': [{'id': i, 'name': f'thing {i}', 'color': [i, 0, 255 - i]} for i in range(5)],
+    'commit': 'abc',
+    'step': 7,
+}
+
+
+class TinyBackbone(nn.Module):
+    """Four strided convolutions with the shape of a pyramid."""
+
+    mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    channels = (4, 6, 8, 10)
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, *self.channels)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(widths[i], widths[i + 1], 3, stride=2 if i else 4, padding=1)
+            for i in range(4)
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        features = []
+        for conv in self.convs:
+            image = F.relu(conv(image))
+            features.append(image)
+        return features
+
+
+class PlainNet(nn.Module):
+    """One convolution per task: a network whose graph is small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoders = nn.ModuleDict({t: nn.Conv2d(3, c, 4, stride=4) for t, c in TASKS.items()})
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {
+            task: F.interpolate(decoder(image), scale_factor=4, mode='bilinear')
+            for task, decoder in self.decoders.items()
+        }
+
+
+@pytest.fixture(scope='module')
+def net() -> PlainNet:
+    torch.manual_seed(0)
+    return PlainNet().eval()
+
+
+@pytest.fixture(scope='module')
+def tif() -> TIF:
+    torch.manual_seed(0)
+    net = TIF(TinyBackbone(), {'semantic': 5, 'depth': 2}, width=8, fuse_width=8, slim=True).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):  # statistics that folding has to respect
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    for decoder in net.decoders.values():
+        nn.init.normal_(decoder.fusion.predict.weight)
+    return net
+
+
+@pytest.fixture(scope='module')
+def tif_graph(tif: TIF) -> tuple[Deployable, bytes]:
+    module = Deployable(tif, ['depth'], mean=META['mean'], std=META['std'])
+    return module, to_onnx(module, SIZE).SerializeToString()
+
+
+@pytest.fixture(scope='module')
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('photographs')
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        small = rng.integers(0, 256, (6, 8, 3), np.uint8)
+        cv2.imwrite(str(folder / f'{index}.jpg'), cv2.resize(small, (160, 120)))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def bundle(net: PlainNet, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp('bundles') / 'tiny'
+    differences = export(net, META, out, name='tiny', check_images=photographs)
+    confident = ('semantic_confidence', 'depth_confidence')
+    assert {d.output for d in differences} == {*TASKS, *confident}
+    assert all(d.accepted for d in differences)
+    return out
+
+
+def test_bundle_says_what_the_graph_is(bundle: Path) -> None:
+    description = yaml.safe_load((bundle / 'bundle.yaml').read_text())
+    content = (bundle / 'model.onnx').read_bytes()
+    assert description['schema'] == 1
+    assert description['model']['sha256'] == hashlib.sha256(content).hexdigest()
+    assert (description['input']['height'], description['input']['width']) == SIZE
+    assert description['metric'] is True
+    assert description['canonical_focal'] == 277.0
+    assert description['tasks']['semantic']['classes'] == META['classes']
+    assert description['tasks']['depth']['unit'] == 'm'
+    assert description['provenance']['commit'] == 'abc'
+    session = onnxruntime.InferenceSession(content)
+    dtypes = {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32'}
+    assert {o.name: dtypes[o.type] for o in session.get_outputs()} == {
+        name: dtype
+        for task in description['tasks'].values()
+        for name, dtype in task['outputs'].items()
+    }
+
+
+def test_tif_comes_out_as_it_went_in(tif_graph: tuple[Deployable, bytes]) -> None:
+    """Round trip of a tiny TIF: opset 18, any batch, every known shape written down."""
+    module, content = tif_graph
+    model = onnx.load_from_string(content)
+    assert {entry.domain: entry.version for entry in model.opset_import} == {'': 18}
+    (image,) = model.graph.input
+    dims = image.type.tensor_type.shape.dim
+    assert dims[0].dim_param
+    assert [dim.dim_value for dim in dims[1:]] == [*SIZE, 3]
+    operators = {node.op_type for node in model.graph.node}
+    assert not operators & {'Shape', 'BatchNormalization', 'Split', 'Loop', 'If'}
+    images = np.random.default_rng(1).integers(0, 256, (2, *SIZE, 3), np.uint8)
+    differences = compare(content, module, images)  # as a batch of two, and one by one
+    assert len(differences) == 2
+    assert all(d.accepted for d in differences), differences
+
+
+def test_bytes_are_only_cast(bundle: Path) -> None:
+    """TensorRT takes no other operator on uint8 tensors."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(bundle / 'model.onnx')).graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    levels = {v.name for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+    assert {'image', 'semantic', 'edges'} <= levels
+    touched = {n.op_type for n in graph.node if levels & {*n.input, *n.output}}
+    assert touched == {'Cast'}
+
+
+def test_graph_tells_nothing_of_the_machine(bundle: Path) -> None:
+    content = (bundle / 'model.onnx').read_bytes()
+    assert b'.py' not in content
+    assert str(Path(__file__).parents[3]).encode() not in content
+
+
+def test_every_batch_size_gives_the_same(bundle: Path) -> None:
+    session = onnxruntime.InferenceSession((bundle / 'model.onnx').read_bytes())
+    images = np.random.default_rng(1).integers(0, 256, (3, *SIZE, 3), np.uint8)
+    three = session.run(['depth', 'normals', 'semantic'], {'image': images})
+    for n in (1, 2):
+        some = session.run(['depth', 'normals', 'semantic'], {'image': images[:n]})
+        for a, b in zip(some, three, strict=True):
+            np.testing.assert_allclose(a, b[:n], rtol=1e-4, atol=1e-5)
+    depth, normals, semantic = three
+    assert depth.shape == semantic.shape == (3, *SIZE)
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-5)
+    assert semantic.max() < 5
+
+
+def test_deployable_is_the_trained_network(tif: TIF) -> None:
+    """Normalisation, folded norms, up-sampling: the logits of training come out as labels."""
+    module = Deployable(tif, ['semantic', 'depth'], mean=META['mean'], std=META['std'])
+    image = torch.randint(0, 256, (2, *SIZE, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        found = module(image)
+        pixels = image.permute(0, 3, 1, 2) / 255
+        mean, std = (torch.tensor(META[key]).view(3, 1, 1) for key in ('mean', 'std'))
+        logits = tif((pixels - mean) / std)
+    assert list(found) == ['semantic', 'semantic_confidence', 'depth', 'depth_confidence']
+    assert (found['semantic'] == logits['semantic'].argmax(1)).float().mean() > 0.999
+    softmax = logits['semantic'].softmax(1).amax(1) * 255
+    assert (found['semantic_confidence'] - softmax).abs().max() < 0.51
+    torch.testing.assert_close(found['depth'], logits['depth'][:, 0].exp(), rtol=1e-4, atol=1e-5)
+    assert isinstance(tif.decoders['depth'].fusion.reduce.norm, nn.BatchNorm2d)  # a copy was folded
+
+
+def test_depth_confidence_is_the_probability_of_delta1() -> None:
+    """Half of all depths are within 1.25 if b = log 1.25 / log 2; counted on Laplace samples."""
+    b = math.log(1.25) / math.log(2)
+    outputs = HEADS['depth'](torch.tensor([0.7, math.log(b)]).view(1, 2, 1, 1))
+    assert outputs['depth'].item() == pytest.approx(math.exp(0.7))
+    assert outputs['depth_confidence'].item() == 128  # 127.5, rounded to even
+    log_depth = np.random.default_rng(0).laplace(0.7, b, 100_000)
+    within = np.abs(log_depth - 0.7) < math.log(1.25)
+    assert within.mean() == pytest.approx(128 / 255, abs=0.01)
+
+
+def test_depth_without_confidence_is_metres() -> None:
+    outputs = HEADS['depth'](torch.tensor([[[[2.5, -1.0]]]]))
+    assert list(outputs) == ['depth']
+    assert outputs['depth'].tolist() == [[[2.5, 0.0]]]
+
+
+def test_normals_are_of_length_one_and_keep_their_direction() -> None:
+    """Also where they look slightly away from the optical axis; zero logits are no NaN."""
+    logits = torch.tensor([[3.0, 0.0, 4.0], [0.0, 0.0, -2.0], [0.0, 0.0, 0.0]]).T.view(1, 3, 1, 3)
+    normals = HEADS['normals'](logits)['normals'][0, 0]
+    expected = torch.tensor([[0.6, 0.0, 0.8], [0.0, 0.0, -1.0], [0.0, 0.0, -1.0]])
+    torch.testing.assert_close(normals, expected)
+
+
+def test_a_graph_that_differs_is_refused(
+    net: PlainNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check sees a depth that is 1 % off, and then leaves nothing behind."""
+
+    def off(content: bytes, module: Deployable, images: np.ndarray) -> list[Difference]:
+        with torch.no_grad():
+            module.net.decoders['depth'].bias += 0.01
+        return compare(content, module, images)
+
+    monkeypatch.setattr('mtl_training.deploy.export.compare', off)
+    with pytest.raises(ExportError, match=r'differs from torch too much: depth: .* 0\.00'):
+        export(net, META, tmp_path / 'out', name='x', tasks=['depth'])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported_is_told_and_nothing_is_written(
+    net: PlainNet, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match="no task 'smell', the checkpoint has semantic"):
+        export(net, META, tmp_path / 'out', name='x', tasks=['smell'])
+    with pytest.raises(ExportError, match='size is 60x96, expected multiples of 32'):
+        export(net, META, tmp_path / 'out', name='x', size=(60, 96))
+    with pytest.raises(ExportError, match=r'no \.jpg or \.png'):
+        export(net, META, tmp_path / 'out', name='x', check_images=tmp_path)
+    (tmp_path / 'mine').mkdir()
+    with pytest.raises(ExportError, match='exists and is no bundle'):
+        export(net, META, tmp_path / 'mine', name='x')
+    assert [path.name for path in tmp_path.iterdir()] == ['mine']
+
+
+def test_command_tells_a_missing_checkpoint_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing, out = str(tmp_path / 'none.safetensors'), str(tmp_path / 'out')
+    assert main(['export', '--checkpoint', missing, '--out', out]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith('mtl_training export:')
+    assert error.count('\n') == 1
+
+
+def test_command_replaces_a_bundle(
+    net: PlainNet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = {'model': {'system': 'tif', 'backbone': 'b'}, 'task_set': 'rooms', 'name': 'run'}
+    meta = {**META, 'config': config, 'metrics': {'edges': {'f': 0.5}}}
+    monkeypatch.setattr('mtl_training.deploy.export.load_checkpoint', lambda _: (net, meta))
+    out = tmp_path / 'bundle'
+    out.mkdir()
+    (out / 'bundle.yaml').write_text('name: old')
+    assert main(['export', '--checkpoint', 'x', '--out', str(out), '--tasks', 'edges']) == 0
+    description = yaml.safe_load((out / 'bundle.yaml').read_text())
+    assert description['name'] == 'bundle'
+    assert list(description['tasks']) == ['edges']
+    assert description['metric'] is False
+    assert 'canonical_focal' not in description
+    assert description['provenance']['accuracy'] == {'edges': {'f': 0.5}}
+    assert 'edges: max level difference' in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['bundle']
+    files = ['bundle.yaml', 'model.onnx', 'probes.npz']
+    assert sorted(path.name for path in out.iterdir()) == files

@@ -1,0 +1,71 @@
+"""The configuration is strict, and says in one sentence what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from mtl_training.loop.config import Config, ConfigError, from_mapping, load_config, to_mapping
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+GOOD = {
+    'name': 'x',
+    'model': {'backbone': 'swin_tiny'},
+    'data': {'height': 64, 'width': 96, 'canonical_focal': 277},
+    'optim': {'lr': '1e-3', 'max_steps': 10},
+    'tasks': ['depth'],
+}
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*.yaml')), ids=lambda path: path.name)
+def test_shipped_configurations_load_and_survive_a_round_trip(path: Path) -> None:
+    config = load_config(path)
+    assert from_mapping(Config, to_mapping(config)) == config
+    assert config.data.height % 32 == config.data.width % 32 == 0
+
+
+def test_numbers_and_lists_take_their_types() -> None:
+    config = from_mapping(Config, GOOD)
+    assert config.optim.lr == 1e-3
+    assert isinstance(config.data.canonical_focal, float)
+    assert config.tasks == ('depth',)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'optm': {}}, 'unknown key optm, expected one of name'),
+        ({'model': {'backbone': 'swin_tiny', 'widht': 3}}, r'unknown key model\.widht'),
+        ({'data': {'height': 64, 'width': 96}}, r'key data\.canonical_focal is missing'),
+        ({'optim': {'lr': 'fast', 'max_steps': 10}}, r"optim\.lr is 'fast', expected float"),
+        ({'optim': {'lr': 1, 'max_steps': 1.5}}, r'optim\.max_steps is 1\.5, expected int'),
+        ({'model': 'tif'}, "model is 'tif', expected a mapping"),
+        ({'augment': {'scale': [1]}}, r'augment\.scale has 1 entries, expected 2'),
+        ({'seed': True}, 'seed is True, expected int'),
+        ({'tasks': 'depth'}, "tasks is 'depth', expected a list"),
+        ({'weights': {'depth': None}}, r'weights\.depth is None, expected float'),
+    ],
+)
+def test_mistakes_are_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    path = tmp_path / 'bad.yaml'
+    path.write_text(yaml.safe_dump({**GOOD, **change}))
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert '\n' not in str(caught.value)
+
+
+def test_overrides_from_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / 'good.yaml'
+    path.write_text(yaml.safe_dump(GOOD))
+    config = load_config(path, ['optim.lr=5e-4', 'run.threads=2', 'tasks=[depth, edges]'])
+    assert (config.optim.lr, config.run.threads, config.tasks) == (5e-4, 2, ('depth', 'edges'))
+    with pytest.raises(ConfigError, match='expected key=value'):
+        load_config(path, ['optim.lr'])
+    with pytest.raises(ConfigError, match=r'unknown key optim\.rl'):
+        load_config(path, ['optim.rl=1'])
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r'nowhere\.yaml: cannot be read'):
+        load_config('nowhere.yaml')

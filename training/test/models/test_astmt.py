@@ -1,0 +1,188 @@
+"""ASTMT: what belongs to a task is its own, and the discriminator's gradient arrives reversed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mtl_training.loop.config import OptimConfig
+from mtl_training.loop.train import make_optimizer
+from mtl_training.models import ModelError, build
+from mtl_training.models.astmt import ASTMT, PerTask
+from mtl_training.models.backbones import BACKBONES, ResNetPyramid
+from torch import Tensor
+
+TASKS = {'semantic': 5, 'depth': 1, 'normals': 3}
+SMALL = {'layers': (1, 1, 1, 1), 'channels': (16, 32, 48, 64), 'out_indices': (1, 2, 3, 4)}
+
+
+@pytest.fixture(autouse=True)
+def _small_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    strided = {**SMALL, 'output_stride': 16}
+    monkeypatch.setitem(BACKBONES, 'small', (ResNetPyramid, 'resnet18', strided))
+    monkeypatch.setitem(BACKBONES, 'small50', (ResNetPyramid, 'resnet50', strided))
+
+
+def small(backbone: str = 'small', **options: object) -> ASTMT:
+    torch.manual_seed(0)
+    net = build('astmt', backbone, TASKS, **options)
+    assert isinstance(net, ASTMT)
+    with torch.no_grad():  # timm begins with residual branches that are zero
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.fill_(1)
+    return net
+
+
+def losses_of(net: ASTMT, image: Tensor) -> dict[str, Tensor]:
+    """Losses whose gradients depend on the network; half of the pixels have no label."""
+    final = net.predictions(image).final
+    return {task: x[..., : x.shape[-1] // 2].square().mean() for task, x in final.items()}
+
+
+@pytest.mark.parametrize('backbone', ['small', 'small50', 'seresnet50_d16'])
+def test_one_prediction_per_task_on_a_quarter_of_the_image(backbone: str) -> None:
+    with torch.device('meta'):
+        final = small(backbone).predictions(torch.zeros(2, 3, 64, 96)).final
+    assert {task: tuple(x.shape) for task, x in final.items()} == {
+        task: (2, channels, 16, 24) for task, channels in TASKS.items()
+    }
+
+
+def test_parameters_are_the_released_codes() -> None:
+    """SE-ResNet-50, the four tasks of NYUD, counted in the released code, to the unit."""
+    tasks = {'semantic': 40, 'depth': 1, 'normals': 3, 'edges': 1}
+    with torch.device('meta'):
+        net = build('astmt', 'seresnet50_d16', tasks)
+    sizes = {name: p.numel() for name, p in net.named_parameters()}
+    parts = {
+        'discriminator': lambda name: name.startswith('discriminator'),
+        'adapters': lambda name: '.adapters.' in name,
+        'se': lambda name: '.se.' in name,
+    }
+    counts = {k: sum(n for name, n in sizes.items() if has(name)) for k, has in parts.items()}
+    assert counts == {'discriminator': 39_172, 'adapters': 7_257_088, 'se': 10_142_876}
+    assert sum(sizes.values()) == 44_859_565
+
+
+@pytest.mark.parametrize('backbone', ['small', 'small50'])
+def test_adapters_at_zero_are_the_network_without_adapters(backbone: str) -> None:
+    net, without = small(backbone), small(backbone, adapters=False)
+    image = torch.rand(1, 3, 64, 96)
+    missing = without.load_state_dict(net.state_dict(), strict=False)
+    assert missing.missing_keys == []
+    assert all('.adapters.' in key for key in missing.unexpected_keys)
+    before = net.eval()(image)
+    for task, logits in without.eval()(image).items():
+        assert torch.equal(logits, before[task])
+    with torch.no_grad():
+        net.stages[1][0].adapters['depth'].weight.add_(0.1)
+    after = net(image)
+    assert not torch.allclose(after['depth'], before['depth'])
+    assert torch.equal(after['semantic'], before['semantic'])
+
+
+def test_tasks_have_their_own_se_adapters_and_decoder_norms() -> None:
+    net = small()
+    own = {name: m for name, m in net.named_modules() if isinstance(m, PerTask)}
+    assert all(list(module) == list(TASKS) for module in own.values() if len(module))
+    kinds = {name.rpartition('.')[2] for name in own}
+    assert kinds == {'se', 'adapters', 'norm', 'predict'}
+    assert all(name.startswith('decoder') for name in own if name.endswith('norm'))
+    assert sum(name.startswith('stages') for name in own) == 2 * 4  # four blocks
+
+
+def test_se_of_the_backbone_is_copied_for_every_task() -> None:
+    with torch.device('meta'):
+        net = small('seresnet50_d16')
+    block = net.stages[2][0]
+    assert block.se['depth'] is not block.se['semantic']
+    assert block.se['depth'].fc1.out_channels == 1024 // 16
+    assert net.stages[3][1].conv.dilation == (2, 2)
+    assert net.stages[3][1].conv.stride == (1, 1)
+
+
+def test_a_task_does_not_move_what_belongs_to_another() -> None:
+    net = small().train()
+    losses_of(net, torch.rand(2, 3, 64, 96))['depth'].backward()
+    for name, parameter in net.named_parameters():
+        mine, others = '.depth.' in name, '.semantic.' in name or '.normals.' in name
+        if others or name.startswith('discriminator'):
+            assert parameter.grad is None
+        elif mine or name.startswith(('stem', 'stages', 'decoder')):
+            assert parameter.grad is not None, name
+
+
+def discriminate(alpha: float) -> tuple[Tensor, dict[str, Tensor | None]]:
+    """The discriminator's term at a strength of reversal, and its gradients."""
+    net = small().train()
+    losses = losses_of(net, torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
+    features = net._features
+    term = torch.stack(
+        [net.confusion(losses[t], features[t], i, torch.tensor(alpha)) for i, t in enumerate(TASKS)]
+    ).sum()
+    term.backward()
+    return term.detach(), {name: p.grad for name, p in net.named_parameters()}
+
+
+def test_the_encoder_gets_the_discriminators_gradient_with_reversed_sign() -> None:
+    forward, plain = discriminate(-1.0)  # reversing the reversal: the gradient as it is
+    backward, reversed_ = discriminate(1.0)
+    assert torch.equal(forward, backward)
+    encoder = [name for name in plain if name.startswith(('stem', 'stages'))]
+    shared = [name for name in encoder if '.se.' not in name and '.adapters.' not in name]
+    assert any(plain[name].abs().max() > 0 for name in shared)
+    for name in shared:
+        assert torch.allclose(reversed_[name], -plain[name], rtol=1e-3, atol=1e-7), name
+    for name in ('discriminator.0.weight', 'discriminator.2.weight'):
+        assert plain[name].abs().max() > 0
+        assert torch.allclose(reversed_[name], plain[name])
+
+
+def test_the_penalty_is_weighted_and_its_reversal_grows_with_the_steps() -> None:
+    net = small(steps=10).train()
+    weight = 0.01 / 0.99  # of the total over 1 - w
+    losses = losses_of(net, torch.rand(2, 3, 64, 96))
+    penalty = net.penalties(losses)['discriminator']
+    assert 0 < penalty.item() < 3 * weight * 5
+    penalty.backward()
+    assert net.stem[0].weight.grad.abs().max() == 0  # alpha is 0 at the first step
+    assert net.discriminator[0].weight.grad.abs().max() > 0
+    assert net.step.item() == 1
+    assert net._features == {}  # nothing of the pass is kept
+    net.penalties(losses_of(net, torch.rand(2, 3, 64, 96)))['discriminator'].backward()
+    assert net.stem[0].weight.grad.abs().max() > 0
+
+
+def test_an_export_keeps_nothing_of_the_pass() -> None:
+    net = small().eval()
+    torch.export.export(net, (torch.zeros(1, 3, 64, 96),))
+    assert net._features == {}
+
+
+def test_gradients_of_pixels_without_labels_do_not_count() -> None:
+    net = small()
+    seen: list[Tensor] = []
+    hook = net.discriminator.register_forward_hook(lambda m, inputs, out: seen.append(inputs[0]))
+    losses = losses_of(net, torch.rand(2, 3, 64, 96))
+    net.penalties(losses)
+    hook.remove()
+    lengths = seen[0].norm(dim=1)
+    assert torch.allclose(lengths[..., :12], torch.ones(()), atol=1e-2)
+    assert lengths[..., 12:].max() == 0
+
+
+def test_learning_rates_are_the_released_codes() -> None:
+    net = small()
+    groups = make_optimizer(net, OptimConfig(lr=1e-3, max_steps=1)).param_groups
+    factor = {id(p): group['factor'] for group in groups for p in group['params']}
+    rates = {name: factor[id(p)] for name, p in net.named_parameters()}
+    assert rates['stem.0.weight'] == 1
+    assert rates['stages.0.0.conv.weight'] == 1
+    assert rates['stages.0.0.se.depth.fc1.weight'] == 3
+    assert rates['decoder.mix.norm.depth.weight'] == 3
+    assert rates['discriminator.0.weight'] == 10
+
+
+def test_other_backbones_are_refused() -> None:
+    with torch.device('meta'), pytest.raises(ModelError, match=r'astmt works on .* ResNets'):
+        build('astmt', 'hrnet_w18_small_v2', TASKS)
