@@ -472,7 +472,7 @@ def test_a_variant_that_came_out_wrong_is_refused(
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         return graph
 
-    monkeypatch.setattr('mtl_training.quantize.to_fp16', broken)
+    monkeypatch.setattr('mtl_training.deploy.quantize.to_fp16', broken)
     bundle = read_bundle(exported)
     with pytest.raises(QuantizeError, match='fp16 is too far from fp32 on the probes: semantic'):
         add_variants(bundle, ['fp16'], [])
