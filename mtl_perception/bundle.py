@@ -112,7 +112,7 @@ class Bundle:
         provenance: free-form: data, commit, measured accuracy.
         models: variant -> ONNX file; ``fp32`` is always there, see ``VARIANTS``.
         probes: images with the outputs that the model gave for them when it was exported, see
-            ``selfcheck``; None where the bundle has none.
+            ``engines.agreement``; None where the bundle has none.
     """
 
     folder: Path

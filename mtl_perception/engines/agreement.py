@@ -114,7 +114,7 @@ def self_check(
     Args:
         backend: the engine, opened on the bundle.
         bundle: from ``load_bundle``.
-        precision: the engine's, one of ``backends.PRECISIONS``; it decides about the limits.
+        precision: the engine's, one of ``engine.PRECISIONS``; it decides about the limits.
         max_batch: of the engine; the probes run one by one and, where it takes more, together.
 
     Returns:

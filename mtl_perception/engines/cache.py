@@ -61,10 +61,10 @@ class Key:
     Attributes:
         kind: ``plan`` (an engine's bytes) or ``choice`` (a decision, JSON bytes).
         model_sha256: of the ONNX file that it is built from.
-        backend: one of ``backends.BACKENDS``; for a choice: of all that were compared.
+        backend: one of ``engine.BACKENDS``; for a choice: of all that were compared.
         version: of the engine's library.
         device: GPU name and compute capability, or the CPU's model.
-        precision: one of ``backends.PRECISIONS``.
+        precision: one of ``engine.PRECISIONS``.
         max_batch: largest number of images in one run.
         options: the rest that matters.
     """
@@ -189,7 +189,7 @@ class EngineCache:
 
         Args:
             build: gives content and notes; what it raises goes through.
-            progress: called while another process builds, see ``backends.Progress``.
+            progress: called while another process builds, see ``engine.Progress``.
         """
         content = self.load(key)
         if content is not None:

@@ -119,12 +119,12 @@ def open_backend(
     """Open one engine on a bundle and check the bundle's tensors against the model.
 
     Engines that take long to build are taken from the cache or built and put there. What the
-    engine computes is not compared with the model: ``engines.open_engine`` does that.
+    engine computes is not compared with the model: ``choice.open_engine`` does that.
 
     Args:
         name: one of ``BACKENDS``.
         bundle: from ``load_bundle``.
-        cache: left out, the user's (``engine_cache.default_folder``).
+        cache: left out, the user's (``cache.default_folder``).
         progress: see ``Progress``.
 
     Raises:

@@ -107,8 +107,8 @@ class TensorRtEngine:
         options: ``dla_core`` needs ``max_batch`` 1 (a DLA takes fixed shapes only) and ``fp16`` or
             ``int8``.
         cache: where plans and the times of TensorRT's kernels are kept.
-        progress: see ``backends.Progress``; what it raises ends a build.
-        plan: a plan to use instead of the cache's, from ``engine_cache.write_plan_file``.
+        progress: see ``engine.Progress``; what it raises ends a build.
+        plan: a plan to use instead of the cache's, from ``cache.write_plan_file``.
 
     Attributes:
         cached: whether the plan was there already.
