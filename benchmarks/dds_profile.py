@@ -16,7 +16,8 @@ import time
 
 from mtl_perception.commands.bench import camera_messages, stamped
 from mtl_perception.commands.demo import dds_environment, message_class, ros_node
-from mtl_perception.commands.doctor import PROFILE_VARIABLES, shipped_profile
+from mtl_perception.commands.doctor import FASTDDS_PROFILE, PROFILE_VARIABLES
+from mtl_perception.share import share
 
 TOPIC = '/dds_profile/image'
 
@@ -68,7 +69,7 @@ def exchange(options: argparse.Namespace, *, profile: bool) -> tuple[int, int]:
     """Run both processes; returns (received, published)."""
     environment = {k: v for k, v in os.environ.items() if k not in PROFILE_VARIABLES}
     if profile:
-        environment = dds_environment(environment, shipped_profile())
+        environment = dds_environment(environment, share(FASTDDS_PROFILE))
     command = [sys.executable, __file__, '--size', options.size, '--rate', str(options.rate)]
 
     def start(role: str, seconds: float) -> subprocess.Popen[str]:
@@ -99,8 +100,6 @@ def main() -> None:
     parser.add_argument('--repeat', type=int, default=2)
     parser.add_argument('--role', choices=('publish', 'subscribe'), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if not shipped_profile().is_file():
-        sys.exit(f'{shipped_profile()} is missing')
     width, height = map(int, options.size.split('x'))
     if options.role == 'publish':
         publish(width, height, options.rate, options.seconds)

@@ -6,15 +6,13 @@ The arguments are listed by --show-args.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-SHARE = Path(get_package_share_directory('mtl_perception'))
+from mtl_perception.share import share
 
 # name, default, description
 ARGUMENTS = (
@@ -24,7 +22,7 @@ ARGUMENTS = (
     ('bundle', '', 'folder of the model bundle; empty: as in params_file'),
     ('backend', '', 'auto, tensorrt, openvino or onnxruntime; empty: as in params_file'),
     ('precision', '', 'fp32, fp16, bf16 or int8; empty: as in params_file'),
-    ('params_file', str(SHARE / 'config' / 'perception.yaml'), 'parameters of the node'),
+    ('params_file', str(share('config/perception.yaml')), 'parameters of the node'),
     ('namespace', '', 'namespace of the node and of its relative topics'),
     ('autostart', 'true', 'configure and activate the node; false: leave it unconfigured'),
     ('use_sim_time', 'false', 'take the time from /clock'),
@@ -52,7 +50,7 @@ def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
     actions: list[SetEnvironmentVariable | Node] = []
     if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
         old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-        profile = str(SHARE / 'config' / 'fastdds.xml')
+        profile = str(share('config/fastdds.xml'))
         actions.append(SetEnvironmentVariable(PROFILE_VARIABLES[old], profile))
     # First: where rviz2 is missing, launch gives up, and leaves behind what it has started.
     if given['rviz'].lower() == 'true':
@@ -60,7 +58,7 @@ def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
             Node(
                 package='rviz2',
                 executable='rviz2',
-                arguments=['-d', str(SHARE / 'config' / 'perception.rviz')],
+                arguments=['-d', str(share('config/perception.rviz'))],
                 remappings=[
                     (f'/perception/{topic}', f'/{namespace}/perception/{topic}')
                     for topic in SHOWN

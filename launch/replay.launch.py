@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -15,11 +12,11 @@ from launch.actions import (
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
-SHARE = Path(get_package_share_directory('mtl_perception'))
+from mtl_perception.share import share
 
 # name, default, description; the defaults are those of the sample recording.
 ARGUMENTS = (
-    ('bag', str(SHARE / 'sample' / 'rooms'), 'recording to play; default: the sample recording'),
+    ('bag', str(share('sample/rooms')), 'recording to play; default: the sample recording'),
     ('rate', '1.0', 'speed of the playback'),
     ('delay', '5.0', 'seconds that the node gets to start before the playback'),
     ('rviz', 'true', 'show all outputs in rviz2'),
@@ -32,14 +29,14 @@ CAMERA = (
     ('bundle', '', 'folder of the model bundle; empty: as in params_file'),
     ('backend', '', 'auto, tensorrt, openvino or onnxruntime; empty: as in params_file'),
     ('precision', '', 'fp32, fp16, bf16 or int8; empty: as in params_file'),
-    ('params_file', str(SHARE / 'config' / 'perception.yaml'), 'parameters of the node'),
+    ('params_file', str(share('config/perception.yaml')), 'parameters of the node'),
 )
 
 
 def generate_launch_description() -> LaunchDescription:
     given = LaunchConfiguration
     perception = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'perception.launch.py')),
+        PythonLaunchDescriptionSource(str(share('launch/perception.launch.py'))),
         launch_arguments={
             'use_sim_time': 'true',
             'rviz': given('rviz'),

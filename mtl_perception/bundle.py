@@ -6,8 +6,7 @@ import hashlib
 import math
 import os
 import re
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from . import PerceptionError
+from .share import share
 
 SCHEMA = 1
 DEFAULT_BUNDLE = 'tif_lite0_rooms'
@@ -223,44 +223,13 @@ def load_bundle(folder: str | Path) -> Bundle:
     )
 
 
-def share_folder() -> Path:
-    """The folder that holds ``bundles/`` and ``sample/``.
-
-    That is ``resource/`` beside this package in a checkout, else ``share/mtl_perception`` of the
-    ament prefix or of the Python environment it is installed in.
-
-    Raises:
-        BundleError: naming the places that were searched.
-    """
-    places = list(_share_places())
-    for place in places:
-        if (place / 'bundles').is_dir():
-            return place
-    raise BundleError(
-        'no folder bundles/ of mtl_perception in '
-        + ', '.join(str(place) for place in places)
-        + '; source the setup file of the workspace, or name a bundle'
-    )
-
-
 def default_bundle() -> Path:
     """The folder of the bundle that is shipped with the package.
 
     Raises:
-        BundleError: where it is not installed.
+        share.ShareError: where it is not installed.
     """
-    folder = share_folder() / 'bundles' / DEFAULT_BUNDLE
-    if not (folder / 'bundle.yaml').is_file():
-        raise BundleError(f'{folder}: the default bundle is missing, expected bundle.yaml in it')
-    return folder
-
-
-def _share_places() -> Iterable[Path]:
-    yield Path(__file__).resolve().parents[1] / 'resource'
-    for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
-        if prefix:
-            yield Path(prefix) / 'share' / 'mtl_perception'
-    yield Path(sys.prefix) / 'share' / 'mtl_perception'
+    return share(f'bundles/{DEFAULT_BUNDLE}/bundle.yaml').parent
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from mtl_perception import bundle as module
 from mtl_perception.bundle import BundleError, SemanticClass, default_bundle, load_bundle
 
 
@@ -302,26 +300,8 @@ def test_weights_in_other_files_are_refused(make_bundle, tmp_path):
     assert 'weights' in message
 
 
-def test_the_default_bundle_of_an_install_is_found(make_bundle, tmp_path, monkeypatch):
-    share = tmp_path / 'prefix' / 'share' / 'mtl_perception'
-    (share / 'bundles').mkdir(parents=True)
-    shutil.move(make_bundle(), share / 'bundles' / module.DEFAULT_BUNDLE)
-    package = tmp_path / 'site-packages' / 'mtl_perception' / 'bundle.py'
-    monkeypatch.setattr(module, '__file__', str(package))
-    monkeypatch.setenv('AMENT_PREFIX_PATH', f'/nowhere{os.pathsep}{tmp_path / "prefix"}')
-    assert default_bundle() == share / 'bundles' / module.DEFAULT_BUNDLE
-    monkeypatch.setenv('AMENT_PREFIX_PATH', '/nowhere')
-    monkeypatch.setattr(sys, 'prefix', '/nowhere')
-    with pytest.raises(BundleError, match='no folder bundles/'):
-        default_bundle()
-
-
 def test_the_shipped_bundle_is_whole():
-    try:
-        folder = default_bundle()
-    except BundleError as error:
-        pytest.skip(f'not built yet: {error}')
-    bundle = load_bundle(folder)
+    bundle = load_bundle(default_bundle())
     assert bundle.metric
     assert 16 <= len(bundle.classes) <= 20
     assert set(bundle.tasks) >= {'semantic', 'depth', 'normals', 'edges'}

@@ -23,6 +23,7 @@ from ..engines.choice import open_engine
 from ..engines.engine import Engine, EngineOptions
 from ..images import payload
 from ..offline.recordings import Recorded
+from ..share import share
 from .demo import (
     NODE,
     Camera,
@@ -39,7 +40,7 @@ from .demo import (
     ros_node,
     wait_until_ready,
 )
-from .doctor import shipped_profile
+from .doctor import FASTDDS_PROFILE
 
 STAGES = ('decode', 'resize', 'engine', 'post', 'publish')
 WARM_UP_S = 2.0
@@ -205,7 +206,7 @@ def measure(
         DemoError: The node ended, or answered nothing.
     """
     import_rclpy()
-    os.environ.update(dds_environment(os.environ, shipped_profile()))
+    os.environ.update(dds_environment(os.environ, share(FASTDDS_PROFILE)))
     camera = Camera('/bench/image', 'sensor_msgs/msg/Image', '/bench/camera_info')
     bare_seconds = min(3.0, seconds / 3)
     engine = open_engine(backend, bundle, EngineOptions()).backend

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import PerceptionError
-from ..bundle import Bundle, default_bundle, load_bundle, share_folder
+from ..bundle import Bundle, default_bundle, load_bundle
 from ..offline.metrics import image_array, score_outputs
 from ..offline.recordings import (
     CAMERA_INFO_TOPIC,
@@ -37,7 +37,8 @@ from ..offline.recordings import (
     Types,
     header_stamp_ns,
 )
-from .doctor import PROFILE_VARIABLES, profile_variable, shipped_profile
+from ..share import share
+from .doctor import FASTDDS_PROFILE, PROFILE_VARIABLES, profile_variable
 
 NODE = '/perception'
 START_TIMEOUT_S = 60.0
@@ -687,9 +688,9 @@ def run_demo(
         BundleError, RecordingError: A folder that cannot be used.
     """
     model = load_bundle(bundle or default_bundle())
-    recording = recording or share_folder() / 'sample' / 'rooms'
+    recording = recording or share('sample/rooms')
     import_rclpy()
-    os.environ.update(dds_environment(os.environ, shipped_profile()))
+    os.environ.update(dds_environment(os.environ, share(FASTDDS_PROFILE)))
     output.mkdir(parents=True, exist_ok=True)
     types = Types()
     with _terminated_like_interrupted(), RecordingReader(recording, types=types) as reader:

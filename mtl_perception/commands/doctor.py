@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..share import ShareError, share
+
 Level = Literal['ok', 'warn', 'fail']
 
 # The largest message of a VGA camera is the image itself (640 x 480 x 3 bytes) or, on the output
@@ -31,6 +33,7 @@ RMEM_BYTES = 8 * 1024**2
 IPFRAG_HIGH_BYTES = 32 * 1024**2
 IPFRAG_TIME_S = 3
 
+FASTDDS_PROFILE = 'config/fastdds.xml'  # see ``share``
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 
 
@@ -252,7 +255,7 @@ def examine() -> list[Finding]:
     findings = [
         Finding('ok', 'Python', f'{platform.python_version()} ({sys.executable})'),
         _ros(environment),
-        check_profile(environment, _texts(environment), str(shipped_profile())),
+        _profile(environment),
         check_shm(*_shm()),
         *check_kernel(
             {
@@ -300,6 +303,14 @@ def _ros(environment: Mapping[str, str]) -> Finding:
     return check_ros(environment.get('ROS_DISTRO', ''), rmw)
 
 
+def _profile(environment: Mapping[str, str]) -> Finding:
+    try:
+        shipped = share(FASTDDS_PROFILE)
+    except ShareError as error:
+        return Finding('fail', 'Fast DDS profile', str(error), 'install the package again')
+    return check_profile(environment, _texts(environment), str(shipped))
+
+
 def _texts(environment: Mapping[str, str]) -> dict[str, str | None]:
     texts: dict[str, str | None] = {}
     for name in PROFILE_VARIABLES:
@@ -310,15 +321,6 @@ def _texts(environment: Mapping[str, str]) -> dict[str, str | None]:
             except (OSError, UnicodeDecodeError):
                 texts[path] = None
     return texts
-
-
-def shipped_profile() -> Path:
-    """The Fast DDS profile of this package: of the checkout, else of the installed package."""
-    places = [Path(__file__).resolve().parents[2]]
-    for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
-        places.append(Path(prefix) / 'share' / 'mtl_perception')
-    files = [place / 'config' / 'fastdds.xml' for place in places]
-    return next((file for file in files if file.is_file()), files[-1])
 
 
 def _shm() -> tuple[int | None, int | None]:

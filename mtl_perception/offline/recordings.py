@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from .. import PerceptionError
+from ..share import interface_definitions
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection, Qos
@@ -95,8 +96,7 @@ def _definition_files(kind: str) -> Iterator[Path]:
     for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
         if prefix:
             yield Path(prefix) / 'share' / package / 'msg' / f'{name}.msg'
-    root = Path(__file__).resolve().parents[2]
-    yield root / package / 'msg' / f'{name}.msg'
+    yield interface_definitions(package) / f'{name}.msg'
 
 
 class Types:
