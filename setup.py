@@ -37,7 +37,7 @@ setup(
     entry_points={
         'console_scripts': [
             'mtl_perception = mtl_perception.commands.cli:main',
-            'perception_node = mtl_perception.ros.node:main',
+            'perception_node = mtl_perception.ros.__main__:main',
         ],
     },
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import PerceptionError
+from ..ros.packages import missing
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -46,7 +47,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f'{error.filename}: {error.strerror}' if error.filename else error.strerror
     if isinstance(error, ModuleNotFoundError):
-        return f'the Python package {error.name} is missing; mtl_perception doctor tells more'
+        return f'{missing(error)}; mtl_perception doctor tells more'
     return ' '.join(str(error).split())
 
 

@@ -37,6 +37,7 @@ from ..offline.recordings import (
     Types,
     header_stamp_ns,
 )
+from ..ros.packages import missing
 from ..share import share
 from .doctor import FASTDDS_PROFILE, PROFILE_VARIABLES, profile_variable
 
@@ -57,9 +58,7 @@ def import_rclpy() -> Any:
     try:
         return importlib.import_module('rclpy')
     except ImportError as error:
-        raise DemoError(
-            f'ROS 2 for Python cannot be imported ({error}); source its setup.bash, or use ./run'
-        ) from None
+        raise DemoError(missing(error)) from None
 
 
 def message_class(kind: str) -> Any:
@@ -67,10 +66,10 @@ def message_class(kind: str) -> Any:
     package, _, name = kind.split('/')
     try:
         return getattr(importlib.import_module(f'{package}.msg'), name)
-    except (ImportError, AttributeError):
-        raise DemoError(
-            f'the messages of {package} cannot be imported; build and source {package} first'
-        ) from None
+    except ImportError as error:
+        raise DemoError(missing(error)) from None
+    except AttributeError:
+        raise DemoError(f'{package} has no message {name}, expected it for {kind}') from None
 
 
 def dds_environment(environment: Mapping[str, str], profile: Path) -> dict[str, str]:
@@ -144,7 +143,7 @@ def perception_node(
         remaps: topic names of the node -> names on the graph.
         log: file for everything the node prints.
     """
-    command = [sys.executable, '-m', 'mtl_perception.ros.node', '--ros-args']
+    command = [sys.executable, '-m', 'mtl_perception.ros', '--ros-args']
     for name, value in {'autostart': 'true', **parameters}.items():
         command += ['-p', f'{name}:={value}']
     for name, value in remaps.items():

@@ -807,7 +807,3 @@ def main(args: list[str] | None = None) -> int:
         if rclpy.ok():
             rclpy.shutdown()
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -99,7 +99,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
         for name, target in remaps.items():
             arguments += ['-r', f'{name}:={target}']
         log = tmp_path / f'node_{len(started)}.log'
-        command = program or ['-m', 'mtl_perception.ros.node']
+        command = program or ['-m', 'mtl_perception.ros']
         node = NodeProcess(command, arguments, log, environment or {})
         started.append((node, code))
         return node
