@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.bundle import Bundle, BundleError, default_bundle, load_bundle
-from mtl_perception.engines.engine import EngineError, EngineOptions, open_backend
+from mtl_perception.engines.engine import EngineError, EngineOptions, open_unchecked
 
 Run = Callable[[NDArray[np.uint8]], Any]
 ENGINES = (
@@ -54,7 +54,7 @@ def torch_eager(checkpoint: Path, bundle: Bundle, threads: int) -> Run:
 
 def engine(name: str, bundle: Bundle, options: EngineOptions) -> tuple[str, Run]:
     """The title of an engine, and a run of it."""
-    backend = open_backend(name, bundle, options)
+    backend = open_unchecked(name, bundle, options)
     outputs = list(bundle.outputs)
     title = f'{name} {backend.identity["version"]} {options.precision}'
     return title, lambda image: backend.run(image, outputs)

@@ -7,7 +7,7 @@ import pytest
 
 from mtl_perception.bundle import BundleError, load_bundle
 from mtl_perception.camera import CameraError, CameraModel
-from mtl_perception.engines.engine import EngineOptions, open_backend
+from mtl_perception.engines.engine import EngineOptions, open_unchecked
 from mtl_perception.pipeline import Frame, Options, Pipeline
 
 CAMERA = CameraModel(192, 96, 400.0, 400.0, 95.5, 47.5)  # half of it on the grid: fx 200
@@ -31,7 +31,8 @@ class Recorder:
 def pipeline(tiny_bundle):
     pytest.importorskip('onnxruntime')
     bundle = load_bundle(tiny_bundle)
-    return Pipeline(bundle, Recorder(open_backend('onnxruntime', bundle, EngineOptions(threads=1))))
+    engine = open_unchecked('onnxruntime', bundle, EngineOptions(threads=1))
+    return Pipeline(bundle, Recorder(engine))
 
 
 def picture(width=192, height=96, color=(100, 255, 0)):
@@ -110,7 +111,7 @@ def test_relative_depth_is_never_called_metric(make_bundle):
         del d['canonical_focal']
 
     bundle = load_bundle(make_bundle(relative))
-    backend = open_backend('onnxruntime', bundle, EngineOptions(threads=1))
+    backend = open_unchecked('onnxruntime', bundle, EngineOptions(threads=1))
     pipeline = Pipeline(bundle, backend)
     assert 'depth' not in pipeline([Frame(picture(), CAMERA)], ['depth'])[0].arrays
     pipeline.options = Options(allow_uncalibrated=True)
@@ -171,7 +172,7 @@ def test_a_threshold_needs_a_confidence(make_bundle):
         make_bundle(lambda d: d['tasks']['depth'].update(outputs={'depth': 'float32'}))
     )
     with pytest.raises(BundleError, match='no depth_confidence'):
-        Pipeline(bundle, open_backend('onnxruntime', bundle), Options(min_depth_confidence=1))
+        Pipeline(bundle, open_unchecked('onnxruntime', bundle), Options(min_depth_confidence=1))
 
 
 def test_stage_times_and_warm_up(pipeline):

@@ -209,7 +209,7 @@ def measure(
     os.environ.update(dds_environment(os.environ, share(FASTDDS_PROFILE)))
     camera = Camera('/bench/image', 'sensor_msgs/msg/Image', '/bench/camera_info')
     bare_seconds = min(3.0, seconds / 3)
-    engine = open_engine(backend, bundle, EngineOptions()).backend
+    engine = open_engine(backend, bundle, EngineOptions()).engine
     bare, bare_cpu = bare_engine(engine, bundle, bare_seconds)
     reports: list[tuple[float, Any]] = []
     parameters = {'bundle': str(bundle.folder.absolute()), 'backend': backend}

@@ -69,8 +69,8 @@ def _positive(text: str) -> float:
     return value
 
 
-def _add_bundle(parser: argparse.ArgumentParser, text: str = '') -> None:
-    text = text or 'bundle folder (default: the shipped one)'
+def _add_bundle(parser: argparse.ArgumentParser) -> None:
+    text = 'bundle folder (default: the shipped one)'
     parser.add_argument('bundle', type=Path, nargs='?', help=text)
 
 
@@ -125,15 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_engine(build)
     build.add_argument('--backend', default='auto', help='(default: auto)')
     build.add_argument('--precision', default='fp32', help='fp32, fp16, bf16 or int8 (fp32)')
-    build.add_argument(
-        '--output', type=Path, metavar='PLAN', help='TensorRT: write the plan to a file as well'
-    )
     build.set_defaults(command=_build)
 
-    inspect = commands.add_parser(
-        'inspect', help='describe a bundle and the engine that runs it, or a plan'
-    )
-    _add_bundle(inspect, 'bundle folder, or a plan that build wrote (default: the shipped bundle)')
+    inspect = commands.add_parser('inspect', help='describe a bundle and the engine that runs it')
+    _add_bundle(inspect)
     inspect.add_argument('--backend', default='auto', help='engine to open (default: auto)')
     inspect.add_argument('--precision', default='fp32', help='fp32, fp16, bf16 or int8 (fp32)')
     inspect.add_argument('--layers', action='store_true', help='list the operators of the model')
@@ -188,22 +183,12 @@ def _demo(options: argparse.Namespace) -> int:
 def _build(options: argparse.Namespace) -> int:
     from ..bundle import default_bundle, load_bundle
     from ..engines.choice import open_engine
-    from ..engines.engine import EngineError
 
     bundle = load_bundle(options.bundle or default_bundle())
     engine_options = _engine_options(options, options.precision)
-    engine = open_engine(options.backend, bundle, engine_options, progress=_teller())
-    try:
-        _print_engine(engine)
-        if options.output is not None:
-            write_plan = getattr(engine.backend, 'write_plan', None)
-            if write_plan is None:
-                name = engine.backend.name
-                raise EngineError(f'{name} has no plan to write, expected the backend tensorrt')
-            write_plan(options.output)
-            print(f'plan:      {options.output}')
-    finally:
-        engine.backend.close()
+    chosen = open_engine(options.backend, bundle, engine_options, progress=_teller())
+    chosen.engine.close()
+    _print_engine(chosen)
     return 0
 
 
@@ -224,10 +209,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from ..engines.choice import open_engine
     from ..engines.engine import EngineOptions
 
-    path = options.bundle or default_bundle()
-    if path.is_file():
-        return _inspect_plan(path)
-    bundle = load_bundle(path)
+    bundle = load_bundle(options.bundle or default_bundle())
     focal = bundle.canonical_focal
     print(f'{bundle.name} {bundle.version} ({bundle.licence})')
     print(f'folder:    {bundle.folder}')
@@ -250,22 +232,11 @@ def _inspect(options: argparse.Namespace) -> int:
     _print_mapping(bundle.provenance, 'provenance')
     if options.layers:
         _print_layers(bundle)
-    engine = open_engine(
+    chosen = open_engine(
         options.backend, bundle, EngineOptions(precision=options.precision), progress=_teller()
     )
-    try:
-        _print_engine(engine)
-    finally:
-        engine.backend.close()
-    return 0
-
-
-def _inspect_plan(path: Path) -> int:
-    from ..engines.cache import load_plan_file
-
-    content, description = load_plan_file(path)
-    print(f'{path}: {len(content) / 1e6:.1f} MB, hash as described')
-    _print_mapping(description, 'plan')
+    chosen.engine.close()
+    _print_engine(chosen)
     return 0
 
 
@@ -282,14 +253,14 @@ def _print_layers(bundle: Bundle) -> None:
         print(f'layers:    {variant}: {len(graph.node)} ({listed})')
 
 
-def _print_engine(engine: ChosenEngine) -> None:
-    print('engine:    ' + ', '.join(f'{k} {v}' for k, v in engine.backend.identity.items()))
-    print(f'chosen:    {engine.reason}')
-    for reason in engine.skipped:
+def _print_engine(chosen: ChosenEngine) -> None:
+    print('engine:    ' + ', '.join(f'{k} {v}' for k, v in chosen.engine.identity.items()))
+    print(f'chosen:    {chosen.reason}')
+    for reason in chosen.skipped:
         print(f'skipped:   {reason}')
-    for reason in engine.refused:
+    for reason in chosen.refused:
         print(f'refused:   {reason}')
-    checks = ', '.join(str(a) for a in engine.agreements) or 'not checked: the bundle has no probes'
+    checks = ', '.join(str(a) for a in chosen.agreements) or 'not checked: the bundle has no probes'
     print(f'agreement: {checks}')
 
 

@@ -242,7 +242,7 @@ def _read_probes(bundle: Bundle) -> _Probes:
                 for name in archive.namelist()
             }
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(f'{path}: is no archive of NumPy arrays: {error}') from error
+        raise BundleError(f'{path}: is not an archive of NumPy arrays: {error}') from error
     stride = arrays.get('stride', np.zeros(1))
     if stride.shape != () or stride.dtype.kind not in 'iu' or not 1 <= stride <= bundle.height:
         raise BundleError(f'{path}: stride is {stride}, expected a whole number of pixels')

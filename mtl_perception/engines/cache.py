@@ -434,45 +434,8 @@ def save_bytes(path: Path, content: bytes) -> None:
         raise
 
 
-def write_plan_file(
-    path: str | Path, content: bytes, key: Key, notes: Mapping[str, Any] | None = None
-) -> None:
-    """Write an engine to a file that the user names, and ``path + '.json'`` beside it.
-
-    Raises:
-        CacheError: one of them cannot be written.
-    """
-    path = Path(path)
-    record = _record_of(path)
-    _unlink(record)
-    save_bytes(path, content)
-    save_bytes(record, _new_record(content, key, notes or {}))
-
-
-def load_plan_file(path: str | Path) -> tuple[bytes, Mapping[str, Any]]:
-    """An engine from a file that the user names, its hash compared with ``path + '.json'``.
-
-    Returns:
-        The content, and the record: ``key`` (fields of ``Key``), ``notes``, ``created``,
-        ``package``, ``sha256``, ``size``.
-
-    Raises:
-        CacheError: a file is missing, unreadable, or they do not belong together.
-    """
-    path = Path(path)
-    try:
-        record = _read_record(_record_of(path))
-        return _read_content(path, record), record
-    except _DamageError as damage:
-        raise CacheError(str(damage)) from None
-
-
 class _DamageError(Exception):
     """An entry does not count; the message is the reason."""
-
-
-def _record_of(path: Path) -> Path:
-    return path.with_name(path.name + '.json')
 
 
 def _new_record(content: bytes, key: Key, notes: Mapping[str, Any]) -> bytes:

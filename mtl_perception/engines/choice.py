@@ -19,7 +19,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from .. import __version__
 from ..bundle import Bundle, BundleError
 from .agreement import Agreement, SelfCheckError, self_check
 from .cache import CacheError, EngineCache, Key
-from .engine import BACKENDS, Engine, EngineError, EngineOptions, Progress, open_backend, quiet
+from .engine import BACKENDS, Engine, EngineError, EngineOptions, Progress, open_unchecked, quiet
 from .tensors import cpu_name
 
 _DEFAULTS = EngineOptions()
@@ -55,7 +54,7 @@ class ChosenEngine:
     """An engine and how it was chosen.
 
     Attributes:
-        backend: opened; the caller closes it.
+        engine: opened; the caller closes it.
         reason: why this one, one line for a log.
         refused: engines that the self-check refused, one line each.
         skipped: engines that were tried before it and could not be used, with the reason.
@@ -64,7 +63,7 @@ class ChosenEngine:
         cache_problem: why something could not be kept in the cache; empty if all is well.
     """
 
-    backend: Engine
+    engine: Engine
     reason: str
     refused: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -78,7 +77,6 @@ def open_engine(
     bundle: Bundle,
     options: EngineOptions = _DEFAULTS,
     *,
-    plan: Path | None = None,
     cache: EngineCache | None = None,
     progress: Progress = quiet,
 ) -> ChosenEngine:
@@ -93,7 +91,6 @@ def open_engine(
         name: ``auto`` or one of ``BACKENDS``.
         bundle: from ``load_bundle``.
         options: for every engine that is tried; those that are no such engine are skipped.
-        plan: TensorRT: the file of an engine that was built before.
         cache: left out, the user's.
         progress: see ``Progress``.
 
@@ -104,9 +101,7 @@ def open_engine(
     """
     if name not in ('auto', *BACKENDS):
         raise EngineError(f'unknown backend {name!r}, expected auto or {", ".join(BACKENDS)}')
-    if plan is not None and name not in ('auto', 'tensorrt'):
-        raise EngineError(f'plan is {plan}, expected none with the backend {name}')
-    choice = _Choice(bundle, options, plan, cache or EngineCache(), progress)
+    choice = _Choice(bundle, options, cache or EngineCache(), progress)
     return choice.best() if name == 'auto' else choice.named(name)
 
 
@@ -124,7 +119,7 @@ class _Opened:
     """An engine that passed the self-check."""
 
     name: str
-    backend: Engine
+    engine: Engine
     agreements: tuple[Agreement, ...]
 
 
@@ -164,13 +159,11 @@ class _Choice:
         self,
         bundle: Bundle,
         options: EngineOptions,
-        plan: Path | None,
         cache: EngineCache,
         progress: Progress,
     ) -> None:
         self._bundle = bundle
         self._options = options
-        self._plan = plan
         self._cache = cache
         self._progress = progress
         self._refused: list[str] = []
@@ -250,8 +243,8 @@ class _Choice:
                 self._keep(names, _Decision(winner, milliseconds, today))
             return self._engine(opened.pop(winner), reason)
         finally:
-            for engine in opened.values():
-                engine.backend.close()
+            for other in opened.values():
+                other.engine.close()
 
     def _measure(self, opened: Mapping[str, _Opened]) -> dict[str, float]:
         """Median milliseconds of a run of each engine, in alternation; one that fails is left out.
@@ -271,7 +264,7 @@ class _Choice:
                 self._progress(f'measuring {name}', math.nan)
                 start = time.perf_counter()
                 try:
-                    opened[name].backend.run(images, list(bundle.outputs))
+                    opened[name].engine.run(images, list(bundle.outputs))
                 except EngineError as error:
                     self._skipped.append(f'{name}: {error}')
                     del times[name]
@@ -323,26 +316,16 @@ class _Choice:
         """Open an engine and check it."""
         self._progress(f'opening {name}', math.nan)
         options = self._options
-        backend: Engine
-        if name == 'tensorrt' and self._plan is not None:
-            from .tensorrt import TensorRtEngine
-
-            backend = TensorRtEngine(
-                self._bundle, options, self._cache, self._progress, plan=self._plan
-            )
-        else:
-            backend = open_backend(
-                name, self._bundle, options, cache=self._cache, progress=self._progress
-            )
+        engine = open_unchecked(
+            name, self._bundle, options, cache=self._cache, progress=self._progress
+        )
         try:
             self._progress(f'checking {name}', math.nan)
-            found = self_check(
-                backend, self._bundle, options.precision, max_batch=options.max_batch
-            )
+            found = self_check(engine, self._bundle, options.precision, max_batch=options.max_batch)
         except BaseException:
-            backend.close()
+            engine.close()
             raise
-        return _Opened(name, backend, tuple(found))
+        return _Opened(name, engine, tuple(found))
 
     def _try(self, name: str) -> _Opened | None:
         """Open an engine and check it; None, with the reason kept, where that fails."""
@@ -362,15 +345,14 @@ class _Choice:
         return EngineError(f'no engine works for {self._bundle.folder}: {reasons}')
 
     def _engine(self, opened: _Opened, reason: str, *, cached: bool = False) -> ChosenEngine:
-        backend = opened.backend
         return ChosenEngine(
-            backend=backend,
+            engine=opened.engine,
             reason='; '.join([*self._refused, reason]),
             refused=tuple(self._refused),
             skipped=tuple(self._skipped),
             agreements=opened.agreements,
-            cached=cached or bool(getattr(backend, 'cached', False)),
-            cache_problem=self._cache_problem or str(getattr(backend, 'cache_problem', '')),
+            cached=cached or opened.engine.cached,
+            cache_problem=self._cache_problem or opened.engine.cache_problem,
         )
 
     @property

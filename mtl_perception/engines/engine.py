@@ -39,7 +39,6 @@ class EngineOptions:
         provider: how ONNX Runtime executes, one of ``PROVIDERS``.
         dla_core: TensorRT, Jetson: number of the deep-learning accelerator; -1 for the GPU.
         workspace_mb: TensorRT: memory that building may use; 0 for no limit.
-        cuda_graph: TensorRT: capture a run once per batch size and replay it.
 
     Raises:
         EngineError: a value out of range.
@@ -52,7 +51,6 @@ class EngineOptions:
     provider: str = 'cpu'
     dla_core: int = -1
     workspace_mb: int = 0
-    cuda_graph: bool = True
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -63,26 +61,34 @@ class EngineOptions:
             raise EngineError(
                 f'provider is {self.provider!r}, expected one of {", ".join(PROVIDERS)}'
             )
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise EngineError(f'{name} is {getattr(self, name)}, expected at least {least}')
-
-
-_LEAST = {'max_batch': 1, 'threads': 0, 'device': 0, 'dla_core': -1, 'workspace_mb': 0}
+        for name, value, least in (
+            ('max_batch', self.max_batch, 1),
+            ('threads', self.threads, 0),
+            ('device', self.device, 0),
+            ('dla_core', self.dla_core, -1),
+            ('workspace_mb', self.workspace_mb, 0),
+        ):
+            if value < least:
+                raise EngineError(f'{name} is {value}, expected at least {least}')
 
 
 class Engine(Protocol):
     """An engine that holds one bundle. Not thread-safe: one thread owns it.
 
     Attributes:
-        name: as given to ``open_backend``.
+        name: as given to ``open_unchecked``.
         variant: which of the bundle's models it runs, see ``bundle.VARIANTS``.
         identity: ``engine, version, provider, device, precision`` for diagnostics and reports.
+        cached: whether what it runs was taken from the cache.
+        cache_problem: why something was not taken from the cache, or could not be kept in it;
+            empty if all is well.
     """
 
     name: str
     variant: str
     identity: Mapping[str, str]
+    cached: bool
+    cache_problem: str
 
     def run(self, images: NDArray[np.uint8], outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Run the network.
@@ -108,7 +114,7 @@ def quiet(activity: str, share: float) -> None:
     """Progress that nobody looks at."""
 
 
-def open_backend(
+def open_unchecked(
     name: str,
     bundle: Bundle,
     options: EngineOptions = EngineOptions(),

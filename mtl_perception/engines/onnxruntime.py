@@ -52,6 +52,9 @@ class OnnxRuntimeEngine:
 
     name = 'onnxruntime'
     identity: Mapping[str, str]
+    # It is ready as soon as it is opened: there is nothing to keep.
+    cached = False
+    cache_problem = ''
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         try:

@@ -44,10 +44,7 @@ class OpenVinoEngine:
         progress: called before the model is compiled.
 
     Attributes:
-        cached: whether the compiled model came from the cache.
-        cache_problem: why what was there was not used, or nothing could be kept; empty if all
-            is well.
-        cache_key: of the compiled model in the cache.
+        variant, identity, cached, cache_problem: see ``Engine``.
 
     Raises:
         EngineError: openvino is not installed, the CPU has not the precision, or the model
@@ -60,7 +57,6 @@ class OpenVinoEngine:
     identity: Mapping[str, str]
     cached: bool
     cache_problem: str
-    cache_key: Key
 
     def __init__(
         self, bundle: Bundle, options: EngineOptions, cache: EngineCache, progress: Progress
@@ -72,7 +68,6 @@ class OpenVinoEngine:
                 "the backend 'openvino' needs the Python package openvino, pip install openvino: "
                 f'{error}'
             ) from error
-        self._openvino = openvino
         self._bundle = bundle
         self._options = options
         self.variant = MODELS[options.precision]
@@ -89,7 +84,7 @@ class OpenVinoEngine:
                 f'precision is {options.precision!r}, expected one of {", ".join(able)}, which is '
                 f'what {self._engine} has on this CPU ({cpu_name()})'
             )
-        self.cache_key = Key(
+        self._key = Key(
             kind='plan',
             model_sha256=self._file.sha256,
             backend=self.name,
@@ -162,7 +157,7 @@ class OpenVinoEngine:
             made.append(self._compile(progress))
             return self._export(made[0]), {}
 
-        found = cache.get_or_build(self.cache_key, build, progress=progress)
+        found = cache.get_or_build(self._key, build, progress=progress)
         self.cached, self.cache_problem = not found.built, found.problem or cache.last_reason
         if found.built:
             return made[0]
@@ -171,10 +166,10 @@ class OpenVinoEngine:
         except RuntimeError as error:
             self.cached = False
             self.cache_problem = f'the model in the cache did not import: {one_line(error)}'
-        cache.discard(self.cache_key)
+        cache.discard(self._key)
         content, notes = build()
         try:
-            cache.store(self.cache_key, content, notes)
+            cache.store(self._key, content, notes)
         except CacheError as error:
             self.cache_problem = str(error)
         return made[0]

@@ -21,7 +21,7 @@ def unsigned_node(model: bytes) -> str:
     ONNX takes a QuantizeLinear without a zero point for an unsigned one, unless it says otherwise.
 
     Raises:
-        ValueError: that is no ONNX file.
+        ValueError: it is not an ONNX file.
     """
     graph = _message(_bytes(_message(model), _GRAPH))
     nodes = [_message(node) for node in graph.get(_NODE, []) if isinstance(node, bytes)]
@@ -79,10 +79,10 @@ def _fields(content: bytes) -> Iterator[tuple[int, bytes | int]]:
             yield tag >> 3, value
             continue
         if kind not in _SIZES and kind != 2:
-            raise ValueError(f'no protobuf: wire type {kind}')
+            raise ValueError(f'not protobuf: wire type {kind}')
         size, position = _varint(content, position) if kind == 2 else (_SIZES[kind], position)
         if position + size > len(content):
-            raise ValueError('no protobuf: a field is longer than the file')
+            raise ValueError('not protobuf: a field is longer than the file')
         yield tag >> 3, content[position : position + size]
         position += size
 
@@ -100,4 +100,4 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
         if byte < 128:
             return value, position
         shift += 7
-    raise ValueError('no protobuf: it ends in the middle of a number')
+    raise ValueError('not protobuf: it ends in the middle of a number')

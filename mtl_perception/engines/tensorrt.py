@@ -12,17 +12,16 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from . import cache as engine_cache
-from .cache import CacheError, EngineCache, Key
+from .cache import CacheError, EngineCache, Key, save_bytes
 from .cuda import open_cuda
 from .engine import EngineError, EngineOptions, Progress, quiet
 from .quantized import unsigned_node
@@ -30,6 +29,8 @@ from .tensors import Tensor, check_tensors, model_file, one_line
 
 if TYPE_CHECKING:
     import tensorrt
+
+T = TypeVar('T')
 
 # The model of a bundle that a precision is built from: the number formats are those of the file.
 MODELS: Mapping[str, str] = {'fp32': 'fp32', 'fp16': 'fp16', 'int8': 'int8'}
@@ -108,16 +109,12 @@ class TensorRtEngine:
             ``int8``.
         cache: where plans and the times of TensorRT's kernels are kept.
         progress: see ``engine.Progress``; what it raises ends a build.
-        plan: a plan to use instead of the cache's, from ``cache.write_plan_file``.
 
     Attributes:
-        cached: whether the plan was there already.
-        cache_problem: why the cache could not be used; empty if it could.
-        cache_key: of the plan in the cache; None with ``plan``.
+        variant, identity, cached, cache_problem: see ``Engine``.
 
     Raises:
-        EngineError: no TensorRT, no GPU, a driver too old, a model that TensorRT refuses, a plan
-            that is not for this bundle and machine.
+        EngineError: no TensorRT, no GPU, a driver too old, or a model that TensorRT refuses.
         BundleError: the bundle has no model of the precision, or its tensors are not as described.
     """
 
@@ -130,8 +127,6 @@ class TensorRtEngine:
         options: EngineOptions,
         cache: EngineCache,
         progress: Progress = quiet,
-        *,
-        plan: Path | None = None,
     ) -> None:
         if options.precision not in MODELS:
             raise EngineError(
@@ -163,23 +158,18 @@ class TensorRtEngine:
             return content, {'build_s': round(time.monotonic() - started, 1)}
 
         self.cached, self.cache_problem = True, ''
-        self.cache_key = key if plan is None else None
         self._trt = trt
         self._log = _log_of(trt)
         self._max_batch = options.max_batch
-        self._graphs = options.cuda_graph
-        self._no_graphs = ''
+        self._no_graphs = ''  # why runs are not captured
         self._engine: tensorrt.ICudaEngine | None = None
         self._runtime: tensorrt.Runtime | None = None
         self._shapes: dict[int, _Shape] = {}
         self._frees = contextlib.ExitStack()
         with self._cuda.use(), contextlib.ExitStack() as failed:
             failed.callback(self._free)
-            if plan is None:
-                self._open_cached(cache, key, build, options, progress)
-            else:
-                self._open_named(plan, key, options)
-            self._io = self._check(bundle, model.path if plan is None else plan)
+            self._open(cache, key, build, options, progress)
+            self._io = self._check(bundle, model.path)
             self._allocate()
             # The batch that is run most: memory that is short and a graph that fails show now.
             self._shapes[self._max_batch] = self._prepare(self._max_batch)
@@ -237,7 +227,7 @@ class TensorRtEngine:
 
     # --- the plan ----------------------------------------------------------------------------
 
-    def _open_cached(
+    def _open(
         self,
         cache: EngineCache,
         key: Key,
@@ -258,37 +248,12 @@ class TensorRtEngine:
         self._engine = engine
         self.cached = not found.built
 
-    def _open_named(self, plan: Path, key: Key, options: EngineOptions) -> None:
-        try:
-            content, record = engine_cache.load_plan_file(plan)
-        except CacheError as error:
-            raise EngineError(str(error)) from error
-        built_for = record['key']
-        for name in ('backend', 'model_sha256', 'precision', 'version', 'device'):
-            if built_for.get(name) != getattr(key, name):
-                raise EngineError(
-                    f'{plan}: {name} is {built_for.get(name)!r}, expected {getattr(key, name)!r}: '
-                    'build a plan on this machine, from this bundle'
-                )
-        if built_for.get('max_batch') != key.max_batch:
-            raise EngineError(
-                f'{plan}: max_batch is {built_for.get("max_batch")}, expected {key.max_batch}'
-            )
-        engine, why = self._deserialize(content, options)
-        if engine is None:
-            raise EngineError(
-                f'{plan}: TensorRT {self._trt.__version__} does not open it, was it built on '
-                f'another GPU? {why}'
-            )
-        self._engine = engine
-
     def _deserialize(
         self, content: bytes, options: EngineOptions
     ) -> tuple[tensorrt.ICudaEngine | None, str]:
         """The engine, or None and what TensorRT logged."""
         self._log.take()
-        with _starting(self._trt):
-            runtime = self._runtime = self._trt.Runtime(self._log.logger)
+        runtime = self._runtime = _start(self._trt, self._trt.Runtime, self._log.logger)
         if options.dla_core >= 0:
             runtime.DLA_core = options.dla_core
         engine: Any = runtime.deserialize_cuda_engine(content)
@@ -377,7 +342,7 @@ class TensorRtEngine:
 
     def _capture_graph(self, context: tensorrt.IExecutionContext) -> Any:
         """The graph of a run; None where there is none."""
-        if not self._graphs or self._no_graphs:
+        if self._no_graphs:
             return None
         if not self._cuda.graphs:
             self._no_graphs = f'{self._cuda.package} cannot capture one'
@@ -408,7 +373,7 @@ class TensorRtEngine:
         where = 'GPU' if options.dla_core < 0 else f'DLA core {options.dla_core} and GPU'
         if self._no_graphs:
             return f'{where}, no CUDA graph: {self._no_graphs}'
-        return f'{where}, CUDA graph' if self._graphs else where
+        return f'{where}, CUDA graph'
 
     def _free(self) -> None:
         self._frees.close()
@@ -499,10 +464,9 @@ def build_plan(
     _refuse_unsigned(model, name)
     log = _log_of(trt)
     log.take()
-    with _starting(trt):
-        builder = trt.Builder(log.logger)
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, log.logger)
+    builder = _start(trt, trt.Builder, log.logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = _start(trt, trt.OnnxParser, network, log.logger)
     if not parser.parse(model):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         reasons = '; '.join(map(_parser_error, errors[:3])) or log.take()
@@ -531,7 +495,7 @@ def _refuse_unsigned(model: bytes, name: str) -> None:
     try:
         node = unsigned_node(model)
     except ValueError as error:
-        raise EngineError(f'{name}: is no ONNX file: {error}') from error
+        raise EngineError(f'{name}: is not an ONNX file: {error}') from error
     if node:
         raise EngineError(
             f'{name}: node {node!r} quantises to uint8, which TensorRT would take for int8; '
@@ -610,17 +574,18 @@ def _timing_cache(config: tensorrt.IBuilderConfig, path: Path | None) -> Iterato
     # Only speed is lost without it.
     with contextlib.suppress(CacheError):
         if times is not None:
-            engine_cache.save_bytes(path, bytes(times.serialize()))
+            save_bytes(path, bytes(times.serialize()))
 
 
-@contextlib.contextmanager
-def _starting(trt: Api) -> Iterator[None]:
-    """Turn what the bindings raise when TensorRT's library gives nothing into a sentence."""
+def _start(trt: Api, kind: Callable[..., T], *arguments: Any) -> T:
+    """Make one of TensorRT's objects.
+
+    Where its library gives nothing, the bindings raise a TypeError: there is no other here, as the
+    types of the arguments are checked against the bindings (``test/tensorrt_api``).
+    """
     try:
-        yield
+        return kind(*arguments)
     except TypeError as error:
-        if 'nullptr' not in str(error):
-            raise
         raise EngineError(
             f'TensorRT {trt.__version__} cannot start ({one_line(error)}): the NVIDIA driver is '
             f'missing or too old for it, or its libraries are of another version '

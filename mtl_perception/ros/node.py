@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from threading import Thread
 from time import monotonic, perf_counter
 from typing import Any
@@ -461,24 +460,22 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         assert bundle is not None
         names = ('precision', 'threads', 'provider', 'device', 'dla_core', 'workspace_mb')
         options = EngineOptions(**{name: self._value(name) for name in names})
-        backend, plan = self._value('backend'), self._value('plan')
+        backend = self._value('backend')
         # Not the node itself: a thread that is still building when the process ends would keep it,
         # and with it the node's name on the graph.
         first = self._options({})
 
         def job(progress: Progress) -> tuple[ChosenEngine, Pipeline]:
-            engine = open_engine(
-                backend, bundle, options, plan=Path(plan) if plan else None, progress=progress
-            )
+            chosen = open_engine(backend, bundle, options, progress=progress)
             try:
-                pipeline = Pipeline(bundle, engine.backend, first)
+                pipeline = Pipeline(bundle, chosen.engine, first)
                 pipeline.warm_up()
             except Exception:
-                engine.backend.close()
+                chosen.engine.close()
                 raise
-            return engine, pipeline
+            return chosen, pipeline
 
-        self._building = Background(job, release=lambda built: built[0].backend.close())
+        self._building = Background(job, release=lambda built: built[0].engine.close())
 
     def _take_engine(self) -> None:
         """The engine that was built becomes the node's.
@@ -489,19 +486,19 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         assert self._bundle is not None
         assert self._building is not None
         building, self._building = self._building, None
-        engine, self._pipeline = building.result()
+        chosen, self._pipeline = building.result()
         self._pipeline.options = self._options({})
         identity = {('engine_version' if k == 'version' else k): v
-                    for k, v in engine.backend.identity.items()}  # fmt: skip
+                    for k, v in chosen.engine.identity.items()}  # fmt: skip
         self._model.update(identity)
-        self._choice, self._refused = engine.reason, engine.refused
-        for problem in engine.refused:
+        self._choice, self._refused = chosen.reason, chosen.refused
+        for problem in chosen.refused:
             self.get_logger().warning(problem)
         m = self._model
         self.get_logger().info(
             f'{m["bundle"]} {m["bundle_version"]} ({self._bundle.width}x{self._bundle.height}) on '
             f'{m["engine"]} {m["engine_version"]} ({m["provider"]}, {m["precision"]}): '
-            f'{engine.reason}'
+            f'{chosen.reason}'
         )
 
     def _wait_for_engine(self) -> None:

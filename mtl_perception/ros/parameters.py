@@ -81,13 +81,6 @@ PARAMETERS = (
         choices=('fp32', 'fp16', 'bf16', 'int8'),
     ),
     Parameter(
-        'plan',
-        '',
-        'TensorRT plan to run (made by mtl_perception build --output, its .json beside it). Empty: '
-        'from the cache, or built when the node is configured.',
-        'unconfigured',
-    ),
-    Parameter(
         'device',
         0,
         'Number of the GPU.',

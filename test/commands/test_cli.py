@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mtl_perception.commands import cli
-from mtl_perception.engines.cache import EngineCache, Key, write_plan_file
+from mtl_perception.engines.cache import EngineCache, Key
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -55,30 +55,6 @@ def test_build_checks_the_engine_and_says_why_it_is_that_one(
     assert 'chosen:    onnxruntime fp32: asked for by name' in shown.out
     assert 'depth relative 0 ' in shown.out
     assert 'mtl_perception: checking onnxruntime ...' in shown.err
-
-
-def test_only_tensorrt_has_plans(
-    probed_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plan = tmp_path / 'robot.plan'
-    arguments = ['build', str(probed_bundle), '--backend', 'onnxruntime', '--output', str(plan)]
-    assert cli.main(arguments) == 1
-    assert 'onnxruntime has no plan to write' in capsys.readouterr().err
-    assert not plan.exists()
-
-
-def test_a_plan_is_described_and_its_hash_compared(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    key = Key('plan', 'a' * 64, 'tensorrt', '10.3', 'Orin (8.7)', 'fp16', 2)
-    plan = tmp_path / 'robot.plan'
-    write_plan_file(plan, b'an engine', key, {'layers': 12})
-    assert cli.main(['inspect', str(plan)]) == 0
-    text = capsys.readouterr().out
-    assert 'Orin (8.7)' in text
-    assert 'layers: 12' in text
-    plan.write_bytes(b'another engine')
-    assert 'robot.plan' in error_of(capsys, 'inspect', str(plan))
 
 
 def test_the_cache_is_listed_and_pruned(

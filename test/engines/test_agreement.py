@@ -9,7 +9,7 @@ import pytest
 
 from mtl_perception.bundle import BundleError, default_bundle, load_bundle
 from mtl_perception.engines.agreement import TOLERANCES, SelfCheckError, self_check
-from mtl_perception.engines.engine import PRECISIONS, EngineError, EngineOptions, open_backend
+from mtl_perception.engines.engine import PRECISIONS, EngineError, EngineOptions, open_unchecked
 
 pytest.importorskip('onnxruntime')
 
@@ -38,7 +38,7 @@ class Engine:
 
 
 def onnxruntime_of(bundle):
-    return open_backend('onnxruntime', bundle, EngineOptions(threads=1))
+    return open_unchecked('onnxruntime', bundle, EngineOptions(threads=1))
 
 
 @pytest.fixture(scope='module')
@@ -81,7 +81,7 @@ def test_openvino_in_its_number_formats_is_accepted(shipped, precision):
     if precision.upper() not in able:
         pytest.skip(f'this CPU has no {precision}')
     bundle, _ = shipped
-    backend = open_backend('openvino', bundle, EngineOptions(precision=precision, threads=1))
+    backend = open_unchecked('openvino', bundle, EngineOptions(precision=precision, threads=1))
     assert len(self_check(backend, bundle, precision)) == len(bundle.outputs)
     backend.close()
 
@@ -278,7 +278,7 @@ def edit_probes(folder, edit):
         (lambda a: a.update(images=a['images'].astype(np.float32)), 'images are float32'),
         (lambda a: a.pop('depth'), r'depth is missing, expected float32 \[2, 8, 12\]'),
         (lambda a: a.update(normals=a['normals'][:, :4]), r'normals is float32 \[2, 4, 12, 3\]'),
-        (lambda a: a.update(edges=np.array([{}], object)), 'is no archive of NumPy arrays'),
+        (lambda a: a.update(edges=np.array([{}], object)), 'is not an archive of NumPy arrays'),
     ],
 )
 def test_probes_that_are_not_what_they_should_be(probed_bundle, tmp_path, edit, message):
@@ -295,7 +295,7 @@ def test_probes_that_are_no_archive(probed_bundle, tmp_path):
     shutil.copytree(probed_bundle, folder)
     rewrite(folder, 'probes', b'no archive')
     bundle = load_bundle(folder)
-    with pytest.raises(BundleError, match=r'probes\.npz: is no archive'):
+    with pytest.raises(BundleError, match=r'probes\.npz: is not an archive'):
         self_check(onnxruntime_of(bundle), bundle, 'fp32')
 
 
@@ -306,7 +306,7 @@ def test_probes_that_are_no_archive(probed_bundle, tmp_path):
 def test_the_shipped_probes_know_the_model_and_refuse_swapped_channels(precision):
     """An int8 engine is compared with the int8 model: far closer than fp32 is to it."""
     bundle = load_bundle(default_bundle())
-    backend = open_backend('onnxruntime', bundle, EngineOptions(threads=1, precision=precision))
+    backend = open_unchecked('onnxruntime', bundle, EngineOptions(threads=1, precision=precision))
     own = 'int8_own' if precision == 'int8' else 'fp32'
     for agreement in self_check(backend, bundle, precision):
         assert agreement.limit == TOLERANCES[own][agreement.output]
@@ -319,6 +319,6 @@ def test_the_shipped_probes_know_the_model_and_refuse_swapped_channels(precision
 def test_another_engine_on_the_shipped_int8_model_is_accepted():
     pytest.importorskip('openvino')
     bundle = load_bundle(default_bundle())
-    backend = open_backend('openvino', bundle, EngineOptions(threads=1, precision='int8'))
+    backend = open_unchecked('openvino', bundle, EngineOptions(threads=1, precision='int8'))
     assert len(self_check(backend, bundle, 'int8')) == len(bundle.outputs)
     backend.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import signal
@@ -23,9 +22,7 @@ from mtl_perception.engines.cache import (
     EngineCache,
     Key,
     default_folder,
-    load_plan_file,
     save_bytes,
-    write_plan_file,
 )
 
 KEY = Key(
@@ -550,7 +547,7 @@ def test_temporary_files_without_a_lock_go_when_they_are_old(cache):
     assert [name for name in names(cache) if name.endswith('.tmp')] == [f'.{timing.name}.10.tmp']
 
 
-# --- where, and files that a user names ------------------------------------------------------
+# --- where -----------------------------------------------------------------------------------
 
 
 def test_the_default_folder(monkeypatch, tmp_path):
@@ -578,39 +575,3 @@ def test_a_user_without_a_home(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os.path, 'expanduser', lambda path: path)
     assert default_folder().is_absolute()
-
-
-def test_a_plan_that_the_user_names(tmp_path):
-    path = tmp_path / 'robot.engine'
-    write_plan_file(path, CONTENT, KEY, {'layers': 3})
-    content, record = load_plan_file(path)
-    assert content == CONTENT
-    assert record['key'] == KEY.as_mapping()
-    assert record['notes'] == {'layers': 3}
-    assert record['sha256'] == hashlib.sha256(CONTENT).hexdigest()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['robot.engine', 'robot.engine.json']
-    write_plan_file(str(path), b'another', KEY)
-    assert load_plan_file(str(path))[0] == b'another'
-
-
-@pytest.mark.parametrize('how', set(DAMAGE) - {'another engine'})
-def test_a_named_plan_that_is_damaged_is_refused(tmp_path, how):
-    damage, reason = DAMAGE[how]
-    path = tmp_path / 'robot.engine'
-    write_plan_file(path, CONTENT, KEY)
-    damage(path, tmp_path / 'robot.engine.json')
-    with pytest.raises(CacheError) as caught:
-        load_plan_file(path)
-    assert reason in str(caught.value)
-    assert str(tmp_path) in str(caught.value)
-
-
-def test_a_named_plan_without_its_description_is_refused(tmp_path):
-    (tmp_path / 'robot.engine').write_bytes(CONTENT)
-    with pytest.raises(CacheError, match=r'robot\.engine\.json: cannot be read: No such file'):
-        load_plan_file(tmp_path / 'robot.engine')
-
-
-def test_a_named_plan_that_cannot_be_written(tmp_path):
-    with pytest.raises(CacheError, match='cannot be written: No such file'):
-        write_plan_file(tmp_path / 'nowhere' / 'robot.engine', CONTENT, KEY)

@@ -10,7 +10,6 @@ import re
 import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,10 +17,9 @@ import pytest
 
 from mtl_perception.bundle import BundleError, load_bundle
 from mtl_perception.engines import choice as engines
-from mtl_perception.engines import tensorrt
 from mtl_perception.engines.cache import EngineCache, Key
 from mtl_perception.engines.choice import machine, open_engine
-from mtl_perception.engines.engine import BACKENDS, EngineError, EngineOptions, open_backend
+from mtl_perception.engines.engine import BACKENDS, EngineError, EngineOptions, open_unchecked
 
 pytest.importorskip('onnxruntime')
 OPTIONS = EngineOptions(threads=1)
@@ -36,6 +34,7 @@ class Fake:
         self.variant = 'fp32'
         self.identity = dict.fromkeys(('engine', 'version', 'provider', 'device', 'precision'), '-')
         self.milliseconds = 10.0
+        self.cached, self.cache_problem = False, ''
         self.wrong = self.closed = False
         self.fails_after = None
         self.runs = 0
@@ -88,9 +87,9 @@ def bundle(probed_bundle):
 @pytest.fixture
 def fakes(bundle, monkeypatch):
     """A machine with openvino (10 ms) and onnxruntime (20 ms)."""
-    fakes = Machine(open_backend('onnxruntime', bundle, OPTIONS))
+    fakes = Machine(open_unchecked('onnxruntime', bundle, OPTIONS))
     fakes.installed = {'openvino': {'milliseconds': 10.0}, 'onnxruntime': {'milliseconds': 20.0}}
-    monkeypatch.setattr(engines, 'open_backend', fakes.open)
+    monkeypatch.setattr(engines, 'open_unchecked', fakes.open)
     monkeypatch.setattr(engines, '_version', fakes.version)
     clock = SimpleNamespace(perf_counter=lambda: fakes.clock.now)
     monkeypatch.setattr(engines, 'time', clock)
@@ -106,17 +105,17 @@ def cache(tmp_path):
 
 
 def test_the_fastest_is_used_and_the_other_closed(fakes, bundle, cache):
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.reason == (
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.reason == (
         'openvino fp32: 10 ms against 20 ms of onnxruntime (measured now, threads: 1)'
     )
     assert [e.name for e in fakes.opened] == ['openvino', 'onnxruntime']  # each once
-    assert engine.backend is fakes.opened[0]
-    assert not engine.backend.closed
+    assert chosen.engine is fakes.opened[0]
+    assert not chosen.engine.closed
     assert fakes.opened[1].closed
-    assert [a.output for a in engine.agreements] == list(bundle.outputs)
-    assert (engine.refused, engine.cached, engine.cache_problem) == ((), False, '')
-    assert engine.skipped == ("tensorrt: the backend 'tensorrt' needs the Python package tensorrt",)
+    assert [a.output for a in chosen.agreements] == list(bundle.outputs)
+    assert (chosen.refused, chosen.cached, chosen.cache_problem) == ((), False, '')
+    assert chosen.skipped == ("tensorrt: the backend 'tensorrt' needs the Python package tensorrt",)
 
 
 @pytest.mark.parametrize(
@@ -128,22 +127,22 @@ def test_onnxruntime_is_taken_where_it_is_nearly_as_fast(
 ):
     fakes.installed['openvino']['milliseconds'] = openvino
     fakes.installed['onnxruntime']['milliseconds'] = 10.0
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.backend.name == winner
-    assert engine.reason.endswith(f'{near} (measured now, threads: 1)')
-    assert ('nearly equal' in engine.reason) == bool(near)
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.engine.name == winner
+    assert chosen.reason.endswith(f'{near} (measured now, threads: 1)')
+    assert ('nearly equal' in chosen.reason) == bool(near)
 
 
 def test_threads_that_the_engines_choose_are_said(fakes, bundle, cache):
-    engine = open_engine('auto', bundle, cache=cache)
-    assert engine.reason.endswith('(measured now, threads: automatic)')
+    chosen = open_engine('auto', bundle, cache=cache)
+    assert chosen.reason.endswith('(measured now, threads: automatic)')
 
 
 def test_the_engines_take_turns_and_it_is_soon_over(fakes, bundle, cache):
     fakes.installed['openvino']['milliseconds'] = 400.0
     fakes.installed['onnxruntime']['milliseconds'] = 300.0
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.backend.name == 'onnxruntime'
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.engine.name == 'onnxruntime'
     turns = engines.WARM_UP_RUNS + engines.MIN_TURNS
     assert [e.runs for e in fakes.opened] == [PROBES + turns] * 2
 
@@ -151,13 +150,13 @@ def test_the_engines_take_turns_and_it_is_soon_over(fakes, bundle, cache):
 def test_the_choice_is_remembered(fakes, bundle, cache):
     open_engine('auto', bundle, OPTIONS, cache=cache)
     fakes.opened.clear()
-    engine = open_engine('auto', bundle, OPTIONS, cache=EngineCache(cache.folder))
+    chosen = open_engine('auto', bundle, OPTIONS, cache=EngineCache(cache.folder))
     assert re.fullmatch(
-        r'openvino fp32: chosen among 2 engines \(measured \d{4}-\d\d-\d\d\)', engine.reason
+        r'openvino fp32: chosen among 2 engines \(measured \d{4}-\d\d-\d\d\)', chosen.reason
     )
-    assert engine.cached
-    assert engine.backend.runs == PROBES  # checked, not measured
-    assert fakes.opened == [engine.backend]
+    assert chosen.cached
+    assert chosen.engine.runs == PROBES  # checked, not measured
+    assert fakes.opened == [chosen.engine]
 
 
 @pytest.mark.parametrize(
@@ -171,14 +170,14 @@ def test_the_choice_is_remembered(fakes, bundle, cache):
 )
 def test_other_options_are_measured_anew(fakes, bundle, cache, change):
     open_engine('auto', bundle, OPTIONS, cache=cache)
-    engine = open_engine('auto', bundle, replace(OPTIONS, **change), cache=cache)
-    assert 'measured now' in engine.reason
+    chosen = open_engine('auto', bundle, replace(OPTIONS, **change), cache=cache)
+    assert 'measured now' in chosen.reason
 
 
 def test_another_model_is_measured_anew(fakes, bundle, cache, make_bundle):
     open_engine('auto', bundle, OPTIONS, cache=cache)
     other = load_bundle(make_bundle(width=64, height=64))
-    fakes.works = open_backend('onnxruntime', other, OPTIONS)
+    fakes.works = open_unchecked('onnxruntime', other, OPTIONS)
     assert 'measured now' in open_engine('auto', other, OPTIONS, cache=cache).reason
 
 
@@ -221,35 +220,35 @@ def test_a_choice_that_makes_no_sense_is_measured_anew(fakes, bundle, cache, con
 def test_a_remembered_engine_that_does_not_open_is_measured_anew(fakes, bundle, cache):
     open_engine('auto', bundle, OPTIONS, cache=cache)
     fakes.installed['openvino'] = EngineError('libtbb.so.12 is missing')
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.reason == 'onnxruntime fp32: the only engine that works'
-    assert engine.skipped[1:] == ('openvino: libtbb.so.12 is missing',)
-    assert not engine.cached
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.reason == 'onnxruntime fp32: the only engine that works'
+    assert chosen.skipped[1:] == ('openvino: libtbb.so.12 is missing',)
+    assert not chosen.cached
     fakes.installed['openvino'] = {}
-    assert open_engine('auto', bundle, OPTIONS, cache=cache).backend.name == 'openvino'
+    assert open_engine('auto', bundle, OPTIONS, cache=cache).engine.name == 'openvino'
 
 
 def test_a_remembered_engine_that_is_wrong_now_is_refused(fakes, bundle, cache):
     open_engine('auto', bundle, OPTIONS, cache=cache)
     fakes.installed['openvino']['wrong'] = True
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.backend.name == 'onnxruntime'
-    assert len(engine.refused) == 1
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.engine.name == 'onnxruntime'
+    assert len(chosen.refused) == 1
 
 
 def test_a_remembered_engine_whose_package_was_removed(fakes, bundle, cache):
     open_engine('auto', bundle, OPTIONS, cache=cache)
     del fakes.installed['openvino']
     fakes.opened.clear()
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.reason == 'onnxruntime fp32: the only engine that is installed'
-    assert engine.skipped[1:] == ('openvino: the Python package openvino is not installed',)
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.reason == 'onnxruntime fp32: the only engine that is installed'
+    assert chosen.skipped[1:] == ('openvino: the Python package openvino is not installed',)
 
 
 def test_a_single_engine_is_not_measured(fakes, bundle, cache):
     del fakes.installed['openvino']
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.backend.runs == PROBES
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.engine.runs == PROBES
     assert cache.entries() == []
 
 
@@ -257,33 +256,33 @@ def test_a_cache_that_cannot_be_written_is_no_failure(fakes, bundle, tmp_path):
     (tmp_path / 'file').write_text('in the way')
     cache = EngineCache(tmp_path / 'file' / 'engines')
     for _ in range(2):
-        engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-        assert 'measured now' in engine.reason
-        assert str(tmp_path / 'file') in engine.cache_problem
+        chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+        assert 'measured now' in chosen.reason
+        assert str(tmp_path / 'file') in chosen.cache_problem
 
 
 def test_an_engine_that_fails_while_it_is_measured_is_left_out(fakes, bundle, cache):
     fakes.installed['openvino']['fails_after'] = PROBES + 3
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.reason == 'onnxruntime fp32: the only engine that works'
-    assert engine.skipped[1:] == ('openvino: openvino: out of memory',)
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.reason == 'onnxruntime fp32: the only engine that works'
+    assert chosen.skipped[1:] == ('openvino: openvino: out of memory',)
     assert fakes.opened[0].closed
     assert cache.entries() == []
 
 
 def test_tensorrt_comes_first_and_nothing_is_measured(fakes, bundle, cache):
     fakes.installed['tensorrt'] = {'milliseconds': 100.0}
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.reason == 'tensorrt fp32: it works here'
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.reason == 'tensorrt fp32: it works here'
     assert [e.name for e in fakes.opened] == ['tensorrt']
-    assert engine.skipped == ()
+    assert chosen.skipped == ()
 
 
 def test_an_engine_from_the_cache_says_so(fakes, bundle, cache):
     fakes.installed['tensorrt'] = {'cached': True, 'cache_problem': 'the disk is full'}
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.cached
-    assert engine.cache_problem == 'the disk is full'
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.cached
+    assert chosen.cache_problem == 'the disk is full'
 
 
 def test_an_engine_without_the_precision_is_skipped_with_the_reason(bundle, cache):
@@ -300,37 +299,37 @@ REFUSED = 'was refused by the self-check (depth relative 0.31 > 0.014)'
 
 def test_auto_falls_back_and_says_so(fakes, bundle, cache):
     fakes.installed['tensorrt'] = {'wrong': True}
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.refused == (f'tensorrt {REFUSED}',)
-    assert engine.reason.startswith(f'tensorrt {REFUSED}; openvino fp32: 10 ms against')
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.refused == (f'tensorrt {REFUSED}',)
+    assert chosen.reason.startswith(f'tensorrt {REFUSED}; openvino fp32: 10 ms against')
     assert fakes.opened[0].closed
     # The choice among the others is remembered, the refusal is found out again.
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.cached
-    assert engine.refused == (f'tensorrt {REFUSED}',)
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.cached
+    assert chosen.refused == (f'tensorrt {REFUSED}',)
 
 
 def test_a_wrong_engine_does_not_win_by_being_fast(fakes, bundle, cache):
     fakes.installed['openvino']['wrong'] = True
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.reason == f'openvino {REFUSED}; onnxruntime fp32: the only engine that works'
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.reason == f'openvino {REFUSED}; onnxruntime fp32: the only engine that works'
     assert cache.entries() == []
 
 
 def test_a_named_engine_that_is_refused_is_replaced_by_the_next(fakes, bundle, cache):
     fakes.installed |= {'tensorrt': {'wrong': True}, 'openvino': {'wrong': True}}
-    engine = open_engine('tensorrt', bundle, OPTIONS, cache=cache)
-    assert engine.refused == (f'tensorrt {REFUSED}', f'openvino {REFUSED}')
-    assert engine.reason == '; '.join([*engine.refused, 'onnxruntime fp32 instead'])
+    chosen = open_engine('tensorrt', bundle, OPTIONS, cache=cache)
+    assert chosen.refused == (f'tensorrt {REFUSED}', f'openvino {REFUSED}')
+    assert chosen.reason == '; '.join([*chosen.refused, 'onnxruntime fp32 instead'])
     assert [e.closed for e in fakes.opened] == [True, True, False]
 
 
 def test_the_replacement_need_not_be_installed(fakes, bundle, cache):
     fakes.installed['tensorrt'] = {'wrong': True}
     del fakes.installed['openvino']
-    engine = open_engine('tensorrt', bundle, OPTIONS, cache=cache)
-    assert engine.backend.name == 'onnxruntime'
-    assert len(engine.skipped) == 1
+    chosen = open_engine('tensorrt', bundle, OPTIONS, cache=cache)
+    assert chosen.engine.name == 'onnxruntime'
+    assert len(chosen.skipped) == 1
 
 
 @pytest.mark.parametrize('name', ['auto', 'tensorrt'])
@@ -358,10 +357,10 @@ def test_when_none_is_there_every_reason_is_given(fakes, bundle, cache):
 
 
 def test_a_named_engine_is_used_even_if_it_is_slow(fakes, bundle, cache):
-    engine = open_engine('onnxruntime', bundle, OPTIONS, cache=cache)
-    assert engine.reason == 'onnxruntime fp32: asked for by name'
+    chosen = open_engine('onnxruntime', bundle, OPTIONS, cache=cache)
+    assert chosen.reason == 'onnxruntime fp32: asked for by name'
     assert [e.name for e in fakes.opened] == ['onnxruntime']
-    assert engine.backend.runs == PROBES
+    assert chosen.engine.runs == PROBES
 
 
 @pytest.mark.parametrize('name', BACKENDS)
@@ -373,9 +372,9 @@ def test_a_named_engine_that_is_missing_is_an_error(bundle, cache, monkeypatch, 
 
 def test_a_package_that_is_missing_is_not_tried(bundle, cache, monkeypatch):
     monkeypatch.setitem(sys.modules, 'openvino', None)
-    engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-    assert engine.reason == 'onnxruntime fp32: the only engine that is installed'
-    engine.backend.close()
+    chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+    assert chosen.reason == 'onnxruntime fp32: the only engine that is installed'
+    chosen.engine.close()
 
 
 def test_a_named_engine_without_the_precision_is_an_error(bundle, cache):
@@ -386,22 +385,6 @@ def test_a_named_engine_without_the_precision_is_an_error(bundle, cache):
 def test_an_unknown_name(bundle, cache):
     with pytest.raises(EngineError, match=r"unknown backend 'ncnn', expected auto or tensorrt, "):
         open_engine('ncnn', bundle, OPTIONS, cache=cache)
-
-
-@pytest.mark.parametrize('name', ['auto', 'tensorrt'])
-def test_a_plan_that_the_user_names_is_tensorrts(fakes, bundle, cache, monkeypatch, name):
-    def backend(bundle, options, cache, progress, plan):
-        assert str(plan) == 'my.plan'
-        return Fake('tensorrt', fakes.works, fakes.clock)
-
-    monkeypatch.setattr(tensorrt, 'TensorRtEngine', backend)
-    engine = open_engine(name, bundle, OPTIONS, plan=Path('my.plan'), cache=cache)
-    assert engine.backend.name == 'tensorrt'
-
-
-def test_a_plan_for_another_engine(fakes, bundle, cache):
-    with pytest.raises(EngineError, match=r'plan is my\.plan, expected none with .* openvino'):
-        open_engine('openvino', bundle, OPTIONS, plan=Path('my.plan'), cache=cache)
 
 
 # --- progress, real engines, the machine --------------------------------------------------------
@@ -443,11 +426,11 @@ def test_real_engines_are_compared_and_the_choice_remembered(bundle, cache):
     images = np.zeros((1, bundle.height, bundle.width, 3), np.uint8)
     names = []
     for measured in (True, False):
-        engine = open_engine('auto', bundle, OPTIONS, cache=cache)
-        assert ('measured now' in engine.reason) is measured
-        assert engine.backend.run(images, ['depth'])['depth'].shape == (1, 64, 96)
-        engine.backend.close()
-        names.append(engine.backend.name)
+        chosen = open_engine('auto', bundle, OPTIONS, cache=cache)
+        assert ('measured now' in chosen.reason) is measured
+        assert chosen.engine.run(images, ['depth'])['depth'].shape == (1, 64, 96)
+        chosen.engine.close()
+        names.append(chosen.engine.name)
     assert names[0] == names[1]
     (entry,) = (entry for entry in cache.entries() if entry.key['kind'] == 'choice')
     choice = json.loads(entry.path.read_bytes())

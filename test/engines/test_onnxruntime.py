@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from mtl_perception.bundle import BundleError, load_bundle
-from mtl_perception.engines.engine import EngineError, EngineOptions, open_backend
+from mtl_perception.engines.engine import EngineError, EngineOptions, open_unchecked
 
 
 @pytest.fixture
 def backend(tiny_bundle):
     pytest.importorskip('onnxruntime')
-    backend = open_backend('onnxruntime', load_bundle(tiny_bundle), EngineOptions(threads=1))
+    backend = open_unchecked('onnxruntime', load_bundle(tiny_bundle), EngineOptions(threads=1))
     yield backend
     backend.close()
 
@@ -59,7 +59,7 @@ def test_a_failed_run_is_one_sentence_and_the_next_one_works(backend, capfd):
 
 def test_unknown_backend_names_the_known_ones(tiny_bundle):
     with pytest.raises(EngineError, match="'tensorflow', expected one of tensorrt, openv"):
-        open_backend('tensorflow', load_bundle(tiny_bundle))
+        open_unchecked('tensorflow', load_bundle(tiny_bundle))
 
 
 def test_options_out_of_range():
@@ -76,7 +76,7 @@ def test_options_out_of_range():
 def test_missing_engine_names_the_package(tiny_bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(EngineError, match='needs the Python package onnxruntime'):
-        open_backend('onnxruntime', load_bundle(tiny_bundle))
+        open_unchecked('onnxruntime', load_bundle(tiny_bundle))
 
 
 @pytest.mark.parametrize('provider', ['cuda', 'tensorrt'])
@@ -85,7 +85,7 @@ def test_a_gpu_provider_is_used_or_refused(tiny_bundle, provider):
     onnxruntime = pytest.importorskip('onnxruntime')
     expected = {'cuda': 'CUDAExecutionProvider', 'tensorrt': 'TensorrtExecutionProvider'}[provider]
     try:
-        backend = open_backend(
+        backend = open_unchecked(
             'onnxruntime', load_bundle(tiny_bundle), EngineOptions(provider=provider)
         )
     except EngineError as error:
@@ -113,7 +113,7 @@ def test_a_provider_that_is_listed_but_does_not_start(tiny_bundle, monkeypatch):
         lambda *args, providers, **kwargs: session(*args, providers=listed[1:], **kwargs),
     )
     with pytest.raises(EngineError, match='uses CPUExecutionProvider, expected CUDAExec'):
-        open_backend('onnxruntime', load_bundle(tiny_bundle), EngineOptions(provider='cuda'))
+        open_unchecked('onnxruntime', load_bundle(tiny_bundle), EngineOptions(provider='cuda'))
 
 
 def test_a_session_whose_nodes_stay_on_the_cpu_is_refused(tiny_bundle, monkeypatch):
@@ -128,7 +128,7 @@ def test_a_session_whose_nodes_stay_on_the_cpu_is_refused(tiny_bundle, monkeypat
         lambda *args, providers, **kwargs: session(*args, providers=listed[1:], **kwargs),
     )
     with pytest.raises(EngineError, match=r'runs (\d+) of \1 nodes in CPUExecutionProvider'):
-        open_backend('onnxruntime', load_bundle(tiny_bundle), EngineOptions(provider='cuda'))
+        open_unchecked('onnxruntime', load_bundle(tiny_bundle), EngineOptions(provider='cuda'))
 
 
 @pytest.mark.parametrize('version', ['1.18.1', '1.25.1', '1.26.0', '1.32.0'])
@@ -144,7 +144,7 @@ def test_threads_never_spin_without_end(tiny_bundle, monkeypatch, version):
 
     monkeypatch.setattr(onnxruntime, '__version__', version)
     monkeypatch.setattr(onnxruntime, 'InferenceSession', spy)
-    open_backend('onnxruntime', load_bundle(tiny_bundle), EngineOptions()).close()
+    open_unchecked('onnxruntime', load_bundle(tiny_bundle), EngineOptions()).close()
     spins = seen[0].get_session_config_entry('session.intra_op.allow_spinning')
     assert spins == ('0' if version < '1.26' else '1')
     if spins == '1':
@@ -176,12 +176,12 @@ def test_a_precision_is_a_file_of_the_bundle(make_bundle, precision, variant):
     pytest.importorskip('onnxruntime')
     folder = with_variant(make_bundle, variant)
     options = EngineOptions(threads=1, precision=precision)
-    backend = open_backend('onnxruntime', load_bundle(folder), options)
+    backend = open_unchecked('onnxruntime', load_bundle(folder), options)
     assert backend.identity['precision'] == precision
     assert backend.run(np.zeros((1, 64, 96, 3), np.uint8), ['depth'])
     edited(folder, lambda d: d.pop('variants'))
     with pytest.raises(BundleError) as caught:
-        open_backend('onnxruntime', load_bundle(folder), options)
+        open_unchecked('onnxruntime', load_bundle(folder), options)
     assert str(caught.value) == (
         f'{folder}/bundle.yaml: has no {variant} model, expected one for {precision} on '
         f'onnxruntime; make it with: mtl_training quantize {folder} --precision {precision} '
@@ -201,19 +201,19 @@ def test_a_variant_must_be_the_same_model(make_bundle, tiny_bundle):
     sha256 = hashlib.sha256(content).hexdigest()
     edited(folder, lambda d: d['variants']['fp16'].update(sha256=sha256))
     with pytest.raises(BundleError, match=r"fp16\.onnx: output 'semantic' is missing"):
-        open_backend('onnxruntime', load_bundle(folder), EngineOptions(precision='fp16'))
+        open_unchecked('onnxruntime', load_bundle(folder), EngineOptions(precision='fp16'))
 
 
 def test_a_precision_that_the_engine_has_not(tiny_bundle):
     pytest.importorskip('onnxruntime')
     with pytest.raises(EngineError, match="precision is 'bf16', expected one of fp32, fp16, int8"):
-        open_backend('onnxruntime', load_bundle(tiny_bundle), EngineOptions(precision='bf16'))
+        open_unchecked('onnxruntime', load_bundle(tiny_bundle), EngineOptions(precision='bf16'))
 
 
 def test_a_file_that_is_no_model(make_bundle):
     bundle = load_bundle(make_bundle(model=b'not a network'))
     with pytest.raises(EngineError, match=r'model\.onnx: onnxruntime .* cannot open it') as caught:
-        open_backend('onnxruntime', bundle)
+        open_unchecked('onnxruntime', bundle)
     assert '\n' not in str(caught.value)
 
 
@@ -222,12 +222,12 @@ def test_a_file_that_changed_after_loading(make_bundle):
     bundle = load_bundle(folder)
     (folder / 'model.onnx').write_bytes(b'something else')
     with pytest.raises(BundleError, match='changed since'):
-        open_backend('onnxruntime', bundle)
+        open_unchecked('onnxruntime', bundle)
 
 
 def described_otherwise(make_bundle, edit):
     with pytest.raises(BundleError) as caught:
-        open_backend('onnxruntime', load_bundle(make_bundle(edit)))
+        open_unchecked('onnxruntime', load_bundle(make_bundle(edit)))
     assert '\n' not in str(caught.value)
     return str(caught.value)
 
@@ -248,7 +248,7 @@ def change(tiny_bundle, make_bundle, edit):
     model = onnx.load(tiny_bundle / 'model.onnx')
     edit(model.graph, onnx)
     with pytest.raises(BundleError) as caught:
-        open_backend('onnxruntime', load_bundle(make_bundle(model=model.SerializeToString())))
+        open_unchecked('onnxruntime', load_bundle(make_bundle(model=model.SerializeToString())))
     return str(caught.value)
 
 
