@@ -125,8 +125,10 @@ class ASTMT(Network):
         entropy = F.cross_entropy(logits, target, reduction='none')
         return (entropy * valid).sum() / valid.sum().clamp(min=1)
 
-    def learning_rates(self) -> dict[str, float]:
-        """What belongs to one task learns N times as fast (it sees an N-th), D ten times."""
+    def learning_rates(self, *, adaptive: bool) -> dict[str, float]:
+        """What belongs to one task learns N times as fast (it sees an N-th), D ten times; SGD."""
+        if adaptive:
+            return {}
         own = {
             f'{name}.': float(len(self.tasks))
             for name, module in self.named_modules()

@@ -99,7 +99,11 @@ class BMTAS(Network):
         done = self.step / self.steps
         tau = (5 - 4.9 * (done - 0.05) / 0.95).clamp(0.1, 5)
         own = torch.eye(len(self.tasks), device=self.alpha.device).expand_as(self.alpha)
-        return torch.where(done < 0.05, own, F.gumbel_softmax(self.alpha, tau=tau))
+        return torch.where(self.searching(), F.gumbel_softmax(self.alpha, tau=tau), own)
+
+    def searching(self) -> Tensor:
+        """Whether the warm-up is over."""
+        return self.step / self.steps >= 0.05
 
     def expected_macs(self) -> Tensor:
         """E[cost] in multiply-accumulates of the encoder, over all trees."""
@@ -107,12 +111,17 @@ class BMTAS(Network):
         return (macs * expected_groups(self.alpha.softmax(-1))).sum()
 
     def penalties(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """lambda E[cost], in GFLOP; counts the steps of the search."""
-        self.step += 1
-        return {'cost': self.cost_weight * 2e-9 * self.expected_macs()}
+        """lambda E[cost], in GFLOP, after the warm-up; counts the steps of the search.
 
-    def learning_rates(self) -> dict[str, float]:
-        """The paper's are 0.001 for weights and 0.01 for alpha."""
+        While all choices are alike, the cost has a gradient of rounding errors only, which Adam
+        would make steps of: the tree would grow together before any task had a say.
+        """
+        searching = self.searching()
+        self.step += 1
+        return {'cost': searching * self.cost_weight * 2e-9 * self.expected_macs()}
+
+    def learning_rates(self, *, adaptive: bool) -> dict[str, float]:
+        """The paper's, with Adam, are 0.001 for weights and 0.01 for alpha."""
         return {'alpha': 10.0}
 
     def tree(self) -> list[list[list[str]]]:

@@ -19,8 +19,8 @@ class CrossStitch(Network):
     """One dilated ResNet per task; after each residual stage a cross-stitch unit (survey, Fig. 4).
 
     Training begins, as in the paper, with trained single-task networks (``train --init``): the
-    names of parameters are those of ``SingleTask``. The learning rate of the units is 100 times
-    that of the rest.
+    names of parameters are those of ``SingleTask``. Under SGD, the learning rate of the units is
+    100 times that of the rest.
 
     Differs from the paper: ResNets and DeepLab heads instead of AlexNets; units after the stages
     of a ResNet instead of after pooling. Both are the survey's, and so are the figures.
@@ -57,9 +57,9 @@ class CrossStitch(Network):
             x = stitch(x)  # [B, C, H/4, W/4], then [B, C, H/8, W/8]
         return Predictions({task: head([x[task]]) for task, head in self.heads.items()})
 
-    def learning_rates(self) -> dict[str, float]:
-        """The units learn 100 times as fast as the rest (survey's code)."""
-        return {'stitch': 100.0}
+    def learning_rates(self, *, adaptive: bool) -> dict[str, float]:
+        """The units learn 100 times as fast as the rest (survey's code, whose optimiser is SGD)."""
+        return {} if adaptive else {'stitch': 100.0}
 
 
 class CrossStitchUnit(nn.Module):

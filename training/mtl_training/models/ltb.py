@@ -96,7 +96,12 @@ class LTB(Network):
         done = self.step / self.steps
         tau = 10 / (200 * done + 1).sqrt()
         alike = torch.full_like(self.theta, 1 / len(self.tasks))
-        return torch.where(done < 0.01, alike, F.gumbel_softmax(self.theta, tau=tau, hard=True))
+        choices = F.gumbel_softmax(self.theta, tau=tau, hard=True)
+        return torch.where(self.searching(), choices, alike)
+
+    def searching(self) -> Tensor:
+        """Whether the warm-up is over."""
+        return self.step / self.steps >= 0.01
 
     def expected_macs(self) -> Tensor:
         """Expected multiply-accumulates of the nodes that lead to a task."""
@@ -109,11 +114,15 @@ class LTB(Network):
         return total
 
     def penalties(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The expected cost in GFLOP, weighted; counts the steps of the search."""
-        self.step += 1
-        return {'cost': self.cost_weight * 2e-9 * self.expected_macs()}
+        """The expected cost in GFLOP, weighted, after the warm-up; counts the steps of the search.
 
-    def learning_rates(self) -> dict[str, float]:
+        In the warm-up its gradient would be of rounding errors only, see ``BMTAS.penalties``.
+        """
+        searching = self.searching()
+        self.step += 1
+        return {'cost': searching * self.cost_weight * 2e-9 * self.expected_macs()}
+
+    def learning_rates(self, *, adaptive: bool) -> dict[str, float]:
         """Choices learn ten times as fast as weights, as in BMTAS."""
         return {'theta': 10.0}
 

@@ -23,8 +23,8 @@ class NDDR(Network):
     """One dilated ResNet per task; an NDDR layer after the stem and each stage (survey, Fig. 4).
 
     Training begins, as in the paper, with trained single-task networks (``train --init``): the
-    names of parameters are those of ``SingleTask``. The learning rate of the layers is 100 times
-    that of the rest.
+    names of parameters are those of ``SingleTask``. Under SGD, the learning rate of the layers is
+    100 times that of the rest.
 
     Differs from the paper: ResNets and DeepLab heads instead of VGG-16, as in the survey, whose
     figures these are. The survey has no shortcut.
@@ -70,9 +70,9 @@ class NDDR(Network):
         }
         return Predictions({task: head(features[task]) for task, head in self.heads.items()})
 
-    def learning_rates(self) -> dict[str, float]:
-        """The layers learn 100 times as fast as the rest (the authors' code and the survey's)."""
-        return {'nddr': 100.0}
+    def learning_rates(self, *, adaptive: bool) -> dict[str, float]:
+        """The layers learn 100 times as fast (the authors' code and the survey's, under SGD)."""
+        return {} if adaptive else {'nddr': 100.0}
 
 
 class NDDRLayer(nn.Module):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-@dataclass(frozen=True)
-class Auxiliary:
+class Auxiliary(NamedTuple):
     """Predictions that are trained but not used: of another scale, stage or task.
 
     Attributes:
@@ -22,8 +21,7 @@ class Auxiliary:
     weight: float = 1.0
 
 
-@dataclass(frozen=True)
-class Predictions:
+class Predictions(NamedTuple):
     """What a network says about a batch.
 
     Attributes:
@@ -32,7 +30,7 @@ class Predictions:
     """
 
     final: dict[str, Tensor]
-    auxiliary: Sequence[Auxiliary] = field(default_factory=tuple)
+    auxiliary: Sequence[Auxiliary] = ()
 
 
 class Network(nn.Module):
@@ -70,8 +68,13 @@ class Network(nn.Module):
         """
         return {}
 
-    def learning_rates(self) -> dict[str, float]:
-        """Factors of the learning rate by the beginning of a parameter's name; 1 for the others."""
+    def learning_rates(self, *, adaptive: bool) -> dict[str, float]:
+        """Factors of the learning rate by the beginning of a parameter's name; 1 for the others.
+
+        Args:
+            adaptive: whether the optimiser divides steps by the size of gradients, as Adam does.
+                A factor that makes up for small gradients under SGD would then make huge steps.
+        """
         return {}
 
 

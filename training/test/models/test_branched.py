@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from mtl_training.deploy.export import ExportError, export
+from mtl_training.loop.config import OptimConfig
+from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import SYSTEMS, ModelError, Network, build
 from mtl_training.models.backbones import BACKBONES, ResNetPyramid, pyramid
 from mtl_training.models.bmtas import BMTAS
@@ -171,6 +173,7 @@ def test_the_cost_of_certain_choices_is_the_cost_of_their_tree(system: str, seed
     parts = {part.name: part.written.total for part in describe(branched, (64, 96))}
     encoder = sum(macs for name, macs in parts.items() if name.startswith('stages'))
     assert expected == pytest.approx(encoder, rel=1e-6)
+    net.step.fill_(net.steps)  # after the warm-up, in which choices have no cost
     penalty = net.penalties({})['cost'].item()
     assert penalty == pytest.approx(0.05 * 2 * expected / 1e9, rel=1e-6)  # GFLOP
 
@@ -261,6 +264,24 @@ def test_warm_up_and_temperature() -> None:
     late = torch.stack([bmtas.sample() for _ in range(50)]).amax(-1).mean()
     assert early < 0.5 < 0.9 < late
     assert set(ltb.sample().unique().tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize('system', SUPER_NETS)
+def test_nothing_is_decided_before_the_tasks_have_a_say(system: str) -> None:
+    """Adam makes steps of rounding errors, too: there must be none in the warm-up."""
+    net = small(system, steps=100, cost_weight=0.05).train()
+    assert isinstance(net, (BMTAS, LTB))
+    choices = net.alpha if isinstance(net, BMTAS) else net.theta
+    optimizer = make_optimizer(net, OptimConfig(lr=1e-3, max_steps=1))
+    image = torch.rand(2, 3, 64, 96)
+    while not net.searching():
+        logits = net.predictions(image).final.values()
+        total = sum(x.square().mean() for x in logits) + sum(net.penalties({}).values())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        assert not choices.any(), net.step
+    assert net.penalties({})['cost'] > 0
 
 
 @pytest.mark.parametrize('system', SUPER_NETS)
