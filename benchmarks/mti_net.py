@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import yaml
 from mtl_training.loop.config import OptimConfig
-from mtl_training.loop.train import make_optimizer
+from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import Network
 from mtl_training.papers.describe import parse_size
 from mtl_training.papers.importing import TASKS, configure, import_weights

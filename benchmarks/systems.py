@@ -23,7 +23,7 @@ import torch
 from mtl_training.deploy.bundles import open_model
 from mtl_training.deploy.export import Deployable, to_onnx
 from mtl_training.loop.config import OptimConfig
-from mtl_training.loop.train import make_optimizer
+from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import SYSTEMS, ModelError, Network, build
 from mtl_training.papers.describe import describe, parse_size
 from mtl_training.tasks.losses import multi_task_loss, weighted_sum

@@ -7,7 +7,7 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -77,11 +77,13 @@ class OptimConfig:
     lr: float
     max_steps: int
     batch_size: int = 8
-    optimizer: str = 'adamw'
-    weight_decay: float = 1e-4
+    optimizer: Literal['adamw', 'adam', 'sgd'] = 'adamw'
+    weight_decay: float = 1e-4  # under adam, as under sgd, a part of the gradient
+    decay_norms: bool = False  # whether norms and biases decay, too
     momentum: float = 0.9  # sgd only
     warmup_steps: int = 0
     power: float = 0.9
+    poly_by: Literal['step', 'epoch'] = 'step'  # when the rate falls
     clip_norm: float = 0.0  # 0: gradients are not clipped
     ema_decay: float = 0.0  # 0: no moving average of the weights
     # First stages of the backbone (and its stem) that keep weights and statistics; EfficientNet.
@@ -98,7 +100,8 @@ class RunConfig:
     validate_frames: int = 100
     picture_every: int = 500
     log_every: int = 10
-    precision: str = '32-true'
+    # No bf16-true: weights of 8 bits lose most steps of the optimiser to rounding.
+    precision: Literal['32-true', 'bf16-mixed', '16-mixed'] = '32-true'
     accelerator: str = 'auto'
     devices: int = 1
     threads: int = 0  # 0: as many as torch takes by itself
@@ -192,6 +195,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
         return from_mapping(hint, value, where)  # type: ignore[arg-type]
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f'{where} is {value!r}, expected one of {", ".join(arguments)}')
+        return value
     if origin in (Union, types.UnionType):
         return None if value is None else _convert(arguments[0], value, where)
     if origin is tuple:

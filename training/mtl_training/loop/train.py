@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
-import csv
 import json
 import signal
 import sys
@@ -40,6 +38,7 @@ from mtl_training.evaluation.evaluate import (
     sheet,
     thin_out,
 )
+from mtl_training.loop.average import Average
 from mtl_training.loop.checkpoint import (
     CheckpointError,
     auxiliary_tasks,
@@ -53,9 +52,10 @@ from mtl_training.loop.checkpoint import (
     save_checkpoint,
     with_prefix,
 )
-from mtl_training.loop.config import Config, ConfigError, OptimConfig, load_config, to_mapping
-from mtl_training.models import Network
-from mtl_training.models.backbones import EfficientNetPyramid
+from mtl_training.loop.config import Config, load_config, to_mapping
+from mtl_training.loop.log import CsvLog
+from mtl_training.loop.optimizer import freeze, make_optimizer, set_learning_rate
+from mtl_training.loop.schedule import learning_rate
 from mtl_training.tasks.losses import multi_task_loss, weighted_sum
 from mtl_training.tasks.task import Task
 
@@ -81,62 +81,6 @@ class Progress:
     epoch_step: int = 0  # batches of this epoch that were seen
     epoch_frames: int = 0  # frames that this epoch began with; 0 at its start
     best: float = -1.0
-
-
-class Average:
-    """Exponential moving average of a network's weights and statistics; starts fast."""
-
-    def __init__(self, net: nn.Module, decay: float) -> None:
-        self.net = copy.deepcopy(net).eval().requires_grad_(False)
-        self.decay = decay
-
-    @torch.no_grad()
-    def update(self, net: nn.Module, step: int) -> None:
-        """a <- d a + (1 - d) w, d = min(decay, (1 + step) / (10 + step)); counters are copied."""
-        keep = min(self.decay, (1 + step) / (10 + step))
-        for mine, other in zip(
-            self.net.state_dict().values(), net.state_dict().values(), strict=True
-        ):
-            if mine.is_floating_point():
-                mine.lerp_(other, 1 - keep)
-            else:
-                mine.copy_(other)
-
-
-def learning_rate(step: int, optim: OptimConfig) -> float:
-    """lr * min(1, (step + 1) / warmup_steps) * (1 - step / max_steps) ** power."""
-    warm = min(1.0, (step + 1) / max(optim.warmup_steps, 1))
-    return optim.lr * warm * max(0.0, 1 - step / optim.max_steps) ** optim.power
-
-
-def make_optimizer(net: Network, optim: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser of a configuration; norms and biases have no weight decay.
-
-    A network may ask for other learning rates (``Network.learning_rates``): groups have a
-    ``factor``.
-
-    Raises:
-        ConfigError: an optimiser that is not ``adamw`` or ``sgd``.
-    """
-    groups: list[dict[str, Any]] = []
-    factors = {'': 1.0, **net.learning_rates()}
-    owner = {
-        name: max((p for p in factors if name.startswith(p)), key=len)
-        for name, parameter in net.named_parameters()
-        if parameter.requires_grad
-    }
-    for prefix, factor in factors.items():
-        own = [p for name, p in net.named_parameters() if owner.get(name) == prefix]
-        matrices, vectors = [p for p in own if p.ndim > 1], [p for p in own if p.ndim <= 1]
-        groups += [
-            {'params': matrices, 'weight_decay': optim.weight_decay, 'factor': factor},
-            {'params': vectors, 'weight_decay': 0.0, 'factor': factor},
-        ]
-    if optim.optimizer == 'adamw':
-        return torch.optim.AdamW(groups, lr=optim.lr)
-    if optim.optimizer == 'sgd':
-        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
-    raise ConfigError(f'optim.optimizer is {optim.optimizer!r}, expected adamw or sgd')
 
 
 def train(
@@ -203,7 +147,7 @@ class Loop:
         net = build_network(config, pretrained=config.model.pretrained)
         net = net.to(memory_format=torch.channels_last)
         self.mean, self.std = net.mean, net.std
-        self.frozen = frozen_modules(net, config.optim.frozen_stages)
+        self.frozen = freeze(net, config.optim.frozen_stages)
         self.net, self.optimizer = fabric.setup(net, make_optimizer(net, config.optim))
         self.net.mark_forward_method('predictions')
         decay = config.optim.ema_decay
@@ -226,7 +170,7 @@ class Loop:
         clock = time.monotonic()
         for batch in self.batches():
             waited = time.monotonic() - clock
-            rate = learning_rate(progress.step, config.optim)
+            rate = learning_rate(config.optim, progress.step, progress.epoch_step)
             losses = self.step(batch, rate)
             progress.step += 1
             progress.epoch_step += 1
@@ -289,8 +233,7 @@ class Loop:
     def step(self, batch: Batch, rate: float) -> dict[str, Tensor]:
         """One step of the optimiser; the unweighted losses and the ``total``."""
         optim = self.config.optim
-        for group in self.optimizer.param_groups:
-            group['lr'] = rate * group['factor']
+        set_learning_rate(self.optimizer, rate)
         self.net.train()
         for module in self.frozen:
             module.eval()
@@ -452,44 +395,6 @@ class Loop:
         """One line of a log, from the first process only."""
         if self.fabric.is_global_zero:
             log.write(row)
-
-
-class CsvLog:
-    """Rows appended to a CSV file; rows after ``step``, of a run that was cut off, are dropped."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        if path.exists():
-            header, *rows = path.read_text(encoding='utf-8').splitlines()
-            kept = [row for row in rows if int(row.split(',', 1)[0]) <= step]
-            path.write_text('\n'.join([header, *kept]) + '\n', encoding='utf-8')
-        if step == 0:
-            path.unlink(missing_ok=True)
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Append a row; the first one makes the header."""
-        new = not self.path.exists()
-        with self.path.open('a', newline='', encoding='utf-8') as file:
-            writer = csv.DictWriter(file, row, lineterminator='\n')
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-
-
-def frozen_modules(net: nn.Module, stages: int) -> list[nn.Module]:
-    """Take the gradients from the backbone's stem and first stages; returns them (0: none).
-
-    Raises:
-        ConfigError: a backbone that cannot be frozen in parts.
-    """
-    if stages == 0:
-        return []
-    if not isinstance(getattr(net, 'backbone', None), EfficientNetPyramid):
-        raise ConfigError('optim.frozen_stages works with EfficientNet backbones only, expected 0')
-    modules = net.backbone.early(stages)
-    for module in modules:
-        module.requires_grad_(False)
-    return modules
 
 
 def sub_sample(batch: Batch, stride: int, step: int) -> Batch:

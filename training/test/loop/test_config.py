@@ -44,6 +44,14 @@ def test_numbers_and_lists_take_their_types() -> None:
         ({'augment': {'scale': [1]}}, r'augment\.scale has 1 entries, expected 2'),
         ({'seed': True}, 'seed is True, expected int'),
         ({'tasks': 'depth'}, "tasks is 'depth', expected a list"),
+        (
+            {'optim': {'lr': 1, 'max_steps': 1, 'optimizer': 'lion'}},
+            r"optim\.optimizer is 'lion', expected one of adamw, adam, sgd",
+        ),
+        (
+            {'run': {'precision': 'bf16-true'}},
+            r"run\.precision is 'bf16-true', expected one of",
+        ),
         ({'weights': {'depth': None}}, r'weights\.depth is None, expected float'),
     ],
 )

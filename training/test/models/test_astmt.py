@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mtl_training.loop.config import OptimConfig
-from mtl_training.loop.train import make_optimizer
+from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import ModelError, build
 from mtl_training.models.astmt import ASTMT, PerTask
 from mtl_training.models.backbones import BACKBONES, ResNetPyramid
@@ -173,7 +173,8 @@ def test_gradients_of_pixels_without_labels_do_not_count() -> None:
 
 def test_learning_rates_are_the_released_codes() -> None:
     net = small()
-    groups = make_optimizer(net, OptimConfig(lr=1e-3, max_steps=1)).param_groups
+    optim = OptimConfig(lr=1e-3, max_steps=1, optimizer='sgd')
+    groups = make_optimizer(net, optim).param_groups
     factor = {id(p): group['factor'] for group in groups for p in group['params']}
     rates = {name: factor[id(p)] for name, p in net.named_parameters()}
     assert rates['stem.0.weight'] == 1

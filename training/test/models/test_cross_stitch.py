@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mtl_training.loop.config import OptimConfig
-from mtl_training.loop.train import make_optimizer
+from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import ModelError, build
 from mtl_training.models.cross_stitch import CrossStitchUnit
 from mtl_training.papers.describe import by_kind, describe

@@ -17,7 +17,8 @@ from mtl_training.deploy.export import Deployable, compare, to_onnx
 from mtl_training.evaluation.evaluate import normalise
 from mtl_training.loop.checkpoint import build_network, config_tasks
 from mtl_training.loop.config import Config, load_config
-from mtl_training.loop.train import make_optimizer, train
+from mtl_training.loop.optimizer import make_optimizer
+from mtl_training.loop.train import train
 from mtl_training.models import SYSTEMS, Network
 from mtl_training.models.backbones import BACKBONES, ResNetPyramid
 from mtl_training.tasks.losses import multi_task_loss, weighted_sum
