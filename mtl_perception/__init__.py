@@ -8,3 +8,8 @@ __version__ = '0.1.0'
 
 class PerceptionError(Exception):
     """What this package raises on purpose; the message is one sentence, made for the user."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception of another library says, for a sentence; its type if it says nothing."""
+    return ' '.join(str(error).split()) or type(error).__name__

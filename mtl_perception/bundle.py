@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from . import PerceptionError
+from . import PerceptionError, one_line
 from .share import share
 
 SCHEMA = 1
@@ -288,8 +288,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise BundleError(f'{path}: cannot be read: {error.strerror}') from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = ' '.join(str(error).split())
-        raise BundleError(f'{path}: is not valid YAML: {reason}') from error
+        raise BundleError(f'{path}: is not valid YAML: {one_line(error)}') from error
     if not isinstance(content, dict):
         raise BundleError(f'{path}: is not a bundle description, expected a mapping with schema: 1')
     return content

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import PerceptionError
+from . import PerceptionError, one_line
 
 Kind = Literal['encoding', 'size', 'step', 'truncated']
 
@@ -124,8 +124,7 @@ def decode(
     try:
         return convert(pixels)
     except cv2.error as error:
-        reason = ' '.join(str(error).split())
-        raise ImageError('size', f'{width}x{height} {encoding}: {reason}') from error
+        raise ImageError('size', f'{width}x{height} {encoding}: {one_line(error)}') from error
 
 
 def decode_compressed(data: Any, format: str = '') -> NDArray[np.uint8]:

@@ -31,7 +31,7 @@ class Recorder:
 def pipeline(tiny_bundle):
     pytest.importorskip('onnxruntime')
     bundle = load_bundle(tiny_bundle)
-    engine = open_unchecked('onnxruntime', bundle, EngineOptions(threads=1))
+    engine = open_unchecked('onnxruntime', bundle, EngineOptions(threads=1, max_batch=3))
     return Pipeline(bundle, Recorder(engine))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import PerceptionError
+from .. import PerceptionError, one_line
 from ..ros.packages import missing
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _sentence(error: Exception) -> str:
         return f'{error.filename}: {error.strerror}' if error.filename else error.strerror
     if isinstance(error, ModuleNotFoundError):
         return f'{missing(error)}; mtl_perception doctor tells more'
-    return ' '.join(str(error).split())
+    return one_line(error)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from .. import PerceptionError
 from ..bundle import Bundle, default_bundle, load_bundle
+from ..files import beside
 from ..offline.metrics import image_array, score_outputs
 from ..offline.recordings import (
     CAMERA_INFO_TOPIC,
@@ -620,11 +621,10 @@ def montage(
 
 
 def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:
-    """Write RGB [H, W, 3] as PNG, beside and then renamed."""
-    partial = path.with_name(f'.{path.name}.partial.png')
-    if not cv2.imwrite(str(partial), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
-        raise OSError(f'{path}: cannot be written')
-    partial.replace(path)
+    """Write RGB [H, W, 3] as PNG, whole or not at all."""
+    with beside(path) as partial:
+        if not cv2.imwrite(str(partial), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
+            raise OSError(f'{path}: cannot be written')
 
 
 # --- the whole -------------------------------------------------------------------------------

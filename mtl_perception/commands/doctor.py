@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .. import one_line
 from ..share import ShareError, share
 
 Level = Literal['ok', 'warn', 'fail']
@@ -299,7 +300,7 @@ def _ros(environment: Mapping[str, str]) -> Finding:
         rclpy = importlib.import_module('rclpy')
         rmw = str(rclpy.get_rmw_implementation_identifier())
     except Exception as error:  # also a broken installation must end in a line of the report
-        return check_ros('', None, ' '.join(str(error).split()))
+        return check_ros('', None, one_line(error))
     return check_ros(environment.get('ROS_DISTRO', ''), rmw)
 
 
@@ -345,7 +346,7 @@ def _onnxruntime() -> Finding:
             str(onnxruntime.__version__), onnxruntime.get_available_providers()
         )
     except Exception as error:  # a build for another CPU raises more than ImportError
-        return check_onnxruntime(None, (), ' '.join(str(error).split()))
+        return check_onnxruntime(None, (), one_line(error))
 
 
 def _version(name: str) -> tuple[str | None, str]:
@@ -356,7 +357,7 @@ def _version(name: str) -> tuple[str | None, str]:
         if name in ('numpy', 'cv2', 'yaml'):
             return str(importlib.import_module(name).__version__), ''
     except Exception as error:  # a module for another NumPy raises more than ImportError
-        return None, ' '.join(str(error).split()) or type(error).__name__
+        return None, one_line(error)
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -376,7 +377,7 @@ def _bundle() -> Finding:
         return Finding(
             'fail',
             'default bundle',
-            ' '.join(str(error).split()),
+            one_line(error),
             'install the package again, or name another bundle with the parameter bundle',
         )
     return Finding('ok', 'default bundle', f'{bundle.name} {bundle.version}, hash as described')

@@ -14,7 +14,6 @@ import json
 import math
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import PerceptionError, __version__
+from ..files import write_beside
 
 SCHEMA = 1
 KINDS = ('plan', 'choice')
@@ -308,7 +308,7 @@ class EngineCache:
         """Remove temporary files that nobody has written for long."""
         for path in self._files('.'):
             with contextlib.suppress(OSError):
-                if path.suffix == '.tmp' and time.time() - path.stat().st_mtime > _LEFTOVER_S:
+                if '.tmp' in path.suffixes and time.time() - path.stat().st_mtime > _LEFTOVER_S:
                     path.unlink()
 
     def _files(self, prefix: str = '') -> list[Path]:
@@ -408,30 +408,15 @@ class EngineCache:
 
 
 def save_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: beside it, to the disk, then renamed.
+    """Write a file whole or not at all.
 
     Raises:
         CacheError: it cannot be written.
     """
-    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(8)}.tmp')
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with open(handle, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(handle)
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_beside(path, content)
     except OSError as error:
-        _unlink(temporary)
         raise _not_written(path, error) from error
-    except BaseException:
-        _unlink(temporary)
-        raise
 
 
 class _DamageError(Exception):

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import one_line
 from .engine import EngineError
-from .tensors import one_line
 
 _MISSING = (
     'needs one of the Python packages cuda-bindings and pycuda: pip install cuda-bindings '

@@ -94,8 +94,7 @@ class Engine(Protocol):
         """Run the network.
 
         Args:
-            images: [N, H, W, 3] RGB at the bundle's size, C-contiguous, N at most ``max_batch``
-                where the engine has such a limit.
+            images: [N, H, W, 3] RGB at the bundle's size, C-contiguous, N from 1 to ``max_batch``.
             outputs: the names of the tensors to compute; the others cost nothing if the engine can.
 
         Returns:
@@ -103,7 +102,7 @@ class Engine(Protocol):
             the caller.
 
         Raises:
-            EngineError: when the engine fails.
+            EngineError: when the engine fails, is closed, or the images are not such.
         """
 
     def close(self) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import one_line
 from ..bundle import Bundle
 from .engine import EngineError, EngineOptions
-from .tensors import Tensor, check_tensors, cpu_name, model_file, one_line
+from .tensors import Tensor, check_images, check_results, check_tensors, cpu_name, model_file
 
 _DTYPES = {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32'}
 _PROVIDERS = {
@@ -111,7 +112,7 @@ class OnnxRuntimeEngine:
             [_tensor(value) for value in self._session.get_inputs()],
             [_tensor(value) for value in self._session.get_outputs()],
         )
-        self._size = (bundle.height, bundle.width)
+        self._bundle, self._max_batch = bundle, options.max_batch
         self.identity = {
             'engine': 'onnxruntime',
             'version': str(onnxruntime.__version__),
@@ -123,7 +124,8 @@ class OnnxRuntimeEngine:
     def run(self, images: NDArray[np.uint8], outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Run the network; see ``Engine.run``. The input is not copied if it is C-contiguous."""
         if self._session is None:
-            raise EngineError('onnxruntime: the backend is closed')
+            raise EngineError('onnxruntime: the engine is closed')
+        check_images(self.name, images, self._bundle, self._max_batch)
         if not outputs:
             return {}
         names = list(outputs)
@@ -131,13 +133,9 @@ class OnnxRuntimeEngine:
             arrays = self._session.run(names, {'image': images}, self._run_options)
         except Exception as error:
             raise EngineError(f'onnxruntime: {one_line(error)}') from error
-        for name, array in zip(names, arrays, strict=True):
-            if array.shape[:3] != (len(images), *self._size):
-                raise EngineError(
-                    f'onnxruntime: output {name} has the shape {list(array.shape)}, '
-                    f'expected {[len(images), *self._size]}'
-                )
-        return dict(zip(names, arrays, strict=True))
+        results = dict(zip(names, arrays, strict=True))
+        check_results(self.name, results, images)
+        return results
 
     def close(self) -> None:
         """Free the session."""

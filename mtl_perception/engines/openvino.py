@@ -10,10 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import one_line
 from ..bundle import Bundle
 from .cache import CacheError, EngineCache, Key
 from .engine import EngineError, EngineOptions, Progress
-from .tensors import Tensor, check_tensors, cpu_flags, cpu_name, model_file, one_line
+from .tensors import (
+    Tensor,
+    check_images,
+    check_results,
+    check_tensors,
+    cpu_flags,
+    cpu_name,
+    model_file,
+)
 
 _DEVICE = 'CPU'
 # Part of the key of every compiled model: counts up when ``_compile`` changes what it makes.
@@ -122,27 +131,16 @@ class OpenVinoEngine:
         wanted ones are copied.
         """
         if self._request is None:
-            raise EngineError('openvino: the backend is closed')
+            raise EngineError('openvino: the engine is closed')
+        check_images(self.name, images, self._bundle, self._options.max_batch)
         if not outputs:
             return {}
-        size = (self._bundle.height, self._bundle.width)
-        expected = (min(len(images), self._options.max_batch), *size, 3)
-        if images.shape != expected or not len(images) or images.dtype != np.uint8:
-            raise EngineError(
-                f'openvino: images are {images.dtype} {list(images.shape)}, expected uint8 '
-                f'{["N", *size, 3]} with N from 1 to {self._options.max_batch}'.replace("'", '')
-            )
         try:
             self._request.infer({'image': images}, share_inputs=True, share_outputs=True)
             arrays = {name: self._request.get_tensor(name).data.copy() for name in outputs}
         except Exception as error:
             raise EngineError(f'openvino: {one_line(error)}') from error
-        for name, array in arrays.items():
-            if array.shape[:3] != (len(images), *size):
-                raise EngineError(
-                    f'openvino: output {name} has the shape {list(array.shape)}, '
-                    f'expected {[len(images), *size]}'
-                )
+        check_results(self.name, arrays, images)
         return arrays
 
     def close(self) -> None:

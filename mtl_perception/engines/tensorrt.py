@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import one_line
 from ..bundle import Bundle
 from .cache import CacheError, EngineCache, Key, save_bytes
 from .cuda import open_cuda
 from .engine import EngineError, EngineOptions, Progress, quiet
 from .quantized import unsigned_node
-from .tensors import Tensor, check_tensors, model_file, one_line
+from .tensors import Tensor, check_images, check_tensors, model_file
 
 if TYPE_CHECKING:
     import tensorrt
@@ -160,7 +161,7 @@ class TensorRtEngine:
         self.cached, self.cache_problem = True, ''
         self._trt = trt
         self._log = _log_of(trt)
-        self._max_batch = options.max_batch
+        self._bundle, self._max_batch = bundle, options.max_batch
         self._no_graphs = ''  # why runs are not captured
         self._engine: tensorrt.ICudaEngine | None = None
         self._runtime: tensorrt.Runtime | None = None
@@ -185,19 +186,9 @@ class TensorRtEngine:
     def run(self, images: NDArray[np.uint8], outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Run the network; see ``Engine.run``. Only ``outputs`` are copied from the GPU."""
         if self._engine is None:
-            raise EngineError('tensorrt: the backend is closed')
-        image = self._io['image']
-        if images.dtype != np.uint8 or images.shape[1:] != image.shape or not len(images):
-            raise EngineError(
-                f'tensorrt: images are {images.dtype} {list(images.shape)}, '
-                f'expected uint8 {["N", *image.shape]}'
-            )
-        batch = len(images)
-        if batch > self._max_batch:
-            raise EngineError(
-                f'tensorrt: {batch} images in one run, expected at most {self._max_batch} '
-                '(max_batch)'
-            )
+            raise EngineError('tensorrt: the engine is closed')
+        check_images(self.name, images, self._bundle, self._max_batch)
+        image, batch = self._io['image'], len(images)
         for name in outputs:
             if name == 'image' or name not in self._io:
                 raise EngineError(f'tensorrt: the engine has no output {name!r}')
@@ -503,9 +494,13 @@ def _refuse_unsigned(model: bytes, name: str) -> None:
         )
 
 
+def _short(text: str, length: int) -> str:
+    return ' '.join(text.split())[:length]
+
+
 def _parser_error(error: tensorrt.ParserError) -> str:
     where = f'operator {error.node_operator()} (node {error.node_name()!r})'
-    return f'{where}: {one_line(Exception(error.desc()))[:300]}'
+    return f'{where}: {_short(error.desc(), 300)}'
 
 
 def _use_dla(
@@ -623,7 +618,7 @@ class _Log:
         with contextlib.suppress(IndexError):
             while True:
                 lines.append(self._lines.popleft())
-        return one_line(Exception('; '.join(lines)))
+        return _short('; '.join(lines), 500)
 
 
 _LOGS: dict[Any, _Log] = {}

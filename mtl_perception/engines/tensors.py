@@ -1,14 +1,19 @@
-"""What every engine must agree on with the bundle: the tensors; and the names of processors."""
+"""What every engine must agree on with the bundle, the tensors; and the names of processors."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..bundle import Bundle, BundleError, DataFile
+from .engine import EngineError
 
 
 @dataclass(frozen=True)
@@ -86,13 +91,39 @@ def _check_tensor(
         )
 
 
+def check_images(engine: str, images: NDArray[Any], bundle: Bundle, max_batch: int) -> None:
+    """Compare the images of a run with what the engine was opened for.
+
+    Args:
+        engine: its name, for the message.
+
+    Raises:
+        EngineError: another dtype or size than the bundle's, no images, or more than ``max_batch``.
+    """
+    size = (bundle.height, bundle.width, 3)
+    if images.dtype != np.uint8 or images.shape[1:] != size or not 1 <= len(images) <= max_batch:
+        raise EngineError(
+            f'{engine}: images are {images.dtype} {list(images.shape)}, expected uint8 '
+            f'{_text(["N", *size])} with N from 1 to {max_batch} (max_batch)'
+        )
+
+
+def check_results(engine: str, arrays: Mapping[str, NDArray[Any]], images: NDArray[Any]) -> None:
+    """Compare the sizes of what a run gave with those of its images.
+
+    Raises:
+        EngineError: they differ, in a model whose description leaves them open.
+    """
+    for name, array in arrays.items():
+        if array.shape[:3] != images.shape[:3]:
+            raise EngineError(
+                f'{engine}: output {name} has the shape {list(array.shape)}, expected '
+                f'{list(images.shape[:3])} for these images'
+            )
+
+
 def _text(dims: Sequence[int | str | None]) -> str:
     return '[' + ', '.join(str(dim) for dim in dims) + ']'
-
-
-def one_line(error: Exception) -> str:
-    """The message of another library's exception, for a sentence."""
-    return ' '.join(str(error).split())[:500]
 
 
 def cpu_name() -> str:

@@ -32,7 +32,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 
-from .. import colors
+from .. import colors, one_line
 from ..bundle import Bundle, BundleError, default_bundle, load_bundle
 from ..camera import CameraError, CameraModel, Letterbox
 from ..clouds import CloudBuilder
@@ -195,7 +195,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._cameras = [Camera('')]
             self._create_publishers(self._bundle)
         except Exception as error:  # also rclpy's, for a QoS override that cannot be
-            self.get_logger().error(f'Cannot configure: {_one_line(error)}')
+            self.get_logger().error(f'Cannot configure: {one_line(error)}')
             self._close()
             return TransitionCallbackReturn.FAILURE
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while simulated time stands still
@@ -408,7 +408,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                     self._subscribe(camera)
                 except Exception as error:  # rclpy's, for a QoS override that cannot be
                     self._unsubscribe(camera)
-                    camera.failure = f'cannot subscribe to images: {_one_line(error)}'
+                    camera.failure = f'cannot subscribe to images: {one_line(error)}'
                     self.get_logger().error(f'C{camera.failure[1:]}; start the node without it')
             elif not listened and camera.subscriptions:
                 self._unsubscribe(camera)
@@ -721,10 +721,6 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
         low, high = parameter.range
         descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
     return descriptor
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__
 
 
 def _depth_range(bundle: Bundle) -> tuple[float, float]:

@@ -38,7 +38,7 @@ class Engine:
 
 
 def onnxruntime_of(bundle):
-    return open_unchecked('onnxruntime', bundle, EngineOptions(threads=1))
+    return open_unchecked('onnxruntime', bundle, EngineOptions(threads=1, max_batch=2))
 
 
 @pytest.fixture(scope='module')

@@ -87,7 +87,7 @@ def bundle(probed_bundle):
 @pytest.fixture
 def fakes(bundle, monkeypatch):
     """A machine with openvino (10 ms) and onnxruntime (20 ms)."""
-    fakes = Machine(open_unchecked('onnxruntime', bundle, OPTIONS))
+    fakes = Machine(open_unchecked('onnxruntime', bundle, replace(OPTIONS, max_batch=2)))
     fakes.installed = {'openvino': {'milliseconds': 10.0}, 'onnxruntime': {'milliseconds': 20.0}}
     monkeypatch.setattr(engines, 'open_unchecked', fakes.open)
     monkeypatch.setattr(engines, '_version', fakes.version)

@@ -16,7 +16,8 @@ from mtl_perception.engines.engine import EngineError, EngineOptions, open_unche
 @pytest.fixture
 def backend(tiny_bundle):
     pytest.importorskip('onnxruntime')
-    backend = open_unchecked('onnxruntime', load_bundle(tiny_bundle), EngineOptions(threads=1))
+    options = EngineOptions(threads=1, max_batch=2)
+    backend = open_unchecked('onnxruntime', load_bundle(tiny_bundle), options)
     yield backend
     backend.close()
 
@@ -47,9 +48,11 @@ def test_says_who_it_is(backend):
 
 
 def test_a_failed_run_is_one_sentence_and_the_next_one_works(backend, capfd):
-    with pytest.raises(EngineError) as caught:
-        backend.run(np.zeros((1, 32, 32, 3), np.uint8), ['depth'])
+    with pytest.raises(EngineError, match=r'onnxruntime: .*heat') as caught:
+        backend.run(np.zeros((1, 64, 96, 3), np.uint8), ['heat'])
     assert '\n' not in str(caught.value)
+    with pytest.raises(EngineError, match=r'onnxruntime: images are uint8 \[3, .*N from 1 to 2'):
+        backend.run(np.zeros((3, 64, 96, 3), np.uint8), ['depth'])
     assert capfd.readouterr().err == ''
     assert backend.run(np.zeros((1, 64, 96, 3), np.uint8), ['depth'])
     backend.close()

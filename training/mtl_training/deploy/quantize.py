@@ -50,6 +50,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from mtl_perception import one_line
 from mtl_training import TrainingError
 from mtl_training.deploy.bundles import (
     BundleFiles,
@@ -330,8 +331,9 @@ def differences(
             open_model(model, threads=1, variant=variant),
         ]
     except Exception as error:  # onnxruntime's classes are not public
-        reason = ' '.join(str(error).split())
-        raise QuantizeError(f'onnxruntime cannot open the quantised model: {reason}') from error
+        raise QuantizeError(
+            f'onnxruntime cannot open the quantised model: {one_line(error)}'
+        ) from error
     names = [[output.name for output in session.get_outputs()] for session in sessions]
     if names[0] != names[1]:
         raise QuantizeError(f'the quantised model has outputs {names[1]}, expected {names[0]}')

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception.files import beside
 from mtl_training.rooms.labels import GROUPS
 
 FAR = 6.0  # metres at the dark end of the depth colours
@@ -64,6 +65,5 @@ def strip(image: Picture, maps: Mapping[str, NDArray[Any]]) -> Picture:
 def write_png(path: Path, rows: Sequence[Picture]) -> None:
     """Write RGB pictures of one width below each other."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix('.partial.png')
-    cv2.imwrite(str(beside), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
-    beside.replace(path)
+    with beside(path) as partial:
+        cv2.imwrite(str(partial), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))

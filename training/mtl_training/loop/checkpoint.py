@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mtl_perception.files import beside
 from mtl_training import TrainingError
 from mtl_training.loop.config import Config, from_mapping, to_mapping
 from mtl_training.models import Network, build
@@ -79,14 +79,13 @@ def describe_run(
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write tensors and metadata beside ``path``, then rename: the file is whole at any time."""
-    beside = path.with_suffix('.partial')
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        beside,
-        metadata={'mtl_training': json.dumps(meta)},
-    )
-    os.replace(beside, path)
+    """Write tensors and metadata; the file is whole at any time."""
+    with beside(path) as partial:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            partial,
+            metadata={'mtl_training': json.dumps(meta)},
+        )
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

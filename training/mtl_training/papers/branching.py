@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mtl_perception.files import write_beside
 from mtl_training import TrainingError
 from mtl_training.datasets.rooms import Batch, Rooms, list_frames, loader
 from mtl_training.evaluation.evaluate import normalise, thin_out
@@ -403,10 +403,8 @@ def run(args: argparse.Namespace) -> int:
     macs = block_macs(stages, (config.data.height, config.data.width))
     levels = levels_of(tree, config.tasks, [len(stage) for stage in stages])
     text = yaml.safe_dump(branched(meta['config'], tree), sort_keys=False, default_flow_style=None)
-    beside = args.out.with_name(args.out.name + '.partial')
     try:
-        beside.write_text(text, encoding='utf-8')
-        os.replace(beside, args.out)
+        write_beside(args.out, text.encode())
     except OSError as error:
         raise BranchingError(f'{args.out} cannot be written: {error.strerror}') from error
     for number, groups in enumerate(tree):

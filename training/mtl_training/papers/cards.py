@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mtl_perception.files import write_beside
 from mtl_training import TrainingError
 from mtl_training.models import SYSTEMS, WITH_AUXILIARY, ModelError, Network, build
 from mtl_training.papers.describe import Part, describe
@@ -331,10 +331,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         print(text, end='')
         return 0
-    beside = args.out.with_name(args.out.name + '.partial')
     try:
-        beside.write_text(text, encoding='utf-8')
-        os.replace(beside, args.out)
+        write_beside(args.out, text.encode())
     except OSError as error:
         raise CardsError(f'{args.out} cannot be written: {error.strerror}') from error
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mtl_perception.files import write_beside
 from mtl_training import TrainingError
 from mtl_training.scenes.meshes import Mesh, MeshError, read_obj
 
@@ -217,9 +218,8 @@ def build_catalogue(assets: Path) -> list[Piece]:
                 'triangles': len(mesh.vertices) // 3,
             }
             pieces.append(Piece(**fields))
-    partial = assets / 'catalogue.json.partial'
-    partial.write_text(json.dumps([asdict(piece) for piece in pieces], indent=0))
-    partial.replace(assets / 'catalogue.json')
+    text = json.dumps([asdict(piece) for piece in pieces], indent=0)
+    write_beside(assets / 'catalogue.json', text.encode())
     return pieces
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception.files import beside
 from mtl_training import TrainingError
 
 Float = NDArray[np.float32]
@@ -78,10 +79,9 @@ class Mesh:
     texture: NDArray[np.str_]  # [P], path or ''
 
     def save(self, path: Path) -> None:
-        """Write as .npz beside the final name, then rename."""
-        partial = path.with_suffix('.partial.npz')
-        np.savez(partial, **vars(self))
-        partial.replace(path)
+        """Write as .npz, whole or not at all."""
+        with beside(path) as partial:
+            np.savez(partial, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> Mesh:

@@ -80,7 +80,7 @@ def test_a_whole_run_from_the_command_line(
     assert (tmp_path / 'pictures' / '000002.png').exists()
     (row,) = csv.DictReader((tmp_path / 'validation.csv').read_text().splitlines())
     assert {'semantic.miou', 'depth.absrel', 'normals.mean', 'edges.f', 'quality'} <= row.keys()
-    assert not list(tmp_path.glob('*.partial*'))
+    assert not list(tmp_path.rglob('*.tmp*'))
 
     net, meta = load_checkpoint(tmp_path / 'best.safetensors')
     assert meta['step'] == 2
