@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = 'mtl_perception'
-SHARED = ('launch', 'config', 'resource/bundles', 'resource/sample')
+SHARED = ('launch', 'config', 'resource/bundles', 'resource/sample', 'mtl_perception_msgs/msg')
 
 
 def shared_files() -> list[tuple[str, list[str]]]:

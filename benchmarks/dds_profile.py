@@ -14,10 +14,9 @@ import subprocess
 import sys
 import time
 
-from mtl_perception.commands.bench import camera_messages, stamped
-from mtl_perception.commands.demo import dds_environment, message_class, ros_node
-from mtl_perception.commands.doctor import FASTDDS_PROFILE, PROFILE_VARIABLES
-from mtl_perception.share import share
+from mtl_perception.commands.bench_node import camera_messages, stamped
+from mtl_perception.commands.dds import PROFILE_VARIABLES, profile_settings
+from mtl_perception.commands.graph import message_class, ros_node
 
 TOPIC = '/dds_profile/image'
 
@@ -69,7 +68,7 @@ def exchange(options: argparse.Namespace, *, profile: bool) -> tuple[int, int]:
     """Run both processes; returns (received, published)."""
     environment = {k: v for k, v in os.environ.items() if k not in PROFILE_VARIABLES}
     if profile:
-        environment = dds_environment(environment, share(FASTDDS_PROFILE))
+        environment |= profile_settings(environment)
     command = [sys.executable, __file__, '--size', options.size, '--rate', str(options.rate)]
 
     def start(role: str, seconds: float) -> subprocess.Popen[str]:

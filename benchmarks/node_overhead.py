@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from mtl_perception.bundle import default_bundle, load_bundle
-from mtl_perception.commands.bench import STAGES, Result, measure
+from mtl_perception.commands.bench_node import STAGES, Result, measure
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 

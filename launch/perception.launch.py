@@ -12,6 +12,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from mtl_perception.commands.dds import profile_settings
 from mtl_perception.share import share
 
 # name, default, description
@@ -30,8 +31,6 @@ ARGUMENTS = (
 )
 # Arguments that are parameters of the node, left to params_file where they are empty.
 PASSED_ON = ('bundle', 'backend', 'precision', 'image_transport')
-# Fast DDS 2 and 3 read different variables.
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 # What config/perception.rviz subscribes to.
 SHOWN = ('points', 'semantic_color', 'depth_color', 'normals_color', 'edges')
 
@@ -47,11 +46,9 @@ def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
         'use_sim_time': use_sim_time,
         **{name: given[name] for name in PASSED_ON if given[name]},
     }
-    actions: list[SetEnvironmentVariable | Node] = []
-    if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
-        old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-        profile = str(share('config/fastdds.xml'))
-        actions.append(SetEnvironmentVariable(PROFILE_VARIABLES[old], profile))
+    actions: list[SetEnvironmentVariable | Node] = [
+        SetEnvironmentVariable(name, value) for name, value in profile_settings(os.environ).items()
+    ]
     # First: where rviz2 is missing, launch gives up, and leaves behind what it has started.
     if given['rviz'].lower() == 'true':
         actions.append(

@@ -133,11 +133,6 @@ class Bundle:
         return self.models['fp32'].sha256
 
     @property
-    def model_path(self) -> Path:
-        """``model.onnx``, links resolved."""
-        return self.models['fp32'].path
-
-    @property
     def metric(self) -> bool:
         """Whether depth can be given in metres (for a calibrated camera)."""
         return self.canonical_focal is not None

@@ -116,11 +116,6 @@ class CameraModel:
         return cut.scaled(1 / bin_x, 1 / bin_y, width=out_width, height=out_height)
 
     @property
-    def calibrated(self) -> bool:
-        """Whether the focal length can be trusted; true for all that ``from_calibration`` made."""
-        return math.isfinite(self.fx) and self.fx > 0
-
-    @property
     def rectified(self) -> bool:
         """Whether the image is free of lens distortion."""
         return not self.distortion

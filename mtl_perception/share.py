@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,9 +40,24 @@ def share(name: str) -> Path:
     )
 
 
-def interface_definitions(package: str) -> Path:
-    """The folder of a message package that stands in the same checkout as this one."""
-    return Path(__file__).resolve().parents[1] / package / 'msg'
+def message_definition(kind: str) -> Path | None:
+    """The .msg file of an interface: of the sourced ROS prefixes, else of this package.
+
+    Args:
+        kind: such as ``vision_msgs/msg/LabelInfo``.
+
+    Returns:
+        None where it is not installed.
+    """
+    package, _, name = kind.split('/')
+    for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
+        path = Path(prefix, 'share', package, 'msg', f'{name}.msg')
+        if prefix and path.is_file():
+            return path
+    try:
+        return share(f'{package}/msg/{name}.msg')
+    except ShareError:
+        return None
 
 
 def _places(name: str) -> Iterator[Path]:

@@ -39,7 +39,7 @@ def test_loads_what_the_description_says(tiny_bundle):
     }
     assert bundle.classes[1] == SemanticClass(1, 'green thing', (30, 200, 30))
     assert bundle.tasks['depth'].range == (0.5, 10.0)
-    assert bundle.model_path.read_bytes()
+    assert bundle.models['fp32'].path.name == 'model.onnx'
 
 
 def test_relative_depth_has_no_canonical_focal(make_bundle):
@@ -305,7 +305,7 @@ def test_the_shipped_bundle_is_whole():
     assert bundle.metric
     assert 16 <= len(bundle.classes) <= 20
     assert set(bundle.tasks) >= {'semantic', 'depth', 'normals', 'edges'}
-    assert bundle.model_path.stat().st_size < 20e6
+    assert bundle.models['fp32'].path.stat().st_size < 20e6
 
 
 def test_loading_needs_neither_torch_nor_ros_nor_an_engine(tiny_bundle):

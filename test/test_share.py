@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mtl_perception
-from mtl_perception.share import ShareError, share
+from mtl_perception.share import ShareError, message_definition, share
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = (
@@ -21,6 +21,7 @@ NAMES = (
     'config/perception.yaml',
     'config/perception.rviz',
     'launch/perception.launch.py',
+    'mtl_perception_msgs/msg/PerceptionStatus.msg',
 )
 
 
@@ -85,6 +86,35 @@ def test_pip_installs_all_of_them_where_they_are_found(tmp_path: Path) -> None:
         check=True,
     )  # fmt: skip
     assert found(target, *NAMES) == [str(target / 'share' / 'mtl_perception' / n) for n in NAMES]
+
+
+def test_a_sourced_workspace_knows_messages_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the messages are those that the running nodes were built with."""
+    kind = 'mtl_perception_msgs/msg/PerceptionStatus'
+    sourced = tmp_path / 'share' / 'mtl_perception_msgs' / 'msg' / 'PerceptionStatus.msg'
+    sourced.parent.mkdir(parents=True)
+    sourced.touch()
+    monkeypatch.setenv('AMENT_PREFIX_PATH', f'/nowhere{os.pathsep}{tmp_path}')
+    assert message_definition(kind) == sourced
+    monkeypatch.delenv('AMENT_PREFIX_PATH')
+    assert message_definition(kind) == ROOT / 'mtl_perception_msgs' / 'msg' / 'PerceptionStatus.msg'
+    assert message_definition('zoo_msgs/msg/Animal') is None
+
+
+@pytest.mark.parametrize('linked', [False, True])
+def test_a_clone_is_used_as_it_is(tmp_path: Path, linked: bool) -> None:
+    """Also through the link of colcon build --symlink-install, whatever is installed beside it."""
+    clone, build = tmp_path / 'src' / 'perception', tmp_path / 'build'
+    shutil.copytree(Path(mtl_perception.__file__).parent, clone / 'mtl_perception')
+    for home in (clone, tmp_path / 'share' / 'mtl_perception'):
+        (home / 'config').mkdir(parents=True)
+        (home / 'config' / 'fastdds.xml').touch()
+    build.mkdir()
+    (build / 'mtl_perception').symlink_to(clone / 'mtl_perception')
+    expected = str(clone / 'config' / 'fastdds.xml')
+    assert found(build if linked else clone, 'config/fastdds.xml') == [expected]
 
 
 def test_what_is_missing_is_named_with_the_places() -> None:

@@ -152,11 +152,3 @@ def report(rows: Sequence[Measured], bundle: Bundle, options: EngineOptions) -> 
             f'{row.batch_fps:13.1f} {row.open_s:7.1f}  {row.problem or checks}'
         )
     return '\n'.join(lines)
-
-
-def run_compare(
-    bundle: Bundle, candidates: Sequence[tuple[str, str]], options: EngineOptions, *, seconds: float
-) -> None:
-    """Measure and print; see ``compare``."""
-    print(f'Measuring {len(candidates)} engines, {seconds:g} s each ...', flush=True)
-    print(report(compare(bundle, candidates, options, seconds=seconds), bundle, options))

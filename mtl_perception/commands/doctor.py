@@ -1,25 +1,28 @@
-"""Checks this machine for what makes perception fail or lose frames, and says what to do.
+"""`mtl_perception doctor`: what on this machine makes perception fail or lose frames.
 
-Each ``check_*`` is a function of what was found, so that tests can show it any machine;
-``examine`` does the finding.
+Each ``check_*`` is a function of what was found, so that tests can show it any machine; ``CHECKS``
+do the finding.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
 import shutil
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from .. import one_line
 from ..share import ShareError, share
+from .dds import PROFILE, PROFILE_VARIABLES, profile_variable
 
 Level = Literal['ok', 'warn', 'fail']
 
@@ -34,17 +37,16 @@ RMEM_BYTES = 8 * 1024**2
 IPFRAG_HIGH_BYTES = 32 * 1024**2
 IPFRAG_TIME_S = 3
 
-FASTDDS_PROFILE = 'config/fastdds.xml'  # see ``share``
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none."""
 
 
-def profile_variable(distro: str) -> str:
-    """The variable that names a Fast DDS profile: renamed with Fast DDS 3, which Kilted has.
-
-    Args:
-        distro: ``ROS_DISTRO``; empty with the Python wheels, which are Kilted.
-    """
-    return PROFILE_VARIABLES[distro in ('humble', 'iron', 'jazzy')]
+def run(_options: argparse.Namespace) -> int:
+    """Print the report; 1 where something fails."""
+    findings = examine()
+    print(report(findings))
+    return int(any(finding.level == 'fail' for finding in findings))
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,12 @@ def segment_sizes(profile: str) -> list[int]:
     """Shared-memory segment sizes in bytes of a Fast DDS profile.
 
     Raises:
-        ValueError: The text is no XML, or a size is no number.
+        ValueError: The text is not XML, or a size is not a number.
     """
     try:
         root = ET.fromstring(profile)
     except ET.ParseError as error:
-        raise ValueError(f'is no valid XML ({error})') from None
+        raise ValueError(f'is not valid XML ({error})') from None
     return [int(e.text or '') for e in root.iter() if e.tag.rpartition('}')[2] == 'segment_size']
 
 
@@ -222,8 +224,8 @@ def check_package(
 def check_onnxruntime(version: str | None, providers: Sequence[str], error: str = '') -> Finding:
     """Judge ONNX Runtime: it is the engine that every machine has."""
     if version is None:
-        remedy = 'pip install onnxruntime'
-        return Finding('fail', 'onnxruntime', f'cannot be imported: {error}', remedy)
+        problem = f'cannot be imported: {error}'
+        return Finding('fail', 'onnxruntime', problem, 'pip install onnxruntime')
     if 'CPUExecutionProvider' not in providers:
         return Finding(
             'fail',
@@ -249,87 +251,70 @@ def report(findings: Sequence[Finding]) -> str:
 
 # --- finding ---------------------------------------------------------------------------------
 
+# Packages that are looked for: how to get them, how bad it is when they are missing, and why.
+PACKAGES: tuple[tuple[str, str, Level, str], ...] = (
+    ('numpy', 'apt install python3-numpy, or pip install numpy', 'fail', ''),
+    ('cv2', 'apt install python3-opencv, or pip install opencv-python-headless', 'fail', ''),
+    ('yaml', 'apt install python3-yaml, or pip install pyyaml', 'fail', ''),
+    ('rosbags', 'pip install rosbags', 'warn', 'the demo cannot read or write recordings'),
+    ('vision_msgs', 'apt install ros-DISTRO-vision-msgs', 'fail', 'label_info needs it'),
+    (
+        'mtl_perception_msgs',
+        'colcon build --base-paths src src/mtl_perception/mtl_perception_msgs, then source '
+        'install/setup.bash',
+        'fail',
+        'the node needs it',
+    ),
+    ('tensorrt', '', 'ok', 'not needed'),
+    ('openvino', '', 'ok', 'not needed'),
+)
+KERNEL_SETTINGS = ('net.core.rmem_max', 'net.ipv4.ipfrag_high_thresh', 'net.ipv4.ipfrag_time')
+
 
 def examine() -> list[Finding]:
     """Check this machine with everything that this process sees."""
-    environment = os.environ
-    findings = [
-        Finding('ok', 'Python', f'{platform.python_version()} ({sys.executable})'),
-        _ros(environment),
-        _profile(environment),
-        check_shm(*_shm()),
-        *check_kernel(
-            {
-                name: _sysctl(name)
-                for name in (
-                    'net.core.rmem_max',
-                    'net.ipv4.ipfrag_high_thresh',
-                    'net.ipv4.ipfrag_time',
-                )
-            }
-        ),
-        _onnxruntime(),
-    ]
-    packages: tuple[tuple[str, str, Level, str], ...] = (
-        ('numpy', 'apt install python3-numpy, or pip install numpy', 'fail', ''),
-        ('cv2', 'apt install python3-opencv, or pip install opencv-python-headless', 'fail', ''),
-        ('yaml', 'apt install python3-yaml, or pip install pyyaml', 'fail', ''),
-        ('rosbags', 'pip install rosbags', 'warn', 'the demo cannot read or write recordings'),
-        ('vision_msgs', 'apt install ros-DISTRO-vision-msgs', 'fail', 'label_info needs it'),
-        (
-            'mtl_perception_msgs',
-            'colcon build --base-paths src src/mtl_perception/mtl_perception_msgs, then source '
-            'install/setup.bash',
-            'fail',
-            'the node needs it',
-        ),
-        ('tensorrt', '', 'ok', 'not needed'),
-        ('openvino', '', 'ok', 'not needed'),
-    )
-    for name, remedy, level, why in packages:
-        version, error = _version(name)
-        findings.append(
-            check_package(name, version, remedy=remedy, level=level, why=why, error=error)
-        )
-    findings.append(_bundle())
-    return findings
+    return [finding for check in CHECKS for finding in check()]
 
 
-def _ros(environment: Mapping[str, str]) -> Finding:
+def _python() -> list[Finding]:
+    return [Finding('ok', 'Python', f'{platform.python_version()} ({sys.executable})')]
+
+
+def _ros() -> list[Finding]:
     try:
         rclpy = importlib.import_module('rclpy')
         rmw = str(rclpy.get_rmw_implementation_identifier())
     except Exception as error:  # also a broken installation must end in a line of the report
-        return check_ros('', None, one_line(error))
-    return check_ros(environment.get('ROS_DISTRO', ''), rmw)
+        return [check_ros('', None, one_line(error))]
+    return [check_ros(os.environ.get('ROS_DISTRO', ''), rmw)]
 
 
-def _profile(environment: Mapping[str, str]) -> Finding:
-    try:
-        shipped = share(FASTDDS_PROFILE)
-    except ShareError as error:
-        return Finding('fail', 'Fast DDS profile', str(error), 'install the package again')
-    return check_profile(environment, _texts(environment), str(shipped))
-
-
-def _texts(environment: Mapping[str, str]) -> dict[str, str | None]:
+def _profile() -> list[Finding]:
     texts: dict[str, str | None] = {}
     for name in PROFILE_VARIABLES:
-        path = environment.get(name)
+        path = os.environ.get(name)
         if path:
             try:
                 texts[path] = Path(path).read_text(encoding='utf-8')
             except (OSError, UnicodeDecodeError):
                 texts[path] = None
-    return texts
+    try:
+        shipped = share(PROFILE)
+    except ShareError as error:
+        return [Finding('fail', 'Fast DDS profile', str(error), 'install the package again')]
+    return [check_profile(os.environ, texts, str(shipped))]
 
 
-def _shm() -> tuple[int | None, int | None]:
+def _shm() -> list[Finding]:
     try:
         usage = shutil.disk_usage('/dev/shm')
     except OSError:
-        return None, None
-    return usage.total, usage.free
+        return [check_shm(None, None)]
+    return [check_shm(usage.total, usage.free)]
+
+
+def _kernel() -> list[Finding]:
+    return check_kernel({name: _sysctl(name) for name in KERNEL_SETTINGS})
 
 
 def _sysctl(name: str) -> int | None:
@@ -339,34 +324,43 @@ def _sysctl(name: str) -> int | None:
         return None
 
 
-def _onnxruntime() -> Finding:
+def _onnxruntime() -> list[Finding]:
     try:
-        onnxruntime = importlib.import_module('onnxruntime')
-        return check_onnxruntime(
-            str(onnxruntime.__version__), onnxruntime.get_available_providers()
-        )
+        runtime = importlib.import_module('onnxruntime')
+        return [check_onnxruntime(str(runtime.__version__), runtime.get_available_providers())]
     except Exception as error:  # a build for another CPU raises more than ImportError
-        return check_onnxruntime(None, (), one_line(error))
+        return [check_onnxruntime(None, (), one_line(error))]
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for name, remedy, level, why in PACKAGES:
+        version, error = _version(name)
+        findings.append(
+            check_package(name, version, remedy=remedy, level=level, why=why, error=error)
+        )
+    return findings
 
 
 def _version(name: str) -> tuple[str | None, str]:
     """Version of a package, None when missing; and why it is broken, if importing it tells."""
     try:
-        if importlib.util.find_spec(name) is None:
+        spec = importlib.util.find_spec(name)
+        # Without an origin it is a folder that Python takes for a package, such as the sources of
+        # the messages in a clone.
+        if spec is None or spec.origin is None:
             return None, ''
         if name in ('numpy', 'cv2', 'yaml'):
             return str(importlib.import_module(name).__version__), ''
     except Exception as error:  # a module for another NumPy raises more than ImportError
         return None, one_line(error)
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
-        return version(name), ''
-    except PackageNotFoundError:
+        return importlib.metadata.version(name), ''
+    except importlib.metadata.PackageNotFoundError:
         return 'installed', ''
 
 
-def _bundle() -> Finding:
+def _bundle() -> list[Finding]:
     try:
         from ..bundle import default_bundle, load_bundle
         from ..engines.engine import open_unchecked
@@ -374,13 +368,28 @@ def _bundle() -> Finding:
         bundle = load_bundle(default_bundle())
         open_unchecked('onnxruntime', bundle).close()
     except Exception as error:  # whatever is wrong with it belongs in the report
-        return Finding(
-            'fail',
-            'default bundle',
-            one_line(error),
-            'install the package again, or name another bundle with the parameter bundle',
-        )
-    return Finding('ok', 'default bundle', f'{bundle.name} {bundle.version}, hash as described')
+        return [
+            Finding(
+                'fail',
+                'default bundle',
+                one_line(error),
+                'install the package again, or name another bundle with the parameter bundle',
+            )
+        ]
+    detail = f'{bundle.name} {bundle.version}, hash as described'
+    return [Finding('ok', 'default bundle', detail)]
+
+
+CHECKS: tuple[Callable[[], list[Finding]], ...] = (
+    _python,
+    _ros,
+    _profile,
+    _shm,
+    _kernel,
+    _onnxruntime,
+    _packages,
+    _bundle,
+)
 
 
 def _mb(size: int) -> str:

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .recordings import GROUND_TRUTH, RecordingError, RecordingReader, Types, header_stamp_ns
+from .recordings import RecordingError, RecordingReader, Types, header_stamp_ns
+from .sample import GROUND_TRUTH
 
 
 def nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:

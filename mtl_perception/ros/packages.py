@@ -8,8 +8,13 @@ def missing(error: ImportError) -> str:
 
     Args:
         error: of an import of a ROS package; of any other module, its own message is kept.
+
+    Raises:
+        ImportError: the same, when it is a module of this package that cannot be imported.
     """
     package = (error.name or '').partition('.')[0]
+    if package == 'mtl_perception':
+        raise error
     if package == 'mtl_perception_msgs':
         return (
             'the message package mtl_perception_msgs is not built: it lies inside this one, where '

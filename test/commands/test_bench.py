@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mtl_perception.bundle import load_bundle
-from mtl_perception.commands import bench
-from mtl_perception.commands.demo import Camera
+from mtl_perception.commands import bench_node as bench
+from mtl_perception.offline.cameras import CameraTopics
 from mtl_perception.offline.recordings import header_stamp_ns
 
 if importlib.util.find_spec('rclpy') is None:
@@ -49,7 +49,7 @@ def test_the_ratios() -> None:
 
 
 def test_the_stream_is_steady_and_stamped() -> None:
-    camera = Camera('/image', 'sensor_msgs/msg/Image', '/info')
+    camera = CameraTopics('/image', 'sensor_msgs/msg/Image', '/info')
     image, info = bench.camera_messages(64, 48)
     messages = list(bench.stream(camera, image, info, rate=10.0, seconds=0.5))
     assert [m.topic for m in messages] == ['/info', '/image'] * 5

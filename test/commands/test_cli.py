@@ -91,13 +91,6 @@ def test_engines_are_compared_side_by_side(
     assert ' - ' in lines[('tensorrt', 'fp16')]
 
 
-def test_a_wrong_name_of_an_engine_is_one_line(
-    tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    error = error_of(capsys, 'bench', '--bundle', str(tiny_bundle), '--engines', 'fast')
-    assert 'expected BACKEND:PRECISION' in error
-
-
 def test_a_bundle_that_is_not_there_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,14 +132,14 @@ def test_a_recording_that_is_not_there_is_one_line(
 
 
 def test_errors_nobody_expected_keep_their_traceback(
-    monkeypatch: pytest.MonkeyPatch,
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_options: object) -> int:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, '_doctor', broken)
+    monkeypatch.setattr('mtl_perception.commands.build.open_engine', broken)
     with pytest.raises(ZeroDivisionError):
-        cli.main(['doctor'])
+        cli.main(['build', str(tiny_bundle)])
 
 
 @pytest.mark.parametrize(
@@ -154,6 +147,8 @@ def test_errors_nobody_expected_keep_their_traceback(
     [
         ['bench', '--size', '640'],
         ['bench', '--size', '0x480'],
+        ['bench', '--engines', 'fast'],
+        ['build', '--output', 'robot.plan'],
         ['demo', '--rate', '0'],
         ['demo', '--rate', 'nan'],
         ['replay'],
@@ -176,21 +171,52 @@ def test_parameters_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert '| `bundle` |' in capsys.readouterr().out
 
 
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        'import sys; from mtl_perception.commands import cli\n'
-        'try: cli.main(["--help"])\n'
-        'except SystemExit: pass\n'
-        'heavy = {"numpy", "cv2", "onnxruntime", "rclpy", "rosbags"} & set(sys.modules)\n'
-        'sys.exit(" ".join(heavy) or 0)'
-    )
-    done = subprocess.run(
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the clone."""
+    return subprocess.run(
         [sys.executable, '-c', code],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],
         check=False,
     )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    done = run_python(
+        'import sys; from mtl_perception.commands import cli\n'
+        'try: cli.main(["--help"])\n'
+        'except SystemExit: pass\n'
+        'heavy = {"numpy", "cv2", "yaml", "onnxruntime", "rclpy", "rosbags"} & set(sys.modules)\n'
+        'sys.exit(" ".join(heavy) or 0)'
+    )
     assert done.returncode == 0, done.stderr
     assert 'demo' in done.stdout
     assert 'replay' not in done.stdout
+
+
+@pytest.mark.parametrize('command', cli.COMMANDS)
+def test_every_command_describes_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([command, '--help'])
+    assert exit_.value.code == 0
+    assert f'usage: mtl_perception {command}' in capsys.readouterr().out
+
+
+def test_a_missing_package_is_one_line_that_names_it() -> None:
+    done = run_python(
+        'import sys; sys.modules["numpy"] = None\n'
+        'from mtl_perception.commands import cli; sys.exit(cli.main(["build"]))'
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith('mtl_perception: the Python package numpy cannot be imported')
+    assert done.stderr.endswith('mtl_perception doctor tells more\n')
+    assert done.stderr.count('\n') == 1
+
+
+def test_a_fault_of_this_package_keeps_its_traceback() -> None:
+    done = run_python(
+        'import sys; sys.modules["mtl_perception.bundle"] = None\n'
+        'from mtl_perception.commands import cli; sys.exit(cli.main(["build"]))'
+    )
+    assert 'Traceback' in done.stderr

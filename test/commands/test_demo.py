@@ -17,13 +17,12 @@ import pytest
 cv2 = pytest.importorskip('cv2')
 pytest.importorskip('rosbags', reason='the demo reads and writes recordings with rosbags')
 
-from mtl_perception.commands import demo  # noqa: E402
-from mtl_perception.offline.recordings import (  # noqa: E402
-    RecordingError,
-    RecordingReader,
-    SampleFrame,
-    write_sample,
-)
+from mtl_perception.bundle import load_bundle  # noqa: E402
+from mtl_perception.commands.demo_picture import montage_stamps  # noqa: E402
+from mtl_perception.commands.display import table  # noqa: E402
+from mtl_perception.commands.graph import Topic  # noqa: E402
+from mtl_perception.offline.recordings import RecordingReader  # noqa: E402
+from mtl_perception.offline.sample import SampleFrame, write_sample  # noqa: E402
 
 WIDTH, HEIGHT = 192, 128
 FOCAL = 200.0  # at the tiny network's 96x64 half of it, which is its canonical focal length
@@ -192,37 +191,8 @@ def test_a_node_that_cannot_start_is_one_line(
     assert re.fullmatch(r'mtl_perception: the node could not start: .*model\.onnx.*\n', error)
 
 
-def test_the_camera_of_a_recording_is_found() -> None:
-    compressed, raw = 'sensor_msgs/msg/CompressedImage', 'sensor_msgs/msg/Image'
-    info = 'sensor_msgs/msg/CameraInfo'
-    sample = {
-        '/camera/image_raw/compressed': compressed,
-        '/camera/camera_info': info,
-        '/another/image': raw,
-        '/ground_truth/depth': compressed,
-    }
-    camera = demo.find_camera(Path('bag'), sample)
-    assert (camera.image, camera.transport) == ('/camera/image_raw/compressed', 'compressed')
-    other = {'/front/image': raw, '/front/camera_info': info, '/ground_truth/depth': compressed}
-    camera = demo.find_camera(Path('bag'), other)
-    assert camera.remaps == {'image': '/front/image', 'camera_info': '/front/camera_info'}
-    with pytest.raises(RecordingError, match=r'bag has no topic of type .*CameraInfo'):
-        demo.find_camera(Path('bag'), {'/front/image': raw})
-
-
-def test_the_users_own_dds_profile_wins(tmp_path: Path) -> None:
-    profile = tmp_path / 'fastdds.xml'
-    assert demo.dds_environment({'A': 'b'}, profile) == {'A': 'b'}
-    profile.write_text('<profiles/>')
-    added = demo.dds_environment({'ROS_DISTRO': 'humble'}, profile)
-    assert added['FASTRTPS_DEFAULT_PROFILES_FILE'] == str(profile)
-    assert demo.dds_environment({}, profile) == {'FASTDDS_DEFAULT_PROFILES_FILE': str(profile)}
-    for name in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
-        assert demo.dds_environment({name: 'own.xml'}, profile) == {name: 'own.xml'}
-
-
 def test_rate_and_latency_of_a_topic() -> None:
-    topic = demo.Topic('/perception/depth', 'sensor_msgs/msg/Image', latched=False)
+    topic = Topic('/perception/depth', 'sensor_msgs/msg/Image', latched=False)
     assert topic.rate() == 0
     for index in range(11):
         topic.arrived(50.0 + index / 10)
@@ -230,18 +200,18 @@ def test_rate_and_latency_of_a_topic() -> None:
     assert topic.rate() == pytest.approx(10)
     assert topic.rate(now=51.0) == pytest.approx(10)
     assert topic.rate(now=99.0) == 0
-    line = demo.table([topic])[1].split()
+    line = table([topic])[1].split()
     assert line == ['/perception/depth', '11', '10.0', '50.0', '95.0']
 
 
 def test_the_picture_shows_different_moments_of_which_all_outputs_came(tiny_bundle: Path) -> None:
-    bundle = demo.load_bundle(tiny_bundle)
+    bundle = load_bundle(tiny_bundle)
     names = [f'/perception/{task}' for task in bundle.tasks]
-    topics = {name: demo.Topic(name, 'sensor_msgs/msg/Image', latched=False) for name in names}
+    topics = {name: Topic(name, 'sensor_msgs/msg/Image', latched=False) for name in names}
     for topic in topics.values():
         topic.stamps.update(range(100))
-    assert demo.montage_stamps(topics, bundle, 4) == [12, 37, 62, 87]
+    assert montage_stamps(topics, bundle, 4) == [12, 37, 62, 87]
     topics['/perception/depth'].stamps = {7, 50, 200}
-    assert demo.montage_stamps(topics, bundle, 4) == [7, 50]
+    assert montage_stamps(topics, bundle, 4) == [7, 50]
     topics['/perception/depth'].stamps = set()
-    assert demo.montage_stamps(topics, bundle, 4) == []
+    assert montage_stamps(topics, bundle, 4) == []

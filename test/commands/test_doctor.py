@@ -39,7 +39,7 @@ def test_another_middleware_is_a_warning() -> None:
         (PROFILE.format(size=512 * 1024), 'warn', 'segment_size is 0 MB, expected at least'),
         ('<profiles/>', 'warn', 'segment_size is not set'),
         (PROFILE.format(size='large'), 'fail', 'invalid literal'),
-        ('<profiles>', 'fail', 'is no valid XML'),
+        ('<profiles>', 'fail', 'is not valid XML'),
         (None, 'fail', 'cannot be read'),
     ],
 )

@@ -12,13 +12,8 @@ import yaml
 pytest.importorskip('rosbags', reason='recordings need rosbags')
 
 from mtl_perception.offline import recordings as recording
-from mtl_perception.offline.recordings import (
-    RecordingError,
-    RecordingReader,
-    RecordingWriter,
-    SampleFrame,
-    write_sample,
-)
+from mtl_perception.offline.recordings import RecordingError, RecordingReader, RecordingWriter
+from mtl_perception.offline.sample import SampleFrame, write_sample
 
 K = [554.0, 0, 320, 0, 554, 240, 0, 0, 1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
 
+ROOT = Path(__file__).resolve().parents[2]
 BOTH = 'colcon build --base-paths src src/mtl_perception/mtl_perception_msgs'
 
 
@@ -47,6 +49,35 @@ def test_without_its_messages_a_program_names_the_command_that_builds_both(
     assert BOTH in line
 
 
+def test_the_sources_of_the_messages_are_not_taken_for_them() -> None:
+    """In a clone, Python takes the folder of their sources for a package without content."""
+    path = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+    built = [entry for entry in path if Path(entry, 'mtl_perception_msgs', '__init__.py').exists()]
+    environment = {
+        **os.environ,
+        'PYTHONPATH': os.pathsep.join(entry for entry in path if entry not in built),
+    }
+
+    def start(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, '-m', *command],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    for command in (('mtl_perception.ros',), ('mtl_perception.commands.cli', 'bench')):
+        done = start(*command)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert 'mtl_perception_msgs is not built' in line
+    report = start('mtl_perception.commands.cli', 'doctor').stdout
+    assert re.search('^fail  mtl_perception_msgs +is not installed: the node needs', report, re.M)
+
+
 def test_without_ros_a_program_says_so(tmp_path: Path) -> None:
     done = run('rclpy', tmp_path, 'mtl_perception.ros')
     assert done.returncode == 1
@@ -56,4 +87,4 @@ def test_without_ros_a_program_says_so(tmp_path: Path) -> None:
 
 
 def test_the_command_is_that_of_the_readme() -> None:
-    assert BOTH in (Path(__file__).resolve().parents[2] / 'README.md').read_text()
+    assert BOTH in (ROOT / 'README.md').read_text()

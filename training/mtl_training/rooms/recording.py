@@ -103,7 +103,7 @@ def record_drive(
         RecordingError: the runtime package, which knows the bag's layout, is not installed.
     """
     try:
-        from mtl_perception.offline.recordings import write_sample
+        from mtl_perception.offline.sample import write_sample
     except ImportError as error:
         raise RecordingError(
             'recording needs the packages mtl_perception and rosbags: run it with `./run exec`'
