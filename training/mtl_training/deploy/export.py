@@ -19,13 +19,12 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from mtl_training import TrainingError
 from mtl_training.deploy.bundles import BundleFiles, smooth_noise, write_bundle
 from mtl_training.deploy.quantize import FRAMES, PRECISIONS, add_probes, add_variants, read_pictures
 from mtl_training.loop.checkpoint import load_checkpoint
-from mtl_training.models.tif import FeatureFuse
+from mtl_training.models import Network
 from mtl_training.rooms.labels import NYUD40
 
 OPSET = 18
@@ -125,15 +124,13 @@ class Deployable(nn.Module):
     """
 
     def __init__(
-        self, net: nn.Module, tasks: Sequence[str], *, mean: Sequence[float], std: Sequence[float]
+        self, net: Network, tasks: Sequence[str], *, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
         self.net = copy.deepcopy(net).eval()
-        decoders = getattr(self.net, 'decoders', {})  # what is not reached is dropped anyway
-        for task in set(decoders) - set(tasks):
-            del decoders[task]
-        fold_norms(self.net)
+        self.net.keep(tasks)
+        self.net.fold()
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float32))
         self.register_buffer('scale', scale.view(3, 1, 1))
         self.register_buffer('offset', (-torch.tensor(mean) * 255 * scale).view(3, 1, 1))
@@ -146,18 +143,6 @@ class Deployable(nn.Module):
         for task in self.tasks:
             outputs.update(HEADS[task](logits[task]))
         return outputs
-
-
-def fold_norms(net: nn.Module) -> None:
-    """Fold BatchNorms that follow a sum of convolutions, which exporters do not see through."""
-    for module in net.modules():
-        if isinstance(module, FeatureFuse):
-            norm = module.norm
-            module.conv.weight, module.conv.bias = fuse_conv_bn_weights(
-                module.conv.weight, module.conv.bias, norm.running_mean, norm.running_var, norm.eps,
-                norm.weight, norm.bias,
-            )  # fmt: skip
-            module.norm = nn.Identity()
 
 
 def to_onnx(module: Deployable, size: tuple[int, int], opset: int = OPSET) -> onnx.ModelProto:
@@ -374,7 +359,7 @@ def task_table(
 
 
 def export(
-    net: nn.Module,
+    net: Network,
     meta: Mapping[str, Any],
     out: Path,
     *,
@@ -411,7 +396,7 @@ def export(
         ExportError: what cannot be exported, or differs too much; nothing is written then.
         BundleError, QuantizeError, DataError: likewise.
     """
-    if getattr(net, 'not_exportable', ''):
+    if net.not_exportable:
         raise ExportError(f'{type(net).__name__} cannot be exported: {net.not_exportable}')
     tasks = list(meta['tasks'] if tasks is None else tasks)
     for task in tasks:

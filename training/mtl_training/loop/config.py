@@ -86,7 +86,8 @@ class OptimConfig:
     poly_by: Literal['step', 'epoch'] = 'step'  # when the rate falls
     clip_norm: float = 0.0  # 0: gradients are not clipped
     ema_decay: float = 0.0  # 0: no moving average of the weights
-    # First stages of the backbone (and its stem) that keep weights and statistics; EfficientNet.
+    # First stages of the backbone (and its stem) that keep weights and statistics; ResNets and
+    # EfficientNet.
     frozen_stages: int = 0
     loss_stride: int = 1  # 2: losses on a grid of half the size, for speed
 

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from mtl_training.loop.config import ConfigError, OptimConfig
-from mtl_training.models import Network
-from mtl_training.models.backbones import EfficientNetPyramid
+from mtl_training.models import ModelError, Network
 
 # Optimisers that divide each step by the size of the gradients that were seen.
 ADAPTIVE = ('adam', 'adamw')
@@ -56,8 +55,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group['lr'] = rate * group['factor']
 
 
-def freeze(net: nn.Module, stages: int) -> list[nn.Module]:
-    """Take the gradients from the backbone's stem and first stages.
+def freeze(net: Network, stages: int) -> list[nn.Module]:
+    """Take the gradients from the stems and first stages of the backbones.
 
     Returns:
         What is frozen, for the caller to keep in evaluation mode; nothing for 0 stages.
@@ -67,10 +66,10 @@ def freeze(net: nn.Module, stages: int) -> list[nn.Module]:
     """
     if stages == 0:
         return []
-    backbone = getattr(net, 'backbone', None)
-    if not isinstance(backbone, EfficientNetPyramid):
-        raise ConfigError('optim.frozen_stages works with EfficientNet backbones only, expected 0')
-    modules = list(backbone.early(stages))
+    try:
+        modules = net.early(stages)
+    except ModelError as error:
+        raise ConfigError(f'optim.frozen_stages is {stages}, expected 0: {error}') from error
     for module in modules:
         module.requires_grad_(False)
     return modules

@@ -11,8 +11,9 @@ from timm.layers import SEModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_training.models.backbones import ModelError, Pyramid, ResNetPyramid
-from mtl_training.models.network import Network, Predictions, resize
+from mtl_training.models.layers import resize
+from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.pyramids import ModelError, Pyramid, ResNetPyramid
 
 
 class ASTMT(Network):
@@ -84,13 +85,22 @@ class ASTMT(Network):
         self.register_buffer('step', torch.zeros((), dtype=torch.long))
         self._features: dict[str, Tensor] = {}  # f_t of the last pass that may be trained
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> ASTMT:
+        """On one backbone."""
+        return cls(plan.pyramid(), plan.tasks, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,H/4,W/4] by task."""
         stem = self.stem(image)  # [B, 64, H/4, W/4]
-        features = {task: self.features(stem, task) for task in self.tasks}
+        features = {task: self.features(stem, task) for task in self.kept}
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # nor exporting
             self._features = features
         return Predictions({task: self.predict[task](f) for task, f in features.items()})
+
+    def of_one_task(self) -> list[nn.Module]:
+        """What belongs to a task; the discriminator hears of no loss itself."""
+        return [self.discriminator, *(m for m in self.modules() if isinstance(m, PerTask))]
 
     def features(self, x: Tensor, task: str) -> Tensor:
         """The pass of one task, [B,64,H/4,W/4] -> f_t [B,width,H/4,W/4]."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from mtl_training.models.backbones import Pyramid
-from mtl_training.models.layers import survey_head
-from mtl_training.models.network import Network, Predictions
+from mtl_training.models.heads import survey_head
+from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.pyramids import Pyramid
 
 
 class MTLBaseline(Network):
@@ -33,7 +34,16 @@ class MTLBaseline(Network):
             {task: survey_head(backbone, channels) for task, channels in tasks.items()}
         )
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> MTLBaseline:
+        """On one backbone."""
+        return cls(plan.pyramid(), plan.tasks, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,H/8,W/8] (DeepLab) or [B,o_t,H/4,W/4]."""
         features = self.backbone(image)
-        return Predictions({task: head(features) for task, head in self.heads.items()})
+        return Predictions({task: self.heads[task](features) for task in self.kept})
+
+    def of_one_task(self) -> list[nn.Module]:
+        """The heads."""
+        return [self.heads]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mtl_training.models.backbones import Pyramid
-from mtl_training.models.branched import block_macs, chain, grown
-from mtl_training.models.layers import survey_head
-from mtl_training.models.network import Network, Predictions
+from mtl_training.models.branched import block_macs, grown
+from mtl_training.models.heads import survey_head
+from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.pyramids import Pyramid
 
 
 class BMTAS(Network):
@@ -48,7 +49,7 @@ class BMTAS(Network):
         steps: of the whole search.
     """
 
-    not_exportable = (
+    not_exportable: ClassVar[str] = (
         'a super-net holds every tree and samples one at each pass; '
         'build the tree that it found as branched, train and export that'
     )
@@ -63,7 +64,7 @@ class BMTAS(Network):
         steps: int = 40_000,
     ) -> None:
         super().__init__(tasks, mean=backbone.mean, std=backbone.std)
-        stages, count = chain(backbone), len(tasks)
+        stages, count = backbone.blocks(), len(tasks)
         self.macs = block_macs(stages, size)
         self.stages = nn.ModuleList(
             nn.ModuleList(Mixed(block, count) for block in stage) for stage in stages
@@ -74,6 +75,11 @@ class BMTAS(Network):
         self.alpha = nn.Parameter(torch.zeros(len(self.macs), count, count))
         self.cost_weight, self.steps = cost_weight, steps
         self.register_buffer('step', torch.zeros((), dtype=torch.long))
+
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> BMTAS:
+        """On one backbone, whose blocks are copied."""
+        return cls(plan.pyramid(), plan.tasks, **options)
 
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,h,w] by task, of a sampled mixture."""
@@ -109,6 +115,10 @@ class BMTAS(Network):
         """E[cost] in multiply-accumulates of the encoder, over all trees."""
         macs = self.alpha.new_tensor(self.macs)
         return (macs * expected_groups(self.alpha.softmax(-1))).sum()
+
+    def of_one_task(self) -> list[nn.Module]:
+        """The heads."""
+        return [self.heads]
 
     def penalties(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """lambda E[cost], in GFLOP, after the warm-up; counts the steps of the search.

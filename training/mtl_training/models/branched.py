@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtl_training.models.backbones import EfficientNetPyramid, ModelError, Pyramid, ResNetPyramid
-from mtl_training.models.layers import survey_head
-from mtl_training.models.network import Network, Predictions
+from mtl_training.models.heads import survey_head
+from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.pyramids import ModelError, Pyramid
 
 # Groups of task names, one partition per stage or per block of the backbone, from the image on.
 Tree = Sequence[Sequence[Sequence[str]]]
@@ -47,10 +47,10 @@ class Branched(Network):
     """
 
     def __init__(
-        self, backbone: Pyramid, tasks: Mapping[str, int], tree: Tree | None = None
+        self, backbone: Pyramid, tasks: Mapping[str, int], *, tree: Tree | None = None
     ) -> None:
         super().__init__(tasks, mean=backbone.mean, std=backbone.std)
-        stages, names = chain(backbone), list(tasks)
+        stages, names = backbone.blocks(), list(tasks)
         if tree is None:
             tree = [[names]] * (len(stages) - 1) + [[[task] for task in names]]
         levels = iter(levels_of(tree, names, [len(stage) for stage in stages]))
@@ -61,6 +61,11 @@ class Branched(Network):
             {task: survey_head(backbone, channels) for task, channels in tasks.items()}
         )
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> Branched:
+        """On one backbone, which is taken apart."""
+        return cls(plan.pyramid(), plan.tasks, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,h,w] by task, on the heads' grid."""
         flows = dict.fromkeys(self.tasks, image)
@@ -70,8 +75,13 @@ class Branched(Network):
                 flows = level(flows)
             scales.append(flows)
         return Predictions(
-            {task: head([scale[task] for scale in scales]) for task, head in self.heads.items()}
+            {task: self.heads[task]([scale[task] for scale in scales]) for task in self.kept}
         )
+
+    def of_one_task(self) -> list[nn.Module]:
+        """The heads, and branches that have one task."""
+        levels = [level for stage in self.stages for level in stage]
+        return [self.heads, *(branch for level in levels for branch in level.of_one_task())]
 
 
 class Level(nn.Module):
@@ -82,38 +92,17 @@ class Level(nn.Module):
         self.groups = [tuple(group) for group in groups]
         self.branches = nn.ModuleList(copy.deepcopy(block) for _ in groups)
 
+    def of_one_task(self) -> list[nn.Module]:
+        """The copies for a group of one."""
+        pairs = zip(self.groups, self.branches, strict=True)
+        return [branch for group, branch in pairs if len(group) == 1]
+
     def forward(self, flows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Features by task -> features by task, computed once per group."""
         outputs: dict[str, Tensor] = {}
         for group, branch in zip(self.groups, self.branches, strict=True):
             outputs |= dict.fromkeys(group, branch(flows[group[0]]))
         return outputs
-
-
-def chain(backbone: Pyramid) -> list[list[nn.Module]]:
-    """A backbone as four stages of blocks, which run one after the other; the first has the stem.
-
-    Raises:
-        ModelError: neither ResNet nor EfficientNet.
-    """
-    net = backbone.net
-    if isinstance(backbone, ResNetPyramid):
-        stem = nn.Sequential(net.conv1, net.bn1, net.act1, net.maxpool)
-        stages = [list(stage) for stage in backbone.stages]
-    elif isinstance(backbone, EfficientNetPyramid):
-        stem = nn.Sequential(net.conv_stem, net.bn1)
-        ends = [info['stage'] for info in net.feature_info.get_dicts()]
-        stages = [
-            [block for blocks in net.blocks[begin:end] for block in blocks]
-            for begin, end in itertools.pairwise([0, *ends])
-        ]
-    else:
-        raise ModelError(
-            'branched networks work on the blocks of ResNets and EfficientNets; '
-            f'expected such a backbone, not {type(backbone).__name__}'
-        )
-    stages[0][0] = nn.Sequential(stem, stages[0][0])
-    return stages
 
 
 def levels_of(tree: Tree, tasks: Sequence[str], blocks: Sequence[int]) -> list[list[list[str]]]:
@@ -172,7 +161,7 @@ def grown(choices: Sequence[Sequence[int]], tasks: Sequence[str]) -> list[list[l
 
 
 def block_macs(stages: Sequence[Sequence[nn.Module]], size: tuple[int, int]) -> list[int]:
-    """Look-up table: multiply-accumulates of every block of ``chain`` on an image of a size."""
+    """Look-up table: multiply-accumulates of every block on an image of a size."""
     x, macs = torch.zeros(1, 3, *size, device='meta'), []
     for block in (block for stage in stages for block in stage):
         with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -6,13 +6,15 @@ Misra et al., "Cross-stitch Networks for Multi-task Learning", CVPR 2016.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtl_training.models.backbones import ResNetPyramid
-from mtl_training.models.layers import survey_head
-from mtl_training.models.network import Network, Predictions
+from mtl_training.models.heads import survey_head
+from mtl_training.models.layers import convex
+from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.pyramids import ResNetPyramid
 
 
 class CrossStitch(Network):
@@ -49,13 +51,22 @@ class CrossStitch(Network):
             {task: survey_head(backbones[task], channels) for task, channels in tasks.items()}
         )
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> CrossStitch:
+        """On a dilated ResNet for every task."""
+        return cls(plan.dilated_resnets('cross_stitch'), plan.tasks, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,H/8,W/8] by task."""
         x = {task: backbone.stem(image) for task, backbone in self.backbones.items()}
         for stage, stitch in enumerate(self.stitch):
             x = {task: net.stages[stage](x[task]) for task, net in self.backbones.items()}
             x = stitch(x)  # [B, C, H/4, W/4], then [B, C, H/8, W/8]
-        return Predictions({task: head([x[task]]) for task, head in self.heads.items()})
+        return Predictions({task: self.heads[task]([x[task]]) for task in self.kept})
+
+    def of_one_task(self) -> list[nn.Module]:
+        """The heads."""
+        return [self.heads]
 
     def learning_rates(self, *, adaptive: bool) -> dict[str, float]:
         """The units learn 100 times as fast as the rest (survey's code, whose optimiser is SGD)."""
@@ -86,15 +97,3 @@ class CrossStitchUnit(nn.Module):
             task: sum(a[:, None, None] * other for a, other in zip(row, x.values(), strict=True))
             for task, row in zip(x, self.alpha, strict=True)
         }
-
-
-def convex(tasks: int, own: float | None) -> tuple[float, float]:
-    """Weights of a task's own and of each other task's activations; they sum to one.
-
-    Args:
-        own: None is the survey's choice: .9 and .1 with two tasks, .8 and .05 with five.
-    """
-    if tasks == 1:
-        return 1.0 if own is None else own, 0.0
-    own = (0.9 if tasks == 2 else 0.8) if own is None else own
-    return own, (1 - own) / (tasks - 1)

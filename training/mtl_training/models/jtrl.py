@@ -10,13 +10,14 @@ are concatenated to what the next state is made from.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtl_training.models.backbones import ModelError, Pyramid
-from mtl_training.models.layers import BasicBlock, ConvBNReLU
-from mtl_training.models.network import Auxiliary, Network, Predictions, resize
+from mtl_training.models.layers import BasicBlock, ConvBNReLU, resize
+from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
+from mtl_training.models.pyramids import ModelError, Pyramid
 
 
 class JTRL(Network):
@@ -53,6 +54,11 @@ class JTRL(Network):
             for channels in reversed(backbone.channels)
         )
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> JTRL:
+        """On one backbone."""
+        return cls(plan.pyramid(), plan.tasks, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,H/4,W/4]; auxiliary ones at H/8 .. H/32."""
         features = self.backbone(image)
@@ -64,6 +70,11 @@ class JTRL(Network):
             s, s_logits = second(x, s, d)  # S_t
             logits.append(dict(zip(states, (d_logits, s_logits), strict=True)))
         return Predictions(logits[-1], [Auxiliary(y) for y in logits[-2::-1]])
+
+    def of_one_task(self) -> list[nn.Module]:
+        """What makes predictions, and the last state of all."""
+        states = [state for scale in self.states for state in scale.values()]
+        return [states[-1], *(state.predict for state in states)]
 
 
 class State(nn.Module):

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from mtl_training.models.backbones import Pyramid, ResNetPyramid
-from mtl_training.models.network import resize
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear, half-pixel centres; x itself where the size is right already."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)
+
+
+def flat(x: Tensor) -> Tensor:
+    """[B,D,h,w] -> tokens [B,hw,D]; a view where x is channels-last."""
+    return x.flatten(2).mT
+
+
+def grid(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """Tokens [B,hw,D] -> [B,D,h,w], a channels-last view."""
+    return tokens.mT.unflatten(2, size)
 
 
 class ConvBNReLU(nn.Sequential):
@@ -113,44 +129,81 @@ class ASPP(nn.Module):
         return self.project(torch.cat(branches, dim=1))
 
 
-class DeepLabHead(nn.Sequential):
-    """ASPP, conv3x3, BatchNorm, ReLU, conv1x1: the survey's head on a dilated ResNet."""
+class MultiScaleConv(nn.Conv2d):
+    """conv1x1(cat{ resize(x_j) }), computed without the large concatenation.
 
-    def __init__(self, channels: int, outputs: int) -> None:
-        super().__init__(ASPP(channels), ConvBNReLU(256, 256, 3), nn.Conv2d(256, outputs, 1))
-
-
-class HRNetHead(nn.Module):
-    """All scales on the finest grid, concatenated: conv1x1, BatchNorm, ReLU, conv1x1 (survey)."""
-
-    def __init__(self, channels: Sequence[int], outputs: int) -> None:
-        super().__init__()
-        width = sum(channels)
-        self.mix = nn.Sequential(
-            nn.Conv2d(width, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
-        self.predict = nn.Conv2d(width, outputs, 1)
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features [B,C_i,H_i,W_i], finest first -> logits [B,outputs,H_0,W_0]."""
-        size = features[0].shape[-2:]
-        return self.predict(self.mix(torch.cat([resize(x, size) for x in features], dim=1)))
-
-
-class DeepLabPyramidHead(DeepLabHead):
-    """``DeepLabHead`` on the last scale of a pyramid."""
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features, finest first -> logits on the grid of the last."""
-        return super().forward(features[-1])
-
-
-def survey_head(backbone: Pyramid, outputs: int) -> nn.Module:
-    """What the survey decodes with: DeepLab on dilated ResNets, ``HRNetHead`` on other pyramids.
-
-    Returns:
-        A module from the features of a pyramid, finest first, to logits.
+    A 1x1 convolution of a concatenation is a sum of 1x1 convolutions, and it commutes with
+    bilinear interpolation, so each x_j is convolved on the smaller of its own and the target grid.
+    Equal to the written form up to rounding; ``as_written`` computes that form, which is what the
+    papers' multiply-accumulate counts are of.
     """
-    if isinstance(backbone, ResNetPyramid) and backbone.dilated:
-        return DeepLabPyramidHead(backbone.channels[-1], outputs)
-    return HRNetHead(backbone.channels, outputs)
+
+    def __init__(self, channels: Sequence[int], width: int, *, bias: bool = True) -> None:
+        super().__init__(sum(channels), width, 1, bias=bias)
+        self.channels = tuple(channels)
+        self.as_written = False
+
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Features [B,C_j,H_j,W_j] -> [B,width,*size]."""
+        if self.as_written:
+            return super().forward(torch.cat([resize(x, size) for x in features], dim=1))
+        ends = itertools.accumulate(self.channels)
+        weights = [
+            self.weight[:, end - c : end] for c, end in zip(self.channels, ends, strict=True)
+        ]
+        biases = [self.bias] + [None] * (len(features) - 1)
+        return sum(
+            _conv_and_resize(x, weight, bias, size)
+            for x, weight, bias in zip(features, weights, biases, strict=True)
+        )
+
+
+def _conv_and_resize(
+    x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]
+) -> Tensor:
+    if x.shape[-2] < size[0]:
+        return resize(F.conv2d(x, weight, bias), size)
+    return F.conv2d(resize(x, size), weight, bias)
+
+
+class FeatureFuse(nn.Module):
+    """FeatureFuse of TIF (Eq. 13): conv1x1 over several scales, BatchNorm, ReLU."""
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.conv = MultiScaleConv(channels, width, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(width)
+
+    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Features [B,C_j,H_j,W_j] -> [B,width,*size]."""
+        return F.relu(self.norm(self.conv(features, size)), inplace=True)
+
+    def fold(self) -> None:
+        """Fold the norm, in use, into the convolution: exporters do not see through its sum."""
+        norm, conv = self.norm, self.conv
+        if isinstance(norm, nn.BatchNorm2d):
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps,
+                norm.weight, norm.bias,
+            )  # fmt: skip
+            self.norm = nn.Identity()
+
+
+def prediction(width: int, channels: int) -> nn.Conv2d:
+    """The last 1x1 convolution, started near zero (ATRC: N(0, 0.01))."""
+    conv = nn.Conv2d(width, channels, 1)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def convex(tasks: int, own: float | None) -> tuple[float, float]:
+    """Weights of a task's own and of each other task's activations; they sum to one.
+
+    Args:
+        own: None is the survey's choice: .9 and .1 with two tasks, .8 and .05 with five.
+    """
+    if tasks == 1:
+        return 1.0 if own is None else own, 0.0
+    own = (0.9 if tasks == 2 else 0.8) if own is None else own
+    return own, (1 - own) / (tasks - 1)

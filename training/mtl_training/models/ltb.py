@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_training.models.backbones import Pyramid
-from mtl_training.models.branched import block_macs, chain, grown
-from mtl_training.models.layers import survey_head
-from mtl_training.models.network import Network, Predictions
+from mtl_training.models.branched import block_macs, grown
+from mtl_training.models.heads import survey_head
+from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.pyramids import Pyramid
 
 
 class LTB(Network):
@@ -43,7 +44,7 @@ class LTB(Network):
         steps: of the whole search.
     """
 
-    not_exportable = (
+    not_exportable: ClassVar[str] = (
         'a super-net holds every tree and samples one at each pass; '
         'build the tree that it found as branched, train and export that'
     )
@@ -59,7 +60,7 @@ class LTB(Network):
     ) -> None:
         first = backbones[0]
         super().__init__(tasks, mean=first.mean, std=first.std)
-        chains = [chain(backbone) for backbone in backbones]
+        chains = [backbone.blocks() for backbone in backbones]
         self.stages = nn.ModuleList(
             nn.ModuleList(nn.ModuleList(nodes) for nodes in zip(*stages, strict=True))
             for stages in zip(*chains, strict=True)
@@ -72,6 +73,11 @@ class LTB(Network):
         self.theta = nn.Parameter(torch.zeros(len(self.macs), len(tasks), len(tasks)))
         self.cost_weight, self.steps = cost_weight, steps
         self.register_buffer('step', torch.zeros((), dtype=torch.long))
+
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> LTB:
+        """On a backbone for every task."""
+        return cls(list(plan.pyramids().values()), plan.tasks, **options)
 
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,h,w] by task, of a sampled tree."""
@@ -112,6 +118,10 @@ class LTB(Network):
             used = 1 - (1 - used[:, None] * probabilities).prod(0)  # by at least one child
             total = total + macs * used.sum()
         return total
+
+    def of_one_task(self) -> list[nn.Module]:
+        """The heads."""
+        return [self.heads]
 
     def penalties(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The expected cost in GFLOP, weighted, after the warm-up; counts the steps of the search.

@@ -12,16 +12,16 @@ to be chosen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_training.models.backbones import Mask2FormerPyramid, ModelError, Pyramid
-from mtl_training.models.layers import ConvBNReLU
-from mtl_training.models.network import Auxiliary, Network, Predictions, resize
-from mtl_training.models.tif import FeatureFuse, flat, grid, prediction
+from mtl_training.models.layers import ConvBNReLU, FeatureFuse, flat, grid, prediction, resize
+from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
+from mtl_training.models.pyramids import Mask2FormerPyramid, ModelError, Pyramid
 
 
 class MTCP(Network):
@@ -66,6 +66,11 @@ class MTCP(Network):
             {task: TraceBack(width, channels) for task, channels in tasks.items()}
         )
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> MTCP:
+        """On one backbone."""
+        return cls(plan.pyramid(), plan.tasks, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,H/4,W/4] by task; auxiliary at H/16, H/8."""
         shared = self.shared(self.backbone(image))  # R [B, D, H/4, W/4]
@@ -78,6 +83,10 @@ class MTCP(Network):
         traced = {t: back(coherent[t], stages[t]) for t, back in self.trace_back.items()}
         deep, middle, final = ({t: logits[i] for t, logits in traced.items()} for i in range(3))
         return Predictions(final, [Auxiliary(deep, weight=0.5), Auxiliary(middle, weight=0.5)])
+
+    def of_one_task(self) -> list[nn.Module]:
+        """What comes after the other tasks were looked at."""
+        return [self.cfm, self.trace_back]
 
 
 class Finest(nn.Module):

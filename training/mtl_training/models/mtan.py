@@ -6,13 +6,15 @@ Liu et al., "End-to-End Multi-Task Learning with Attention", CVPR 2019.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtl_training.models.backbones import ModelError, ResNetPyramid
-from mtl_training.models.layers import Bottleneck, survey_head
-from mtl_training.models.network import Network, Predictions
+from mtl_training.models.heads import survey_head
+from mtl_training.models.layers import Bottleneck
+from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.pyramids import ModelError, ResNetPyramid
 
 
 class MTAN(Network):
@@ -62,17 +64,26 @@ class MTAN(Network):
             {task: survey_head(backbone, channels) for task, channels in tasks.items()}
         )
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> MTAN:
+        """On one dilated ResNet."""
+        return cls(plan.dilated_resnet('mtan'), plan.tasks, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,H/8,W/8] by task."""
         p = self.backbone.stem(image)
-        refined: dict[str, list[Tensor]] = {task: [] for task in self.tasks}
+        refined: dict[str, list[Tensor]] = {task: [] for task in self.kept}
         for stage, attention, f in zip(
             self.backbone.stages, self.attention, self.refine, strict=True
         ):
             u, p = ends(stage, p)  # [B, C, H/4, W/4], then [B, C, H/8, W/8]
-            masks = {t: mask(torch.cat([u, *refined[t]], dim=1)) for t, mask in attention.items()}
+            masks = {t: attention[t](torch.cat([u, *x], dim=1)) for t, x in refined.items()}
             refined = {task: [f(mask * p)] for task, mask in masks.items()}
-        return Predictions({task: head(refined[task]) for task, head in self.heads.items()})
+        return Predictions({task: self.heads[task](x) for task, x in refined.items()})
+
+    def of_one_task(self) -> list[nn.Module]:
+        """The masks and the heads."""
+        return [self.attention, self.heads]
 
 
 class Attention(nn.Sequential):

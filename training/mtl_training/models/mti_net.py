@@ -9,14 +9,16 @@ task k.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from mtl_training.models.backbones import ModelError, Pyramid
-from mtl_training.models.layers import BasicBlock, HRNetHead, SqueezeExcite
-from mtl_training.models.network import Auxiliary, Network, Predictions, resize
+from mtl_training.models.heads import HRNetHead
+from mtl_training.models.layers import BasicBlock, SqueezeExcite, resize
+from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
 from mtl_training.models.pad_net import Distillation
+from mtl_training.models.pyramids import ModelError, Pyramid
 
 
 class MTINet(Network):
@@ -46,6 +48,8 @@ class MTINet(Network):
         ModelError: unknown softmax.
     """
 
+    takes_auxiliary: ClassVar[bool] = True
+
     def __init__(
         self,
         backbone: Pyramid,
@@ -68,6 +72,11 @@ class MTINet(Network):
         )
         self.heads = nn.ModuleDict({t: HRNetHead(backbone.channels, c) for t, c in tasks.items()})
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> MTINet:
+        """On one backbone."""
+        return cls(plan.pyramid(), plan.tasks, auxiliary=plan.auxiliary, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,H/4,W/4] by task; four auxiliary scales."""
         x0, x1, x2, x3 = self.backbone(image)
@@ -81,6 +90,11 @@ class MTINet(Network):
         ]
         final = {t: head([scale[t] for scale in distilled]) for t, head in self.heads.items()}
         return Predictions(final, [Auxiliary(y) for y in (y0, y1, y2, y3)])
+
+    def of_one_task(self) -> list[nn.Module]:
+        """What makes predictions, and the last messages to a task."""
+        initial = (self.initial0, self.initial1, self.initial2, self.initial3)
+        return [self.heads, self.distillation, *(scale.predict for scale in initial)]
 
 
 class InitialPredictions(nn.Module):

@@ -7,14 +7,15 @@ Dimensionality Reduction", CVPR 2019.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtl_training.models.backbones import ResNetPyramid
-from mtl_training.models.cross_stitch import convex
-from mtl_training.models.layers import survey_head
-from mtl_training.models.network import Network, Predictions, resize
+from mtl_training.models.heads import survey_head
+from mtl_training.models.layers import convex, resize
+from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.pyramids import ResNetPyramid
 
 MOMENTUM = 0.05  # of BatchNorm, as in the authors' code and the survey's
 
@@ -57,6 +58,11 @@ class NDDR(Network):
             {task: survey_head(backbones[task], channels) for task, channels in tasks.items()}
         )
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> NDDR:
+        """On a dilated ResNet for every task."""
+        return cls(plan.dilated_resnets('nddr'), plan.tasks, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,H/8,W/8] by task."""
         x = {task: backbone.stem(image) for task, backbone in self.backbones.items()}
@@ -64,11 +70,12 @@ class NDDR(Network):
         for stage in range(4):
             x = {task: net.stages[stage](fused[-1][task]) for task, net in self.backbones.items()}
             fused.append(self.nddr[stage + 1](x))  # [B, C, H/4, W/4], then [B, C, H/8, W/8]
-        features = {
-            task: shortcut([x[task] for x in fused])
-            for task, shortcut in self.nddr_shortcut.items()
-        }
-        return Predictions({task: head(features[task]) for task, head in self.heads.items()})
+        features = {t: self.nddr_shortcut[t]([x[t] for x in fused]) for t in self.kept}
+        return Predictions({task: self.heads[task](x) for task, x in features.items()})
+
+    def of_one_task(self) -> list[nn.Module]:
+        """The last layers, the shortcuts and the heads."""
+        return [self.nddr[-1], self.nddr_shortcut, self.heads]
 
     def learning_rates(self, *, adaptive: bool) -> dict[str, float]:
         """The layers learn 100 times as fast (the authors' code and the survey's, under SGD)."""

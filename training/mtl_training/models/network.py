@@ -1,12 +1,68 @@
-"""What all systems have in common: an image in, predictions of every task out."""
+"""What all systems have in common: a plan to build them from, an image in, predictions out."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from mtl_training.models.backbones import (
+    BACKBONES,
+    ModelError,
+    Pyramid,
+    ResNetPyramid,
+    pyramid,
+)
+from mtl_training.models.layers import FeatureFuse, resize
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every system is built from.
+
+    Attributes:
+        backbone: a key of ``BACKBONES``.
+        tasks: output channels by task name.
+        auxiliary: output channels of tasks that are trained for the others' sake.
+        pretrained: weights that backbones begin with, see ``backbones.pyramid``.
+    """
+
+    backbone: str
+    tasks: Mapping[str, int]
+    auxiliary: Mapping[str, int] = field(default_factory=dict)
+    pretrained: bool | str = False
+
+    def pyramid(self) -> Pyramid:
+        """A new backbone."""
+        return pyramid(self.backbone, pretrained=self.pretrained)
+
+    def pyramids(self) -> dict[str, Pyramid]:
+        """A new backbone for every task."""
+        return {task: self.pyramid() for task in self.tasks}
+
+    def dilated_resnet(self, system: str) -> ResNetPyramid:
+        """A new backbone for a system that works on the stages of a ResNet of stride 8.
+
+        Raises:
+            ModelError: the backbone is of another kind.
+        """
+        backbone = self.pyramid()
+        if isinstance(backbone, ResNetPyramid) and backbone.dilated:
+            return backbone
+        known = [
+            name for name, (*_, options) in BACKBONES.items() if options.get('output_stride') == 8
+        ]
+        raise ModelError(
+            f'{system} works on the stages of a dilated ResNet, not on {self.backbone}; '
+            f'expected one of {", ".join(known)}'
+        )
+
+    def dilated_resnets(self, system: str) -> dict[str, ResNetPyramid]:
+        """As ``dilated_resnet``, a new one for every task."""
+        return {task: self.dilated_resnet(system) for task in self.tasks}
 
 
 class Auxiliary(NamedTuple):
@@ -34,22 +90,50 @@ class Predictions(NamedTuple):
 
 
 class Network(nn.Module):
-    """A system of the literature. Subclasses implement ``predictions``.
+    """A system of the literature. Subclasses implement ``from_plan`` and ``predictions``.
+
+    Their options are the keyword-only arguments of their ``__init__``, with the paper's values as
+    defaults; nowhere else are these said.
 
     Attributes:
         tasks: output channels by task name.
+        kept: names of the tasks that ``forward`` predicts: all, until ``keep``.
         mean, std: normalisation of RGB in 0..1 that the backbone expects.
+        takes_auxiliary: whether it can train tasks only for the others' sake.
         not_exportable: why it cannot become a bundle, in one sentence; empty if it can.
     """
 
-    not_exportable: str = ''
+    takes_auxiliary: ClassVar[bool] = False
+    not_exportable: ClassVar[str] = ''
 
     def __init__(
         self, tasks: Mapping[str, int], *, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         super().__init__()
         self.tasks = dict(tasks)
+        self.kept = tuple(tasks)
         self.mean, self.std = tuple(mean), tuple(std)
+
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> Network:
+        """Build it with backbones of its own: as many as it has, of the kind that it works on.
+
+        Args:
+            options: some of ``options()``.
+
+        Raises:
+            ModelError: a backbone, tasks or options that it cannot work with.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def options(cls) -> dict[str, inspect.Parameter]:
+        """Its own options by name; one without a default depends on the backbone."""
+        return {
+            name: parameter
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != 'auxiliary'
+        }
 
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> predictions; the same in training and in use."""
@@ -57,8 +141,8 @@ class Network(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Normalised image [B,3,H,W] -> final logits [B,C_t,H,W] by task."""
-        size = image.shape[-2:]
-        return {task: resize(x, size) for task, x in self.predictions(image).final.items()}
+        size, final = image.shape[-2:], self.predictions(image).final
+        return {task: resize(final[task], size) for task in self.kept}
 
     def penalties(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Further terms of the total loss of the last forward pass, weighted, by name.
@@ -77,9 +161,39 @@ class Network(nn.Module):
         """
         return {}
 
+    def of_one_task(self) -> Sequence[nn.Module]:
+        """Modules each of whose parameters is reached by the losses of one task at most."""
+        return ()
 
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear, half-pixel centres; x itself where the size is right already."""
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The parameters that several tasks may disagree about: all but those ``of_one_task``."""
+        own = {id(p) for module in self.of_one_task() for p in module.parameters()}
+        return [p for p in self.parameters() if id(p) not in own]
+
+    def early(self, stages: int) -> list[nn.Module]:
+        """The stems and the first ``stages`` stages of its backbones, see ``Pyramid.early``.
+
+        Raises:
+            ModelError: it takes its backbone apart, or a backbone has no such stages.
+        """
+        backbones = [module for module in self.modules() if isinstance(module, Pyramid)]
+        if not backbones:
+            raise ModelError(f'{type(self).__name__} takes its backbone apart: no first stages')
+        return [module for backbone in backbones for module in backbone.early(stages)]
+
+    def keep(self, tasks: Sequence[str]) -> None:
+        """Predict these tasks only from now on, in this order.
+
+        Raises:
+            ModelError: a task that it does not have.
+        """
+        unknown = [task for task in tasks if task not in self.tasks]
+        if unknown:
+            raise ModelError(f'no task {unknown[0]!r}; the network has {", ".join(self.tasks)}')
+        self.kept = tuple(tasks)
+
+    def fold(self) -> None:
+        """For use, not training: fold the BatchNorms that exporters do not see through."""
+        for module in self.modules():
+            if isinstance(module, FeatureFuse):
+                module.fold()

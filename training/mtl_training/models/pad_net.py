@@ -7,14 +7,14 @@ F_k^i are the initial features of task k, F_k^o the distilled ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from mtl_training.models.backbones import Pyramid, ResNetPyramid
-from mtl_training.models.layers import Bottleneck
-from mtl_training.models.network import Auxiliary, Network, Predictions, resize
+from mtl_training.models.heads import TaskHead, shared_feature
+from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
+from mtl_training.models.pyramids import Pyramid
 
 
 class PADNet(Network):
@@ -39,6 +39,8 @@ class PADNet(Network):
         width: of the tasks' features.
     """
 
+    takes_auxiliary: ClassVar[bool] = True
+
     def __init__(
         self,
         backbone: Pyramid,
@@ -57,6 +59,11 @@ class PADNet(Network):
         self.distillation = Distillation(tasks, initial, width)
         self.final = nn.ModuleDict({task: TaskHead(width, width, c) for task, c in tasks.items()})
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> PADNet:
+        """On one backbone."""
+        return cls(plan.pyramid(), plan.tasks, auxiliary=plan.auxiliary, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,h,w], h = H/8 (dilated ResNets) or H/4."""
         shared = self.front(self.backbone(image))  # [B, C, h, w]
@@ -65,19 +72,9 @@ class PADNet(Network):
         final = {task: self.final[task](feature)[1] for task, feature in distilled.items()}
         return Predictions(final, [Auxiliary({task: y for task, (_, y) in initial.items()})])
 
-
-class TaskHead(nn.Module):
-    """The features of a task and their prediction: two bottlenecks, then conv1x1."""
-
-    def __init__(self, channels: int, width: int, outputs: int) -> None:
-        super().__init__()
-        self.refine = nn.Sequential(Bottleneck(channels, width), Bottleneck(width, width))
-        self.predict = nn.Conv2d(width, outputs, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[B,channels,h,w] -> features [B,width,h,w], logits [B,outputs,h,w]."""
-        feature = self.refine(x)
-        return feature, self.predict(feature)
+    def of_one_task(self) -> list[nn.Module]:
+        """What makes predictions, and the messages to a task."""
+        return [self.final, self.distillation, *(head.predict for head in self.initial.values())]
 
 
 class Distillation(nn.Module):
@@ -121,49 +118,3 @@ class Message(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B,width,h,w] -> [B,width,h,w]."""
         return self.gate(x).sigmoid() * self.value(x)
-
-
-class LastScale(nn.Module):
-    """The last feature of a pyramid: what a single-scale system works on."""
-
-    def __init__(self, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.width = channels[-1]
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features, finest first -> the last."""
-        return features[-1]
-
-
-class Concatenation(nn.Module):
-    """All features on the finest grid, concatenated."""
-
-    def __init__(self, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.width = sum(channels)
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features [B,C_i,H_i,W_i], finest first -> [B, sum C_i, H_0, W_0]."""
-        size = features[0].shape[-2:]
-        return torch.cat([resize(x, size) for x in features], dim=1)
-
-
-class AllScales(Concatenation):
-    """All features on the finest grid: concatenated, conv1x1 of the same width, BatchNorm, ReLU."""
-
-    def __init__(self, channels: Sequence[int]) -> None:
-        super().__init__(channels)
-        self.mix = nn.Sequential(
-            nn.Conv2d(self.width, self.width, 1), nn.BatchNorm2d(self.width), nn.ReLU(inplace=True)
-        )
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features [B,C_i,H_i,W_i], finest first -> [B, sum C_i, H_0, W_0]."""
-        return self.mix(super().forward(features))
-
-
-def shared_feature(backbone: Pyramid) -> LastScale | AllScales:
-    """One feature for all tasks: the last of a dilated ResNet, all of other pyramids."""
-    if isinstance(backbone, ResNetPyramid) and backbone.dilated:
-        return LastScale(backbone.channels)
-    return AllScales(backbone.channels)

@@ -8,14 +8,16 @@ task i, F_j the features of task j.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_training.models.backbones import ModelError, Pyramid
-from mtl_training.models.network import Auxiliary, Network, Predictions, resize
-from mtl_training.models.pad_net import TaskHead, shared_feature
+from mtl_training.models.heads import TaskHead, shared_feature
+from mtl_training.models.layers import resize
+from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
+from mtl_training.models.pyramids import ModelError, Pyramid
 
 
 class PAPNet(Network):
@@ -74,6 +76,11 @@ class PAPNet(Network):
         )
         self.final = nn.ModuleDict({task: TaskHead(half, half, c) for task, c in tasks.items()})
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> PAPNet:
+        """On one backbone."""
+        return cls(plan.pyramid(), plan.tasks, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,H/8,W/8] by task."""
         size = [-(-side // self.stride) for side in image.shape[-2:]]
@@ -86,6 +93,10 @@ class PAPNet(Network):
             for task, diffusion in self.diffusion.items()
         }
         return Predictions(final, [Auxiliary({task: y for task, (_, y) in initial.items()})])
+
+    def of_one_task(self) -> list[nn.Module]:
+        """What makes predictions, and the weights of the affinities."""
+        return [self.final, self.diffusion, *(head.predict for head in self.initial.values())]
 
 
 def affinity(features: Tensor) -> Tensor:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_training.models.backbones import Pyramid, ResNetPyramid
+from mtl_training.models.heads import Concatenation, LastScale
 from mtl_training.models.layers import ConvBNReLU
-from mtl_training.models.network import Auxiliary, Network, Predictions
-from mtl_training.models.pad_net import Concatenation, LastScale
+from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
+from mtl_training.models.pyramids import Pyramid
 
 SIDE = 3  # k: a graphlet is a pixel and its neighbours, k x k
 
@@ -42,6 +43,8 @@ class PSD(Network):
         orders: steps of the diffusion; the scope is 3 ** orders pixels of the network's grid.
     """
 
+    takes_auxiliary: ClassVar[bool] = True
+
     def __init__(
         self,
         backbone: Pyramid,
@@ -52,10 +55,9 @@ class PSD(Network):
         orders: int = 3,
     ) -> None:
         super().__init__(tasks, mean=backbone.mean, std=backbone.std)
-        dilated = isinstance(backbone, ResNetPyramid) and backbone.dilated
         initial = {**tasks, **(auxiliary or {})}
         self.backbone = backbone
-        self.front = (LastScale if dilated else Concatenation)(backbone.channels)
+        self.front = (LastScale if backbone.dilated else Concatenation)(backbone.channels)
         width = self.front.width // 4 if width is None else width
         self.initial = nn.ModuleDict({t: ConvBNReLU(self.front.width, width, 3) for t in initial})
         self.predict = nn.ModuleDict({t: nn.Conv2d(width, c, 1) for t, c in initial.items()})
@@ -67,6 +69,11 @@ class PSD(Network):
             }
         )
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> PSD:
+        """On one backbone."""
+        return cls(plan.pyramid(), plan.tasks, auxiliary=plan.auxiliary, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,h,w], h = H/8 (dilated ResNets) or H/4."""
         shared = self.front(self.backbone(image))  # [B, C, h, w]
@@ -75,6 +82,10 @@ class PSD(Network):
         diffused = self.diffusion(features)
         final = {task: head(diffused[task]) for task, head in self.final.items()}
         return Predictions(final, [Auxiliary(initial)])
+
+    def of_one_task(self) -> list[nn.Module]:
+        """What makes predictions."""
+        return [self.final, self.predict]
 
 
 class StructureDiffusion(nn.Module):

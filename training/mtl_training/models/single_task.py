@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from mtl_training.models.backbones import Pyramid
-from mtl_training.models.layers import survey_head
-from mtl_training.models.network import Network, Predictions
+from mtl_training.models.heads import survey_head
+from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.pyramids import Pyramid
 
 
 class SingleTask(Network):
@@ -37,7 +38,16 @@ class SingleTask(Network):
             {task: survey_head(backbones[task], channels) for task, channels in tasks.items()}
         )
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> SingleTask:
+        """On a backbone for every task."""
+        return cls(plan.pyramids(), plan.tasks, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,H/8,W/8] (DeepLab) or [B,o_t,H/4,W/4]."""
-        features = {task: backbone(image) for task, backbone in self.backbones.items()}
-        return Predictions({task: head(features[task]) for task, head in self.heads.items()})
+        features = {task: self.backbones[task](image) for task in self.kept}
+        return Predictions({task: self.heads[task](x) for task, x in features.items()})
+
+    def of_one_task(self) -> list[nn.Module]:
+        """All: no parameter sees two losses."""
+        return [self.backbones, self.heads]

@@ -7,15 +7,16 @@ Learning what to share between loosely related tasks", 2017).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_training.models.backbones import ResNetPyramid
-from mtl_training.models.cross_stitch import convex
-from mtl_training.models.layers import ConvBNReLU, survey_head
-from mtl_training.models.network import Network, Predictions, resize
+from mtl_training.models.heads import survey_head
+from mtl_training.models.layers import ConvBNReLU, convex, resize
+from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.pyramids import ResNetPyramid
 
 SUBSPACES = 2  # G of each task
 
@@ -60,6 +61,11 @@ class Sluice(Network):
             {task: survey_head(backbones[task], channels) for task, channels in tasks.items()}
         )
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> Sluice:
+        """On a dilated ResNet for every task."""
+        return cls(plan.dilated_resnets('sluice'), plan.tasks, **options)
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,H/8,W/8] by task."""
         x = {task: backbone.stem(image) for task, backbone in self.backbones.items()}
@@ -68,8 +74,12 @@ class Sluice(Network):
             x = sluice({task: net.stages[stage](x[task]) for task, net in self.backbones.items()})
             for task, layers in stages.items():
                 layers.append(x[task])  # [B, C, H/4, W/4], then [B, C, H/8, W/8]
-        mixed = {task: mixture(stages[task]) for task, mixture in self.mixtures.items()}
-        return Predictions({task: head([mixed[task]]) for task, head in self.heads.items()})
+        mixed = {task: self.mixtures[task](stages[task]) for task in self.kept}
+        return Predictions({task: self.heads[task]([x]) for task, x in mixed.items()})
+
+    def of_one_task(self) -> list[nn.Module]:
+        """The mixtures of stages, and the heads."""
+        return [self.mixtures, self.heads]
 
     def penalties(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """How far the subspaces are from orthogonal, weighted."""

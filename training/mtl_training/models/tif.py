@@ -17,17 +17,54 @@ saves 0.13 G. ViT-B (Table 10) has 124 M in the paper and 95.65 M here: its pyra
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_training.models.backbones import ModelError, Pyramid
-from mtl_training.models.layers import ConvBNReLU
-from mtl_training.models.network import Network, Predictions, resize
+from mtl_training.models.layers import (
+    ConvBNReLU,
+    FeatureFuse,
+    MultiScaleConv,
+    flat,
+    grid,
+    prediction,
+    resize,
+)
+from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.pyramids import ModelError, Pyramid
+
+
+@dataclass(frozen=True)
+class Widths:
+    """What TIF is built with on a backbone.
+
+    Attributes:
+        width: D.
+        fuse_width: E.
+        slim: whether the last fusion is the slim one.
+    """
+
+    width: int
+    fuse_width: int
+    slim: bool = False
+
+
+# By backbone. D and E reproduce the parameter counts of the paper (Tables 3 and 4): E is
+# sum(C) // 6. Swin-S and ViT-B (another pyramid) follow the same rule, as do backbones that are not
+# here, with D = 96; EfficientNet-Lite0 is deployed, and not in the paper.
+WIDTHS: dict[str, Widths] = {
+    'hrnet_w18_small_v2': Widths(width=72, fuse_width=45),
+    'swin_tiny': Widths(width=96, fuse_width=240),
+    'swin_small': Widths(width=96, fuse_width=240),
+    'swin_base': Widths(width=96, fuse_width=320),
+    'swin_large': Widths(width=96, fuse_width=480),
+    'vit_base': Widths(width=96, fuse_width=352),
+    'tf_efficientnet_lite0': Widths(width=64, fuse_width=64, slim=True),
+}
 
 
 class TIF(Network):
@@ -58,7 +95,7 @@ class TIF(Network):
         *,
         width: int,
         fuse_width: int,
-        slim: bool = False,
+        slim: bool,
         saff: int = 4,
         sfd: int = 2,
         lthd: bool = True,
@@ -92,11 +129,22 @@ class TIF(Network):
             }
         )
 
+    @classmethod
+    def from_plan(cls, plan: Plan, **options: Any) -> TIF:
+        """On one backbone, with the ``WIDTHS`` of it unless options say otherwise."""
+        backbone = plan.pyramid()
+        usual = WIDTHS.get(plan.backbone, Widths(96, sum(backbone.channels) // 6))
+        return cls(backbone, plan.tasks, **{**asdict(usual), **options})
+
     def predictions(self, image: Tensor) -> Predictions:
         """Normalised image [B,3,H,W] -> logits [B,o_t,H/4,W/4] by task."""
         features = self.backbone(image)  # X^0..X^3
         enhanced = [saff(features) for saff in self.saff]  # [B, D, H/4, W/4] .. [B, D, H/32, W/32]
-        return Predictions({task: decoder(enhanced) for task, decoder in self.decoders.items()})
+        return Predictions({task: self.decoders[task](enhanced) for task in self.kept})
+
+    def of_one_task(self) -> list[nn.Module]:
+        """The decoders."""
+        return [self.decoders]
 
 
 class SAFF(nn.Module):
@@ -352,76 +400,8 @@ class SlimFusion(nn.Module):
         return self.predict(self.fuse(self.reduce(refined, refined[0].shape[-2:])))
 
 
-class MultiScaleConv(nn.Conv2d):
-    """conv1x1(cat{ resize(x_j) }), computed without the large concatenation.
-
-    A 1x1 convolution of a concatenation is a sum of 1x1 convolutions, and it commutes with
-    bilinear interpolation, so each x_j is convolved on the smaller of its own and the target grid.
-    Equal to the written form up to rounding; ``as_written`` computes that form, which is what the
-    papers' multiply-accumulate counts are of.
-    """
-
-    def __init__(self, channels: Sequence[int], width: int, *, bias: bool = True) -> None:
-        super().__init__(sum(channels), width, 1, bias=bias)
-        self.channels = tuple(channels)
-        self.as_written = False
-
-    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Features [B,C_j,H_j,W_j] -> [B,width,*size]."""
-        if self.as_written:
-            return super().forward(torch.cat([resize(x, size) for x in features], dim=1))
-        ends = itertools.accumulate(self.channels)
-        weights = [
-            self.weight[:, end - c : end] for c, end in zip(self.channels, ends, strict=True)
-        ]
-        biases = [self.bias] + [None] * (len(features) - 1)
-        return sum(
-            _conv_and_resize(x, weight, bias, size)
-            for x, weight, bias in zip(features, weights, biases, strict=True)
-        )
-
-
-def _conv_and_resize(
-    x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int, int]
-) -> Tensor:
-    if x.shape[-2] < size[0]:
-        return resize(F.conv2d(x, weight, bias), size)
-    return F.conv2d(resize(x, size), weight, bias)
-
-
-class FeatureFuse(nn.Module):
-    """FeatureFuse of Eq. 13: conv1x1 over several scales, BatchNorm, ReLU."""
-
-    def __init__(self, channels: Sequence[int], width: int) -> None:
-        super().__init__()
-        self.conv = MultiScaleConv(channels, width, bias=False)
-        self.norm = nn.BatchNorm2d(width)
-
-    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Features [B,C_j,H_j,W_j] -> [B,width,*size]."""
-        return F.relu(self.norm(self.conv(features, size)), inplace=True)
-
-
 def feed_forward(width: int) -> nn.Sequential:
     """The FFN of Eq. 10, pre-norm, ratio 4."""
     return nn.Sequential(
         nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
     )
-
-
-def prediction(width: int, channels: int) -> nn.Conv2d:
-    """The last 1x1 convolution, started near zero (ATRC: N(0, 0.01))."""
-    conv = nn.Conv2d(width, channels, 1)
-    nn.init.normal_(conv.weight, std=0.01)
-    nn.init.zeros_(conv.bias)
-    return conv
-
-
-def flat(x: Tensor) -> Tensor:
-    """[B,D,h,w] -> tokens [B,hw,D]; a view where x is channels-last."""
-    return x.flatten(2).mT
-
-
-def grid(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """Tokens [B,hw,D] -> [B,D,h,w], a channels-last view."""
-    return tokens.mT.unflatten(2, size)

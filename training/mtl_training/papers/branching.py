@@ -35,7 +35,7 @@ from mtl_training.loop.config import Config, from_mapping
 from mtl_training.models import Network
 from mtl_training.models.backbones import pyramid
 from mtl_training.models.bmtas import canonical
-from mtl_training.models.branched import Tree, block_macs, chain, levels_of, tree_macs
+from mtl_training.models.branched import Tree, block_macs, levels_of, tree_macs
 from mtl_training.tasks.losses import multi_task_loss
 
 Array = NDArray[np.float64]
@@ -321,7 +321,7 @@ def by_representations(net: Network, config: Config, measuring: Measuring) -> Tr
         task: [dissimilarity(stage) for stage in representations(backbone, images)]
         for task, backbone in net.backbones.items()
     }
-    stages_of = chain(net.backbones[config.tasks[0]])
+    stages_of = net.backbones[config.tasks[0]].blocks()
     macs = iter(block_macs(stages_of, (config.data.height, config.data.width)))
     costs = [float(sum(itertools.islice(macs, len(stage)))) for stage in stages_of]
     return search(affinity(stages), config.tasks, costs, measuring.budget * sum(costs))
@@ -397,7 +397,7 @@ def run(args: argparse.Namespace) -> int:
         raise BranchingError(
             f'{args.checkpoint} is of {config.model.system}; expected one of {", ".join(WAYS)}'
         )
-    stages = chain(pyramid(config.model.backbone))
+    stages = pyramid(config.model.backbone).blocks()
     measuring = Measuring(args.data, args.frames, args.budget, args.weight)
     tree = WAYS[config.model.system](net, config, measuring)
     macs = block_macs(stages, (config.data.height, config.data.width))

@@ -15,14 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import nn
 
 from mtl_perception.files import write_beside
 from mtl_training import TrainingError
-from mtl_training.models import SYSTEMS, WITH_AUXILIARY, ModelError, Network, build
+from mtl_training.models import SYSTEMS, ModelError, Network, build
 from mtl_training.papers.describe import Part, describe
 from mtl_training.papers.importing import MAPS
 from mtl_training.tasks.task import NYUD, PASCAL
@@ -256,7 +255,7 @@ def write_card(name: str, figures: list[tuple[Network, Part | str]]) -> str:
     lines += [
         '',
         f'- Options: {options or "none"}.',
-        f'- Auxiliary tasks: {"yes" if name in WITH_AUXILIARY else "no"}.',
+        f'- Auxiliary tasks: {"yes" if net.takes_auxiliary else "no"}.',
         f'- Becomes a bundle: {_exportable(net)}.',
         *([RELEASED] if name in MAPS else []),
         *([f'- Choose it when {card(name).choose}.'] if card(name).choose else []),
@@ -298,13 +297,9 @@ def _classes(module: ModuleType, net: Network) -> Iterator[type]:
 
 
 def _options(name: str) -> Iterator[str]:
-    for option in inspect.signature(SYSTEMS[name]).parameters.values():
-        if option.kind is inspect.Parameter.KEYWORD_ONLY:
-            yield f'{option.name}={_plain(option.default)}'
-
-
-def _plain(value: Any) -> str:
-    return 'None' if value is None else repr(value)
+    for option in SYSTEMS[name].options().values():
+        by_backbone = option.default is inspect.Parameter.empty
+        yield f'{option.name} (by backbone)' if by_backbone else f'{option.name}={option.default!r}'
 
 
 def _figures(figure: Part | str) -> str:

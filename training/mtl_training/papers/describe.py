@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtl_training import TrainingError
-from mtl_training.models import BACKBONES, SYSTEMS, WITH_AUXILIARY, build
-from mtl_training.models.tif import MultiScaleConv
+from mtl_training.models import BACKBONES, SYSTEMS, build
+from mtl_training.models.layers import MultiScaleConv
 from mtl_training.tasks.task import NYUD, PASCAL
 
 # What the papers count is convolutions and linear layers; products of two activations are apart.
@@ -183,12 +183,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='names, or NAME:CHANNELS; channels left out are those of NYUD-v2 or PASCAL-Context '
         '(default: %(default)s)',
     )
+    having = ', '.join(name for name, kind in SYSTEMS.items() if kind.takes_auxiliary)
     parser.add_argument(
         '--auxiliary',
         nargs='+',
         metavar='TASK',
         default=[],
-        help=f"trained for the others' sake, as --tasks; in: {', '.join(WITH_AUXILIARY)}",
+        help=f"trained for the others' sake, as --tasks; in: {having}",
     )
     parser.add_argument(
         '--size', default='425x560', metavar='HxW', help='image size (default: %(default)s)'

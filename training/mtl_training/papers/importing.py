@@ -22,9 +22,9 @@ from mtl_training.deploy.export import class_table
 from mtl_training.loop.checkpoint import build_network, config_tasks, describe_run, save_checkpoint
 from mtl_training.loop.config import Config, DataConfig, ModelConfig, OptimConfig
 from mtl_training.models import BACKBONES, Network
-from mtl_training.models.backbones import HRNetPyramid, SurveyHRNetPyramid
 from mtl_training.models.mti_net import MTINet
 from mtl_training.models.pad_net import PADNet
+from mtl_training.models.pyramids import HRNetPyramid, SurveyHRNetPyramid
 from mtl_training.tasks.task import TASK_SETS
 
 # Our names of tasks and theirs, in the order in which their code stacks the tasks' features.

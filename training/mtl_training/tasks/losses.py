@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mtl_training.models.network import resize
+from mtl_training.models.layers import resize
 from mtl_training.tasks.task import Task
 
 IGNORE = 255

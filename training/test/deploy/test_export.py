@@ -24,6 +24,8 @@ from mtl_training.deploy.export import (
     export,
     to_onnx,
 )
+from mtl_training.models import Network, Predictions
+from mtl_training.models.pyramids import Pyramid
 from mtl_training.models.tif import TIF
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,7 +45,7 @@ META: dict[str, Any] = {
 }
 
 
-class TinyBackbone(nn.Module):
+class TinyBackbone(Pyramid):
     """Four strided convolutions with the shape of a pyramid."""
 
     mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -65,18 +67,15 @@ class TinyBackbone(nn.Module):
         return features
 
 
-class PlainNet(nn.Module):
+class PlainNet(Network):
     """One convolution per task: a network whose graph is small."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(TASKS, mean=META['mean'], std=META['std'])
         self.decoders = nn.ModuleDict({t: nn.Conv2d(3, c, 4, stride=4) for t, c in TASKS.items()})
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        return {
-            task: F.interpolate(decoder(image), scale_factor=4, mode='bilinear')
-            for task, decoder in self.decoders.items()
-        }
+    def predictions(self, image: Tensor) -> Predictions:
+        return Predictions({task: self.decoders[task](image) for task in self.kept})
 
 
 @pytest.fixture(scope='module')

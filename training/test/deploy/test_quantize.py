@@ -38,7 +38,8 @@ from mtl_training.deploy.quantize import (
     trunk,
 )
 from mtl_training.models import build
-from mtl_training.models.backbones import BACKBONES, ResNetPyramid
+from mtl_training.models.backbones import BACKBONES
+from mtl_training.models.pyramids import ResNetPyramid
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -10,7 +10,8 @@ from mtl_training.loop.config import OptimConfig
 from mtl_training.loop.optimizer import make_optimizer, set_learning_rate
 from mtl_training.loop.schedule import learning_rate
 from mtl_training.models import Network, build
-from mtl_training.models.backbones import BACKBONES, ResNetPyramid
+from mtl_training.models.backbones import BACKBONES
+from mtl_training.models.pyramids import ResNetPyramid
 from torch import nn
 
 TASKS = {'semantic': 5, 'depth': 1}

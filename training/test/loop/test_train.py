@@ -17,7 +17,8 @@ from mtl_training.datasets.rooms import DataError
 from mtl_training.loop.checkpoint import CheckpointError, load_checkpoint, read_checkpoint
 from mtl_training.loop.config import Config, load_config
 from mtl_training.loop.train import Loop, sub_sample, train
-from mtl_training.models.backbones import BACKBONES, ResNetPyramid
+from mtl_training.models.backbones import BACKBONES
+from mtl_training.models.pyramids import ResNetPyramid
 from safetensors.torch import load_file, save_file
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'

@@ -8,7 +8,8 @@ from mtl_training.loop.config import OptimConfig
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import ModelError, build
 from mtl_training.models.astmt import ASTMT, PerTask
-from mtl_training.models.backbones import BACKBONES, ResNetPyramid
+from mtl_training.models.backbones import BACKBONES
+from mtl_training.models.pyramids import ResNetPyramid
 from torch import Tensor
 
 TASKS = {'semantic': 5, 'depth': 1, 'normals': 3}

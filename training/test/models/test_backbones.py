@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 from mtl_training.models import ModelError, build, pyramid
-from mtl_training.models.backbones import ViTPyramid, lite0_weights
+from mtl_training.models.pretrained import lite0_weights
+from mtl_training.models.pyramids import ViTPyramid
 
 CHANNELS = {
     'hrnet_w18_small_v2': (18, 36, 72, 144),

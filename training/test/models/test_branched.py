@@ -10,10 +10,11 @@ from mtl_training.deploy.export import ExportError, export
 from mtl_training.loop.config import OptimConfig
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import SYSTEMS, ModelError, Network, build
-from mtl_training.models.backbones import BACKBONES, ResNetPyramid, pyramid
+from mtl_training.models.backbones import BACKBONES, pyramid
 from mtl_training.models.bmtas import BMTAS
-from mtl_training.models.branched import Branched, block_macs, chain, grown, tree_macs
+from mtl_training.models.branched import Branched, block_macs, grown, tree_macs
 from mtl_training.models.ltb import LTB
+from mtl_training.models.pyramids import ResNetPyramid
 from mtl_training.papers.describe import describe
 from torch import nn
 
@@ -54,7 +55,7 @@ def test_the_chain_of_blocks_is_the_backbone(backbone: str) -> None:
     net = pyramid(backbone).eval()
     x = image = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        for stage, expected in zip(chain(net), net(image), strict=True):
+        for stage, expected in zip(net.blocks(), net(image), strict=True):
             for block in stage:
                 x = block(x)
             assert torch.equal(x, expected)
@@ -193,7 +194,7 @@ def test_the_cost_of_uncertain_choices_is_the_mean_over_trees() -> None:
 
 
 def test_cost_table_is_the_count_of_the_blocks() -> None:
-    table = block_macs(chain(pyramid('small')), (64, 96))
+    table = block_macs(pyramid('small').blocks(), (64, 96))
     assert len(table) == BLOCKS
     parts = describe(small('branched', tree=[SHARED] * 4), (64, 96))
     macs = {part.name: part.written.total for part in parts if part.name.startswith('stages')}

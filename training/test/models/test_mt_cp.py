@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 from mtl_training.models import ModelError, build, pyramid
-from mtl_training.models.backbones import Mask2FormerPyramid, ResNetPyramid
 from mtl_training.models.mt_cp import CBAM, CFM, FPN, MTCP, SRM, SwinDecoder
+from mtl_training.models.pyramids import Mask2FormerPyramid, ResNetPyramid
 from torch import Tensor, nn
 
 TASKS = {'semantic': 5, 'depth': 1, 'normals': 3}

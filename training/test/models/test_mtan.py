@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from mtl_training.models import BACKBONES, ModelError, build
-from mtl_training.models.backbones import ResNetPyramid
 from mtl_training.models.mtan import MTAN, Attention, ends
+from mtl_training.models.pyramids import ResNetPyramid
 from mtl_training.papers.describe import by_kind, describe
 from torch import Tensor, nn
 

@@ -9,6 +9,7 @@ import torch
 from mtl_training.models import ModelError, build
 from mtl_training.models.mti_net import FPM, MTINet, beside
 from mtl_training.models.pad_net import Distillation, Message
+from mtl_training.models.pyramids import Pyramid
 from mtl_training.papers.describe import describe
 from mtl_training.tasks.task import NYUD, PASCAL
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ FOUR = {name: task.channels for name, task in NYUD.items()}
 FIVE = {name: task.channels for name, task in PASCAL.items()}
 
 
-class TinyBackbone(nn.Module):
+class TinyBackbone(Pyramid):
     """Four strided convolutions with the shape of a pyramid."""
 
     channels = (8, 12, 16, 24)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from mtl_training.models import build
-from mtl_training.models.pad_net import AllScales, LastScale, Message, PADNet
+from mtl_training.models.heads import AllScales, LastScale
+from mtl_training.models.pad_net import Message, PADNet
+from mtl_training.models.pyramids import Pyramid
 from mtl_training.papers.describe import describe
 from mtl_training.tasks.task import PASCAL
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ OTHERS = {'normals': 3, 'edges': 1}
 FIVE = {name: task.channels for name, task in PASCAL.items()}
 
 
-class TinyBackbone(nn.Module):
+class TinyBackbone(Pyramid):
     """Two strided convolutions in the place of a pyramid."""
 
     channels = (8, 12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mtl_training.models import build
-from mtl_training.models.layers import DeepLabHead, HRNetHead
+from mtl_training.models.heads import DeepLabHead, HRNetHead
 from mtl_training.papers.describe import describe
 from torch import Tensor
 

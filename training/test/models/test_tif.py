@@ -6,6 +6,8 @@ import pytest
 import torch
 from mtl_training.models import ModelError, build
 from mtl_training.models import tif as tif_module
+from mtl_training.models.layers import MultiScaleConv, flat, resize
+from mtl_training.models.pyramids import Pyramid
 from mtl_training.models.tif import (
     SAFF,
     SFD,
@@ -13,12 +15,9 @@ from mtl_training.models.tif import (
     Affinity,
     CrossFD,
     FinalFusion,
-    MultiScaleConv,
     SlimFusion,
     WithKey,
     diffuse,
-    flat,
-    resize,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +25,7 @@ from torch.nn import functional as F
 TASKS = {'semantic': 40, 'depth': 1, 'normals': 3, 'edges': 1}
 
 
-class TinyBackbone(nn.Module):
+class TinyBackbone(Pyramid):
     """Four strided convolutions with the shape of a pyramid."""
 
     channels = (8, 12, 16, 24)
@@ -48,7 +47,7 @@ class TinyBackbone(nn.Module):
 
 def tiny(**arguments: int) -> TIF:
     torch.manual_seed(0)
-    return TIF(TinyBackbone(), TASKS, width=16, fuse_width=8, **arguments).eval()
+    return TIF(TinyBackbone(), TASKS, width=16, fuse_width=8, slim=False, **arguments).eval()
 
 
 def parameters(module: nn.Module) -> int:

@@ -21,7 +21,8 @@ from mtl_training.loop.checkpoint import (
 from mtl_training.loop.config import load_config
 from mtl_training.loop.train import train
 from mtl_training.models import Network, build
-from mtl_training.models.backbones import BACKBONES, ResNetPyramid, pyramid
+from mtl_training.models.backbones import BACKBONES, pyramid
+from mtl_training.models.pyramids import ResNetPyramid
 from mtl_training.papers.branching import (
     BranchingError,
     affinity,

@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 from mtl_training.cli import main
-from mtl_training.models import TIF_WIDTHS, build
+from mtl_training.models import build
+from mtl_training.models.tif import WIDTHS
 from mtl_training.papers.describe import by_kind, describe
 
 TASKS = {'semantic': 40, 'depth': 1, 'normals': 3, 'edges': 1}
@@ -30,7 +31,7 @@ def test_macs_are_the_papers(backbone: str, reference: float, paper: float) -> N
     with torch.device('meta'):
         parts = describe(build('tif', backbone, TASKS), (425, 560))
     whole, modules = parts[0], {part.name: part for part in parts}
-    d = TIF_WIDTHS[backbone].width
+    d = WIDTHS[backbone].width
     tokens = 27 * 35, 14 * 18  # scales 2 and 3
     projections = len(TASKS) * d * d * (5 * sum(tokens) + 2 * tokens[0])
     total = whole.written.total

@@ -12,7 +12,8 @@ from mtl_training.cli import main
 from mtl_training.evaluation.evaluate import as_groups
 from mtl_training.loop.checkpoint import load_checkpoint
 from mtl_training.models import Network, build
-from mtl_training.models.backbones import BACKBONES, ResNetPyramid, SurveyHRNetPyramid
+from mtl_training.models.backbones import BACKBONES
+from mtl_training.models.pyramids import ResNetPyramid, SurveyHRNetPyramid
 from mtl_training.papers.importing import (
     FOCAL,
     WeightsError,
