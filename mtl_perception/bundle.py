@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -12,9 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
-from . import PerceptionError, one_line
+from . import PerceptionError
+from .sections import Section, is_number, read_section
 from .share import share
 
 SCHEMA = 1
@@ -167,7 +165,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     path = folder / 'bundle.yaml'
     if not folder.is_dir():
         raise BundleError(f'{folder}: no such folder; a bundle holds bundle.yaml and model.onnx')
-    top = _Section(path, '', _read_yaml(path))
+    top = read_section(path, BundleError)
 
     schema = top.integer('schema', minimum=1)
     if schema > SCHEMA:
@@ -227,76 +225,14 @@ def default_bundle() -> Path:
     return share(f'bundles/{DEFAULT_BUNDLE}/bundle.yaml').parent
 
 
-@dataclass(frozen=True)
-class _Section:
-    """A mapping of the YAML file that knows where it stands, for messages that say so."""
-
-    path: Path
-    name: str
-    values: Mapping[str, Any]
-
-    def error(self, key: str, what: str) -> BundleError:
-        return BundleError(f'{self.path}: {self._full(key)} {what}')
-
-    def get(self, key: str) -> Any:
-        if key not in self.values:
-            raise self.error(key, 'is missing')
-        return self.values[key]
-
-    def section(self, key: str) -> _Section:
-        value = self.get(key)
-        if not isinstance(value, dict):
-            raise self.error(key, f'is {value!r}, expected a mapping')
-        return _Section(self.path, self._full(key), value)
-
-    def text(self, key: str) -> str:
-        value = self.get(key)
-        if not isinstance(value, str) or not value:
-            raise self.error(key, f'is {value!r}, expected a text (in quotes if it looks a number)')
-        return value
-
-    def integer(self, key: str, *, minimum: int) -> int:
-        value = self.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise self.error(key, f'is {value!r}, expected a whole number of at least {minimum}')
-        return value
-
-    def number(self, key: str) -> float:
-        value = self.get(key)
-        if not _is_number(value):
-            raise self.error(key, f'is {value!r}, expected a finite number')
-        return float(value)
-
-    def _full(self, key: str) -> str:
-        return f'{self.name}.{key}' if self.name else key
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise BundleError(f'{path}: no such file') from None
-    except OSError as error:
-        raise BundleError(f'{path}: cannot be read: {error.strerror}') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BundleError(f'{path}: is not valid YAML: {one_line(error)}') from error
-    if not isinstance(content, dict):
-        raise BundleError(f'{path}: is not a bundle description, expected a mapping with schema: 1')
-    return content
-
-
-def _grid_size(grid: _Section, key: str) -> int:
+def _grid_size(grid: Section, key: str) -> int:
     size = grid.integer(key, minimum=32)
     if size % 32:
         raise grid.error(key, f'is {size}, expected a multiple of 32')
     return size
 
 
-def _read_tasks(section: _Section, *, metric: bool) -> dict[str, Task]:
+def _read_tasks(section: Section, *, metric: bool) -> dict[str, Task]:
     if not section.values:
         raise BundleError(f'{section.path}: {section.name} is empty, expected at least one task')
     tasks: dict[str, Task] = {}
@@ -311,7 +247,7 @@ def _read_tasks(section: _Section, *, metric: bool) -> dict[str, Task]:
     return tasks
 
 
-def _read_task(section: _Section, name: str, *, metric: bool) -> Task:
+def _read_task(section: Section, name: str, *, metric: bool) -> Task:
     kind = section.text('kind')
     if kind not in KINDS:
         raise section.error('kind', f'is {kind!r}, expected one of {", ".join(KINDS)}')
@@ -319,7 +255,9 @@ def _read_task(section: _Section, name: str, *, metric: bool) -> Task:
     allowed = KINDS[kind]
     for tensor, dtype in outputs.values.items():
         if tensor not in allowed:
-            raise outputs.error(tensor, f'is no output of {kind!r}, expected {", ".join(allowed)}')
+            raise outputs.error(
+                tensor, f'is not an output of {kind!r}, expected {", ".join(allowed)}'
+            )
         if dtype != allowed[tensor]:
             raise outputs.error(tensor, f'is {dtype!r}, expected {allowed[tensor]!r}')
     if next(iter(allowed)) not in outputs.values:
@@ -334,7 +272,7 @@ def _read_task(section: _Section, name: str, *, metric: bool) -> Task:
     return Task(name, kind, MappingProxyType(dict(outputs.values)), classes, value_range, unit)
 
 
-def _read_unit(section: _Section, *, metric: bool) -> tuple[str, tuple[float, float]]:
+def _read_unit(section: Section, *, metric: bool) -> tuple[str, tuple[float, float]]:
     unit = section.text('unit')
     if metric and unit != 'm':
         raise section.error('unit', f"is {unit!r}, expected 'm' where metric is true")
@@ -342,14 +280,14 @@ def _read_unit(section: _Section, *, metric: bool) -> tuple[str, tuple[float, fl
     if (
         not isinstance(ends, list)
         or len(ends) != 2
-        or not all(_is_number(end) for end in ends)
+        or not all(is_number(end) for end in ends)
         or not 0 <= ends[0] < ends[1]
     ):
         raise section.error('range', f'is {ends!r}, expected [nearest, farthest], 0 <= nearest')
     return unit, (float(ends[0]), float(ends[1]))
 
 
-def _read_classes(section: _Section) -> tuple[SemanticClass, ...]:
+def _read_classes(section: Section) -> tuple[SemanticClass, ...]:
     entries = section.get('classes')
     if not isinstance(entries, list) or not entries:
         raise section.error('classes', f'is {entries!r}, expected a list of {{id, name, color}}')
@@ -358,7 +296,7 @@ def _read_classes(section: _Section) -> tuple[SemanticClass, ...]:
         where = f'classes[{index}]'
         if not isinstance(entry, dict):
             raise section.error(where, f'is {entry!r}, expected {{id, name, color}}')
-        item = _Section(section.path, f'{section.name}.{where}', entry)
+        item = section.inner(where, entry)
         identity = item.integer('id', minimum=0)
         if identity >= UNLABELLED:
             raise item.error('id', f'is {identity}, expected 0 to 254 (255 means unlabelled)')
@@ -375,7 +313,7 @@ def _read_classes(section: _Section) -> tuple[SemanticClass, ...]:
     return tuple(classes.values())
 
 
-def _model_file(folder: Path, section: _Section) -> DataFile:
+def _model_file(folder: Path, section: Section) -> DataFile:
     """Find and check an ONNX file, which must hold its weights itself."""
     file, content = _data_file(folder, section)
     if _EXTERNAL_DATA in content:
@@ -383,7 +321,7 @@ def _model_file(folder: Path, section: _Section) -> DataFile:
     return file
 
 
-def _data_file(folder: Path, section: _Section) -> tuple[DataFile, bytes]:
+def _data_file(folder: Path, section: Section) -> tuple[DataFile, bytes]:
     """Find and check a file that a section names by ``file`` and ``sha256``; its content too."""
     path = _inside(folder, section)
     expected = section.text('sha256')
@@ -406,7 +344,7 @@ def _data_file(folder: Path, section: _Section) -> tuple[DataFile, bytes]:
     return DataFile(path, expected), content
 
 
-def _inside(folder: Path, section: _Section) -> Path:
+def _inside(folder: Path, section: Section) -> Path:
     """The path of a section's file, which must lie in the folder of the bundle."""
     name = section.text('file')
     # Where the files of the bundle are links (colcon build --symlink-install), its real folder is
