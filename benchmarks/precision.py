@@ -38,7 +38,7 @@ WARM_UP = 3
 def torch_eager(checkpoint: Path, bundle: Bundle, threads: int) -> Run:
     """The network of a checkpoint with the bundle's tasks, run by torch eager in fp32."""
     import torch
-    from mtl_training.deploy.export import Deployable
+    from mtl_training.deploy.deployable import Deployable
     from mtl_training.loop.checkpoint import load_checkpoint
 
     torch.set_num_threads(threads)

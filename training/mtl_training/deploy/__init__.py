@@ -1,1 +1,9 @@
-"""From a checkpoint to a bundle, and its models in other number formats."""
+"""From a checkpoint to a bundle, in several number formats, each checked before it is there."""
+
+from __future__ import annotations
+
+from mtl_training import TrainingError
+
+
+class DeployError(TrainingError):
+    """A bundle that cannot be read, made or quantised, in one sentence."""

@@ -112,7 +112,7 @@ def bundle_predictor(
 
     Raises:
         CheckpointError: the folder holds no bundle with metric depth.
-        BundleError: the bundle cannot be read, or has no such variant.
+        DeployError: the bundle cannot be read, or has no such variant.
     """
     bundle = read_bundle(folder)
     return onnx_predictor(bundle, variant, threads)
@@ -127,7 +127,7 @@ def onnx_predictor(
         The predictor, and ``height``, ``width``, ``canonical_focal`` and ``tasks`` of the bundle.
 
     Raises:
-        BundleError: the bundle has no such variant.
+        DeployError: the bundle has no such variant.
         CheckpointError: the description has no metric depth, or onnxruntime refuses the model.
     """
     model, description = bundle.variant(variant), bundle.description
@@ -331,7 +331,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print the table.
 
     Raises:
-        CheckpointError, BundleError, DataError: a network or data that cannot be read.
+        CheckpointError, DeployError, DataError: a network or data that cannot be read.
     """
     if args.threads:
         torch.set_num_threads(args.threads)

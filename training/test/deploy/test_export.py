@@ -15,15 +15,11 @@ import pytest
 import torch
 import yaml
 from mtl_training.cli import main
-from mtl_training.deploy.export import (
-    HEADS,
-    Deployable,
-    Difference,
-    ExportError,
-    compare,
-    export,
-    to_onnx,
-)
+from mtl_training.deploy import DeployError
+from mtl_training.deploy.comparison import Difference, compare
+from mtl_training.deploy.deployable import HEADS, Deployable
+from mtl_training.deploy.export import export
+from mtl_training.deploy.graph import to_onnx
 from mtl_training.models import Network, Predictions
 from mtl_training.models.pyramids import Pyramid
 from mtl_training.models.tif import TIF
@@ -243,7 +239,7 @@ def test_a_graph_that_differs_is_refused(
         return compare(content, module, images)
 
     monkeypatch.setattr('mtl_training.deploy.export.compare', off)
-    with pytest.raises(ExportError, match=r'differs from torch too much: depth: .* 0\.00'):
+    with pytest.raises(DeployError, match=r'differs from torch too much: depth: .* 0\.00'):
         export(net, META, tmp_path / 'out', name='x', tasks=['depth'])
     assert list(tmp_path.iterdir()) == []
 
@@ -251,14 +247,14 @@ def test_a_graph_that_differs_is_refused(
 def test_what_cannot_be_exported_is_told_and_nothing_is_written(
     net: PlainNet, tmp_path: Path
 ) -> None:
-    with pytest.raises(ExportError, match="no task 'smell', the checkpoint has semantic"):
+    with pytest.raises(DeployError, match="no task 'smell', the checkpoint has semantic"):
         export(net, META, tmp_path / 'out', name='x', tasks=['smell'])
-    with pytest.raises(ExportError, match='size is 60x96, expected multiples of 32'):
+    with pytest.raises(DeployError, match='size is 60x96, expected multiples of 32'):
         export(net, META, tmp_path / 'out', name='x', size=(60, 96))
-    with pytest.raises(ExportError, match=r'no \.jpg or \.png'):
+    with pytest.raises(DeployError, match=r'no \.jpg or \.png'):
         export(net, META, tmp_path / 'out', name='x', check_images=tmp_path)
     (tmp_path / 'mine').mkdir()
-    with pytest.raises(ExportError, match='exists and is no bundle'):
+    with pytest.raises(DeployError, match='exists and is no bundle'):
         export(net, META, tmp_path / 'mine', name='x')
     assert [path.name for path in tmp_path.iterdir()] == ['mine']
 

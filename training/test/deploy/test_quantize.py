@@ -17,27 +17,18 @@ import pytest
 import torch
 import yaml
 from mtl_training.cli import main
-from mtl_training.deploy.bundles import (
-    PROBE_BYTES,
-    BundleError,
-    make_probes,
-    open_model,
-    read_bundle,
-    smooth_noise,
-    write_bundle,
-)
-from mtl_training.deploy.export import Deployable, export, to_onnx
-from mtl_training.deploy.quantize import (
-    QuantizeError,
-    add_variants,
-    differences,
-    fold_constants,
-    read_pictures,
-    to_fp16,
-    to_int8,
-    trunk,
-)
-from mtl_training.models import build
+from mtl_training.deploy import DeployError
+from mtl_training.deploy.bundles import open_model, read_bundle, write_bundle
+from mtl_training.deploy.deployable import Deployable
+from mtl_training.deploy.export import export
+from mtl_training.deploy.fp16 import to_fp16
+from mtl_training.deploy.graph import to_onnx
+from mtl_training.deploy.int8 import to_int8, trunk
+from mtl_training.deploy.probes import PROBE_BYTES, make_probes, smooth_noise
+from mtl_training.deploy.quantize import read_pictures
+from mtl_training.deploy.rewriting import fold_constants
+from mtl_training.deploy.variants import add_variants, differences
+from mtl_training.models import Network, Predictions, build
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.pyramids import ResNetPyramid
 from onnx import ModelProto, TensorProto, helper, numpy_helper
@@ -59,11 +50,11 @@ META: dict[str, Any] = {
 }
 
 
-class SmallNet(nn.Module):
+class SmallNet(Network):
     """All that quantisation distinguishes: stem, residual, two scales, attention, predictions."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(TASKS, mean=META['mean'], std=META['std'])
         self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
         self.begin = nn.Conv2d(16, 16, 1)
         self.expand = nn.Conv2d(16, 32, 1)
@@ -75,7 +66,7 @@ class SmallNet(nn.Module):
         self.fuse = nn.Conv2d(16, 16, 1)
         self.decoders = nn.ModuleDict({t: nn.Conv2d(16, c, 1) for t, c in TASKS.items()})
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def predictions(self, image: Tensor) -> Predictions:
         x = self.begin(F.relu(self.stem(image)))
         x = x + self.project(F.relu6(self.depthwise(F.relu6(self.expand(x)))))
         small = F.relu(self.down(x))
@@ -83,10 +74,7 @@ class SmallNet(nn.Module):
         tokens = (tokens @ tokens.transpose(1, 2) / 4).softmax(dim=-1) @ self.value(tokens)
         small = small + tokens.transpose(1, 2).reshape(small.shape)
         x = F.relu(x + F.interpolate(self.fuse(small), scale_factor=2, mode='bilinear'))
-        return {
-            task: F.interpolate(decoder(x), scale_factor=2, mode='bilinear')
-            for task, decoder in self.decoders.items()
-        }
+        return Predictions({task: self.decoders[task](x) for task in self.kept})
 
 
 def pictures(count: int, seed: int) -> np.ndarray:
@@ -376,7 +364,7 @@ def test_the_command_twice_gives_the_same_bytes(
 def test_export_makes_variants_too(net: SmallNet, rooms: Path, tmp_path: Path) -> None:
     export(net, META, tmp_path / 'b', name='b', precisions=['fp16', 'int8'], calibration=rooms)
     assert set(read_bundle(tmp_path / 'b').description['variants']) == {'fp16', 'int8', 'int8_u8s8'}
-    with pytest.raises(QuantizeError, match='int8 needs pictures to calibrate on'):
+    with pytest.raises(DeployError, match='int8 needs pictures to calibrate on'):
         export(net, META, tmp_path / 'c', name='c', precisions=['int8'])
     assert not (tmp_path / 'c').exists()
 
@@ -473,9 +461,9 @@ def test_a_variant_that_came_out_wrong_is_refused(
                 tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         return graph
 
-    monkeypatch.setattr('mtl_training.deploy.quantize.to_fp16', broken)
+    monkeypatch.setattr('mtl_training.deploy.variants.to_fp16', broken)
     bundle = read_bundle(exported)
-    with pytest.raises(QuantizeError, match='fp16 is too far from fp32 on the probes: semantic'):
+    with pytest.raises(DeployError, match='fp16 is too far from fp32 on the probes: semantic'):
         add_variants(bundle, ['fp16'], [])
     assert 'variants' not in bundle.description
 
@@ -507,7 +495,7 @@ def test_files_outside_of_the_bundle_are_not_read(exported: Path, tmp_path: Path
     text = (folder / 'bundle.yaml').read_text()
     for name in ('../model.onnx', str(tmp_path / 'model.onnx')):
         (folder / 'bundle.yaml').write_text(text.replace('file: model.onnx', f'file: {name}'))
-        with pytest.raises(BundleError, match='expected a file inside the folder of the bundle'):
+        with pytest.raises(DeployError, match='expected a file inside the folder of the bundle'):
             read_bundle(folder)
 
 

@@ -14,7 +14,8 @@ import torch
 import yaml
 from mtl_training.cli import main
 from mtl_training.datasets.rooms import Batch, Rooms, list_frames, loader
-from mtl_training.deploy.bundles import BundleError, read_bundle
+from mtl_training.deploy import DeployError
+from mtl_training.deploy.bundles import read_bundle
 from mtl_training.evaluation.evaluate import (
     TASKS,
     bundle_predictor,
@@ -203,7 +204,7 @@ def test_a_variant_of_a_bundle_is_judged(
 
 
 def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match='cannot be read as a bundle'):
+    with pytest.raises(DeployError, match='cannot be read as a bundle'):
         bundle_predictor(tmp_path)
     write_bundle(tmp_path)
     text = (tmp_path / 'bundle.yaml').read_text()
@@ -211,7 +212,7 @@ def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be judged as a bundle: 'canonical_focal'"):
         bundle_predictor(tmp_path)
     (tmp_path / 'model.onnx').write_bytes(b'')
-    with pytest.raises(BundleError, match='is damaged: its sha256 is not'):
+    with pytest.raises(DeployError, match='is damaged: its sha256 is not'):
         bundle_predictor(tmp_path)
 
 

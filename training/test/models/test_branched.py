@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from mtl_training.deploy.export import ExportError, export
+from mtl_training.deploy import DeployError
+from mtl_training.deploy.export import export
 from mtl_training.loop.config import OptimConfig
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import SYSTEMS, ModelError, Network, build
@@ -145,7 +146,7 @@ def test_super_nets_say_why_they_are_not_exported(system: str, tmp_path: Path) -
     assert system in SYSTEMS
     assert 'build the tree that it found as branched' in small(system).not_exportable
     assert small('branched').not_exportable == ''
-    with pytest.raises(ExportError, match=r'cannot be exported: a super-net holds every tree'):
+    with pytest.raises(DeployError, match=r'cannot be exported: a super-net holds every tree'):
         export(small(system), {}, tmp_path / 'bundle', name='net')
     assert not list(tmp_path.iterdir())
 

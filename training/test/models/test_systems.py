@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from mtl_training.datasets.rooms import Rooms, list_frames, loader
-from mtl_training.deploy.export import Deployable, compare, to_onnx
+from mtl_training.deploy.comparison import compare
+from mtl_training.deploy.deployable import Deployable
+from mtl_training.deploy.graph import to_onnx
 from mtl_training.evaluation.evaluate import normalise
 from mtl_training.loop.checkpoint import build_network, config_tasks
 from mtl_training.loop.config import Config, load_config
