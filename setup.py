@@ -29,7 +29,7 @@ setup(
         *shared_files(),
     ],
     python_requires='>=3.10',
-    install_requires=['setuptools', 'numpy', 'pyyaml'],
+    install_requires=['numpy', 'onnxruntime', 'opencv-python-headless', 'pyyaml', 'rosbags'],
     zip_safe=True,
     license='Apache-2.0',
     description='Multi-task dense perception for ROS 2',

@@ -72,7 +72,7 @@ def test_an_installation_has_them_in_the_nearest_share_folder(
 
 
 def test_pip_installs_all_of_them_where_they_are_found(tmp_path: Path) -> None:
-    pytest.importorskip('setuptools')
+    pytest.importorskip('setuptools', '70.1', reason='older ones build with the package wheel')
     source = tmp_path / 'source'  # building leaves folders behind
     shutil.copytree(
         ROOT,

@@ -13,8 +13,9 @@ from mtl_perception.commands import bench_node as bench
 from mtl_perception.offline.cameras import CameraTopics
 from mtl_perception.offline.recordings import header_stamp_ns
 
-if importlib.util.find_spec('rclpy') is None:
-    pytest.skip('the benchmark runs a node: it needs ROS 2', allow_module_level=True)
+needs_ros = pytest.mark.skipif(
+    importlib.util.find_spec('rclpy') is None, reason='ROS 2 for Python is not installed'
+)
 
 
 def result(**stages: float) -> bench.Result:
@@ -48,6 +49,7 @@ def test_the_ratios() -> None:
     assert '25.0% (45.0 against 36.0 ms an image)' in text
 
 
+@needs_ros
 def test_the_stream_is_steady_and_stamped() -> None:
     camera = CameraTopics('/image', 'sensor_msgs/msg/Image', '/info')
     image, info = bench.camera_messages(64, 48)
@@ -64,6 +66,7 @@ def test_the_stream_is_steady_and_stamped() -> None:
     assert bytes(last.data) == bench.picture(64, 48).tobytes()
 
 
+@needs_ros
 def test_a_real_node_is_measured(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')

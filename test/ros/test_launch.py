@@ -103,26 +103,3 @@ def test_the_dds_profile_has_room_for_images() -> None:
     root = ET.parse(ROOT / 'config' / 'fastdds.xml').getroot()
     (size,) = root.findall('.//dds:segment_size', namespace)
     assert size.text == str(64 * 2**20)
-
-
-def imported(path: Path) -> set[str]:
-    """The packages that a Python file imports from outside, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(node.module or '')
-    return {name.partition('.')[0] for name in found}
-
-
-def test_package_xml_names_the_ros_packages_that_are_used() -> None:
-    files = [*(ROOT / 'mtl_perception').rglob('*.py'), *(ROOT / 'launch').glob('*.py')]
-    used = set.union(*(imported(path) for path in files))
-    manifest = ET.parse(ROOT / 'package.xml').getroot()
-    named = {element.text or '' for element in manifest.findall('exec_depend')}
-    ros = {name for name in named if not name.startswith('python3-')}
-    # What is used otherwise: ros2 launch, ros2 bag play, and the storage of the sample recording.
-    assert ros - used == {'ros2launch', 'ros2bag', 'rosbag2_storage_mcap'}
-    messages = {name for name in used if name.endswith(('_msgs', '_interfaces'))}
-    assert messages | {'launch', 'launch_ros', 'rclpy'} <= ros
