@@ -22,7 +22,7 @@ from mtl_perception.camera import CameraModel, Letterbox
 from mtl_perception.clouds import CloudBuilder
 from mtl_perception.colors import depth_color, normals_color, semantic_color
 from mtl_perception.images import decode, payload
-from mtl_perception.pipeline import Prediction
+from mtl_perception.pipeline import Frame, Prediction
 
 
 def cases(width: int, height: int) -> dict[str, tuple[int, Callable[[], object]]]:
@@ -34,9 +34,15 @@ def cases(width: int, height: int) -> dict[str, tuple[int, Callable[[], object]]
     normals = rng.normal(size=(height, width, 3)).astype(np.float32)
     camera = CameraModel(width, height, width, width, width / 2, height / 2)
     prediction = Prediction(
-        {'depth': depth, 'semantic': mono, 'normals': normals}, camera, rgb, True
+        frame=Frame(rgb, camera),
+        grid=Letterbox.fit(width, height, width, height),
+        arrays={'depth': depth, 'semantic': mono, 'normals': normals},
+        image=rgb,
+        calibration=camera,
+        metric=True,
+        timings_ms={},
     )
-    builder = CloudBuilder(width, height)
+    builder = CloudBuilder()
     box = Letterbox.fit(width, height, 320, 256)
     grid = np.empty((256, 320, 3), np.uint8)
     data = array('B', rgb.tobytes())

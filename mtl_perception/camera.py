@@ -20,6 +20,7 @@ DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
     'rational_polynomial': (8, 12, 14),
     'equidistant': (4,),
 }
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 # A ray must project back onto its pixel this closely (pixels); outside the lens model it cannot.
 _RAY_TOLERANCE = 0.5
 # Rays of z == 1 end short of 90 degrees from the axis: here at 89.9.
@@ -41,6 +42,8 @@ class CameraModel:
         fx, fy, cx, cy: intrinsics, pixels.
         distortion_model: of ``DISTORTION_MODELS``; empty without distortion.
         distortion: its coefficients; empty if all are zero.
+        rectification: R of its CameraInfo, row-major 3x3: from this camera to its rectified image.
+        projection: P, row-major 3x4: the camera of that image, at this size; empty without one.
     """
 
     width: int
@@ -51,6 +54,8 @@ class CameraModel:
     cy: float
     distortion_model: str = ''
     distortion: tuple[float, ...] = ()
+    rectification: tuple[float, ...] = IDENTITY
+    projection: tuple[float, ...] = ()
 
     @classmethod
     def from_calibration(
@@ -63,11 +68,13 @@ class CameraModel:
         *,
         roi: tuple[int, int, int, int] = (0, 0, 0, 0),
         binning: tuple[int, int] = (1, 1),
+        rectification: Sequence[float] = IDENTITY,
+        projection: Sequence[float] = (),
     ) -> CameraModel:
         """The camera behind a CameraInfo, at the size of the images that come with it.
 
-        K and D are for the full calibrated resolution (REP 104); the region of interest is cut
-        out of that, then binned. For a rectified topic pass the left 3x3 of P and no D.
+        K, D and P are for the full calibrated resolution (REP 104); the region of interest is cut
+        out of that, then binned. For a rectified topic pass the left 3x3 of P as K, and no D.
 
         Args:
             width, height: full calibrated resolution.
@@ -76,6 +83,8 @@ class CameraModel:
             distortion_model: ``plumb_bob``, ``rational_polynomial`` or ``equidistant``.
             roi: x_offset, y_offset, width, height in full resolution; a size of 0 means all of it.
             binning: pixels combined to one along x and y; 0 means 1.
+            rectification: the 9 values of R, row-major; identity where they are not finite.
+            projection: the 12 values of P, row-major; left out without a focal length.
 
         Raises:
             CameraError: uncalibrated (focal length zero, negative or not finite), or values that
@@ -111,14 +120,14 @@ class CameraModel:
                 f'binning {bin_x}x{bin_y} leaves no pixel of {roi_width}x{roi_height}'
             )
         model, coefficients = _check_distortion(distortion_model, d)
-        full = cls(width, height, k[0], k[4], k[2], k[5], model, coefficients)
-        cut = replace(full, width=roi_width, height=roi_height, cx=k[2] - x, cy=k[5] - y)
+        r, p = tuple(map(float, rectification)), tuple(map(float, projection))
+        if len(r) != 9 or not all(map(math.isfinite, r)):
+            r = IDENTITY
+        if len(p) != 12 or not all(map(math.isfinite, p)) or min(p[0], p[5]) <= 0:
+            p = ()
+        full = cls(width, height, k[0], k[4], k[2], k[5], model, coefficients, r, p)
+        cut = full._moved(1.0, 1.0, -x, -y, roi_width, roi_height)
         return cut.scaled(1 / bin_x, 1 / bin_y, width=out_width, height=out_height)
-
-    @property
-    def rectified(self) -> bool:
-        """Whether the image is free of lens distortion."""
-        return not self.distortion
 
     def scaled(
         self, sx: float, sy: float, dx: float = 0.0, dy: float = 0.0, *, width: int, height: int
@@ -127,14 +136,25 @@ class CameraModel:
 
         Pixel centres: u' = (u + 0.5) * sx - 0.5 + dx.
         """
+        return self._moved(sx, sy, 0.5 * sx - 0.5 + dx, 0.5 * sy - 0.5 + dy, width, height)
+
+    def _moved(
+        self, sx: float, sy: float, dx: float, dy: float, width: int, height: int
+    ) -> CameraModel:
+        """u' = u * sx + dx, v' = v * sy + dy."""
+        projection = self.projection
+        if projection:
+            move = np.array([[sx, 0.0, dx], [0.0, sy, dy], [0.0, 0.0, 1.0]])
+            projection = tuple((move @ np.reshape(projection, (3, 4))).ravel().tolist())
         return replace(
             self,
             width=width,
             height=height,
             fx=self.fx * sx,
             fy=self.fy * sy,
-            cx=(self.cx + 0.5) * sx - 0.5 + dx,
-            cy=(self.cy + 0.5) * sy - 0.5 + dy,
+            cx=self.cx * sx + dx,
+            cy=self.cy * sy + dy,
+            projection=projection,
         )
 
     def for_image(self, width: int, height: int) -> CameraModel:

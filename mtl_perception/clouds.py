@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -29,58 +30,65 @@ FIELDS: tuple[tuple[str, int, int, int], ...] = (
 POINT_STEP = 32
 
 
-class CloudBuilder:
-    """Fills the data of a sensor_msgs/PointCloud2 for one grid size.
-
-    One point per pixel, row-major, in the optical frame: x y z in metres, NaN where depth is not
-    finite; rgb packed as PCL packs it (bytes b, g, r, 0); label, 255 where unlabelled; the unit
-    normal, NaN where there is none.
+@dataclass(frozen=True)
+class Cloud:
+    """The content of an organised sensor_msgs/PointCloud2.
 
     Attributes:
-        fields: ``FIELDS``: name, offset, datatype, count of each PointField.
-        point_step, row_step: bytes.
+        height, width: points.
+        data: height * row_step bytes.
     """
+
+    height: int
+    width: int
+    data: array[int]
 
     fields = FIELDS
     point_step = POINT_STEP
 
-    def __init__(self, width: int, height: int) -> None:
-        self.width, self.height = width, height
-        self.row_step = width * POINT_STEP
-        self._buffer = array('B', bytes(height * self.row_step))
-        # Bits are moved as int32, whatever they mean: no conversion can touch a NaN.
-        self._cloud = np.frombuffer(self._buffer, np.int32).reshape(height, width, 8)
-        self._xyz = np.empty((3, height, width), np.float32)
-        self._bgra = np.empty((height, width, 4), np.uint8)
-        self._no_alpha = np.frombuffer(b'\xff\xff\xff\0', np.uint32)
-        self._rgb = np.empty((height, width), np.uint32)
-        self._label = np.empty((height, width), np.int32)
-        self._no_normals = np.full((height, width, 3), np.nan, np.float32)
-        self._rays_of: CameraModel | None = None
-        self._rays = np.empty((3, height, width), np.float32)
+    @property
+    def row_step(self) -> int:
+        """Bytes of a row."""
+        return self.width * POINT_STEP
 
-    def fill(self, prediction: Prediction) -> array[int]:
-        """Fill the buffer from a prediction with metric depth.
+
+class CloudBuilder:
+    """Makes the clouds of one camera, in one buffer for as long as its grid keeps its size.
+
+    One point per pixel, row-major, in the optical frame: x y z in metres, NaN where depth is not
+    finite; rgb packed as PCL packs it (bytes b, g, r, 0); label, 255 where unlabelled; the unit
+    normal, NaN where there is none.
+    """
+
+    def __init__(self) -> None:
+        self._no_alpha = np.frombuffer(b'\xff\xff\xff\0', np.uint32)
+        self._resize(0, 0)
+
+    def fill(self, prediction: Prediction) -> Cloud:
+        """Make the cloud of a prediction with metric depth.
 
         Args:
             prediction: ``depth`` is required; without ``semantic`` all labels are 255, without
                 ``normals`` all normals NaN.
 
         Returns:
-            The data, height * row_step bytes: the same object each time, overwritten by the next.
+            A cloud whose data the next call overwrites.
 
         Raises:
-            ValueError: no camera or no metric depth, or another grid size.
+            ValueError: no calibration or no metric depth, or a calibration of another size.
         """
-        arrays, camera = prediction.arrays, prediction.camera
-        if camera is None or not prediction.metric or 'depth' not in arrays:
+        arrays, calibration = prediction.arrays, prediction.calibration
+        if calibration is None or not prediction.metric or 'depth' not in arrays:
             raise ValueError('a cloud needs metric depth of a calibrated camera')
-        if (camera.width, camera.height) != (self.width, self.height):
+        height, width = arrays['depth'].shape
+        if (calibration.width, calibration.height) != (width, height):
             raise ValueError(
-                f'the prediction is {camera.width}x{camera.height}, '
-                f'expected {self.width}x{self.height}'
+                f'the calibration is for {calibration.width}x{calibration.height}, '
+                f'expected {width}x{height}'
             )
-        self._back_project(arrays['depth'], camera)
+        if (self._cloud.height, self._cloud.width) != (height, width):
+            self._resize(height, width)
+        self._back_project(arrays['depth'], calibration)
         cv2.cvtColor(prediction.image, cv2.COLOR_RGB2BGRA, dst=self._bgra)
         np.bitwise_and(self._bgra.view(np.uint32)[..., 0], self._no_alpha, out=self._rgb)
         semantic = arrays.get('semantic')
@@ -93,16 +101,28 @@ class CloudBuilder:
                 self._label,
                 normals.view(np.int32),
             ],
-            [self._cloud],
+            [self._bits],
             [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7],
         )
-        return self._buffer
+        return self._cloud
 
-    def _back_project(self, depth: NDArray[np.float32], camera: CameraModel) -> None:
+    def _resize(self, height: int, width: int) -> None:
+        self._cloud = Cloud(height, width, array('B', bytes(height * width * POINT_STEP)))
+        # Bits are moved as int32, whatever they mean: no conversion can touch a NaN.
+        self._bits = np.frombuffer(self._cloud.data, np.int32).reshape(height, width, 8)
+        self._xyz = np.empty((3, height, width), np.float32)
+        self._bgra = np.empty((height, width, 4), np.uint8)
+        self._rgb = np.empty((height, width), np.uint32)
+        self._label = np.empty((height, width), np.int32)
+        self._no_normals = np.full((height, width, 3), np.nan, np.float32)
+        self._rays_of: CameraModel | None = None
+        self._rays = np.empty((3, height, width), np.float32)
+
+    def _back_project(self, depth: NDArray[np.float32], calibration: CameraModel) -> None:
         """X = depth * ray; NaN in all three where depth is not finite or the lens has no ray."""
-        if camera != self._rays_of:
-            self._rays[...] = np.moveaxis(camera.rays(), -1, 0)
-            self._rays_of = camera
+        if calibration != self._rays_of:
+            self._rays[...] = np.moveaxis(calibration.rays(), -1, 0)
+            self._rays_of = calibration
         z = self._xyz[2]
         z[...] = depth
         z[~np.isfinite(depth)] = np.nan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import cv2
@@ -74,6 +74,30 @@ ENCODINGS: dict[str, tuple[int, int, Callable[[NDArray[Any]], _Picture]]] = {
 _JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 _PNG_END = b'IEND\xaeB`\x82'  # the last chunk's type and checksum, which are always the same
 _JPEG_SCAN, _JPEG_END = b'\xff\xda', b'\xff\xd9'
+
+
+def read_image(message: Any) -> NDArray[np.uint8]:
+    """Decode an image message of a camera, of rclpy or of a recording.
+
+    Args:
+        message: sensor_msgs/Image or CompressedImage.
+
+    Returns:
+        [height, width, 3] RGB.
+
+    Raises:
+        ImageError: see ``decode`` and ``decode_compressed``.
+    """
+    if hasattr(message, 'format'):
+        return decode_compressed(message.data, message.format)
+    return decode(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        message.data,
+        bool(message.is_bigendian),
+    )
 
 
 def decode(
@@ -173,6 +197,15 @@ def _check_whole(content: bytes) -> None:
         whole = not content.startswith(_PNG) or _PNG_END in content
     if not whole:
         raise ImageError('truncated', f'the compressed image ends after {len(content)} bytes')
+
+
+# Encodings of the node's own images: type of a sample, samples per pixel.
+LAYOUTS: Mapping[str, tuple[str, int]] = {
+    'mono8': ('uint8', 1),
+    'rgb8': ('uint8', 3),
+    '32FC1': ('float32', 1),
+    '32FC3': ('float32', 3),
+}
 
 
 def payload(values: NDArray[Any]) -> array[int]:

@@ -17,15 +17,21 @@ from .engines.engine import Engine
 
 @dataclass(frozen=True)
 class Frame:
-    """One camera image.
+    """One image of one camera.
 
     Attributes:
         image: [H, W, 3] RGB, any size.
-        camera: its calibration; None where there is none.
+        calibration: of the camera at this size; None where there is none.
+        camera: its name; empty where there is only one.
+        frame_id: coordinate frame of the image, the camera's optical frame.
+        stamp: when the image was taken, nanoseconds.
     """
 
     image: NDArray[np.uint8]
-    camera: CameraModel | None = None
+    calibration: CameraModel | None = None
+    camera: str = ''
+    frame_id: str = ''
+    stamp: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,17 +39,23 @@ class Prediction:
     """What the network says about one frame, on the output grid (``Letterbox``).
 
     Attributes:
+        frame: what it is about.
+        grid: how the frame's image lies on the network's input; its content is the output grid.
         arrays: tensor name -> [h, w] or [h, w, 3]; only what was wanted. ``depth`` is in metres
             along Z if ``metric``: NaN where unsure, +Inf beyond the range, never clipped.
-        camera: the camera scaled to the grid; None where the frame had none.
-        image: [h, w, 3] RGB, the frame on the grid.
+        image: [h, w, 3] RGB, the frame's image on the output grid.
+        calibration: the frame's, for the output grid; None where the frame has none.
         metric: whether ``depth`` is in metres of this camera.
+        timings_ms: milliseconds of ``resize``, ``engine`` and ``post``, each for the whole batch.
     """
 
+    frame: Frame
+    grid: Letterbox
     arrays: dict[str, NDArray[Any]]
-    camera: CameraModel | None
     image: NDArray[np.uint8]
+    calibration: CameraModel | None
     metric: bool
+    timings_ms: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,15 @@ class Options:
     min_depth_confidence: int = 0
     allow_uncalibrated: bool = False
 
+    def check(self, bundle: Bundle) -> None:
+        """Raise BundleError where they are not for this bundle."""
+        unsure = 'depth' in bundle.outputs and 'depth_confidence' not in bundle.outputs
+        if unsure and self.min_depth_confidence > 0:
+            raise BundleError(
+                f'{bundle.folder}: the bundle has no depth_confidence, '
+                'expected min_depth_confidence to be 0'
+            )
+
 
 class Pipeline:
     """Runs a bundle on frames.
@@ -68,16 +89,14 @@ class Pipeline:
 
     Attributes:
         options: may be replaced between calls.
-        stage_ms: milliseconds of the last call's stages: ``resize``, ``engine``, ``post``.
 
     Raises:
         BundleError: ``min_depth_confidence`` is set but the bundle has no ``depth_confidence``.
     """
 
-    def __init__(self, bundle: Bundle, backend: Engine, options: Options = Options()) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, options: Options = Options()) -> None:
         self.bundle = bundle
-        self.backend = backend
-        self.stage_ms: dict[str, float] = {'resize': 0.0, 'engine': 0.0, 'post': 0.0}
+        self.engine = engine
         depth = bundle.task_of('depth')
         self._far = depth.range[1] if depth and depth.range else np.inf
         self.options = options
@@ -88,19 +107,13 @@ class Pipeline:
 
     @options.setter
     def options(self, options: Options) -> None:
-        outputs = self.bundle.outputs
-        unsure = 'depth' in outputs and 'depth_confidence' not in outputs
-        if unsure and options.min_depth_confidence > 0:
-            raise BundleError(
-                f'{self.bundle.folder}: the bundle has no depth_confidence, '
-                'expected min_depth_confidence to be 0'
-            )
+        options.check(self.bundle)
         self._options = options
 
     def warm_up(self) -> None:
         """Run once on a black image, so that the first frame does not pay for it."""
         shape = (1, self.bundle.height, self.bundle.width, 3)
-        self.backend.run(np.zeros(shape, np.uint8), list(self.bundle.outputs))
+        self.engine.run(np.zeros(shape, np.uint8), list(self.bundle.outputs))
 
     def __call__(self, frames: Sequence[Frame], wanted: Collection[str]) -> list[Prediction]:
         """Run the network once on a batch of frames, which may differ in size.
@@ -126,65 +139,71 @@ class Pipeline:
             )
         if not frames:
             return []
-        start = perf_counter()
+        clock = _Stopwatch()
         height, width = self.bundle.height, self.bundle.width
-        boxes = [Letterbox.fit(f.image.shape[1], f.image.shape[0], width, height) for f in frames]
-        cameras = [
-            box.camera(frame.camera) if frame.camera else None
-            for box, frame in zip(boxes, frames, strict=True)
+        grids = [Letterbox.fit(f.image.shape[1], f.image.shape[0], width, height) for f in frames]
+        calibrations = [
+            grid.camera(frame.calibration) if frame.calibration else None
+            for grid, frame in zip(grids, frames, strict=True)
         ]
         images = np.empty((len(frames), height, width, 3), np.uint8)
-        for box, frame, image in zip(boxes, frames, images, strict=True):
-            box.forward(frame.image, image)
-        resized = perf_counter()
-        outputs = self.backend.run(images, self._needed(wanted, cameras))
-        ran = perf_counter()
-        predictions = [
-            self._predict(
-                {name: box.crop(array[index]) for name, array in outputs.items()},
-                wanted,
-                camera,
-                box.crop(image),
-            )
-            for index, (box, camera, image) in enumerate(zip(boxes, cameras, images, strict=True))
+        for grid, frame, image in zip(grids, frames, images, strict=True):
+            grid.forward(frame.image, image)
+        clock.lap('resize')
+        outputs = self.engine.run(images, self._needed(wanted, calibrations))
+        clock.lap('engine')
+        arrays = [
+            self._arrays({name: grid.crop(array[i]) for name, array in outputs.items()}, wanted, c)
+            for i, (grid, c) in enumerate(zip(grids, calibrations, strict=True))
         ]
-        done = perf_counter()
-        self.stage_ms = {
-            'resize': 1e3 * (resized - start),
-            'engine': 1e3 * (ran - resized),
-            'post': 1e3 * (done - ran),
-        }
-        return predictions
+        clock.lap('post')
+        return [
+            Prediction(
+                frame=frame,
+                grid=grid,
+                arrays=own,
+                image=grid.crop(image),
+                calibration=calibration,
+                metric=self._metric(calibration),
+                timings_ms=clock.laps_ms,
+            )
+            for frame, grid, own, image, calibration in zip(
+                frames, grids, arrays, images, calibrations, strict=True
+            )
+        ]
 
-    def _metric(self, camera: CameraModel | None) -> bool:
-        return camera is not None and self.bundle.metric
+    def _metric(self, calibration: CameraModel | None) -> bool:
+        return calibration is not None and self.bundle.metric
 
-    def _needed(self, wanted: Collection[str], cameras: Sequence[CameraModel | None]) -> list[str]:
+    def _needed(
+        self, wanted: Collection[str], calibrations: Sequence[CameraModel | None]
+    ) -> list[str]:
         """The tensors to compute, in the bundle's order."""
         needed = set(wanted)
-        if not self._options.allow_uncalibrated and not any(map(self._metric, cameras)):
+        if not self._options.allow_uncalibrated and not any(map(self._metric, calibrations)):
             needed.discard('depth')
         if 'depth' in needed and self._options.min_depth_confidence > 0:
             needed.add('depth_confidence')
         return [name for name in self.bundle.outputs if name in needed]
 
-    def _predict(
+    def _arrays(
         self,
         outputs: Mapping[str, NDArray[Any]],
         wanted: Collection[str],
-        camera: CameraModel | None,
-        image: NDArray[np.uint8],
-    ) -> Prediction:
-        metric = self._metric(camera)
+        calibration: CameraModel | None,
+    ) -> dict[str, NDArray[Any]]:
+        """What was wanted of one frame's outputs, with honest depth."""
         arrays = {name: array for name, array in outputs.items() if name in wanted}
-        if 'depth' in arrays and not (metric or self._options.allow_uncalibrated):
+        if 'depth' in arrays and not (
+            self._metric(calibration) or self._options.allow_uncalibrated
+        ):
             del arrays['depth']
         if 'depth' in arrays:
             scale = 1.0
-            if camera is not None and self.bundle.canonical_focal is not None:
-                scale = camera.fx / self.bundle.canonical_focal
+            if calibration is not None and self.bundle.canonical_focal is not None:
+                scale = calibration.fx / self.bundle.canonical_focal
             arrays['depth'] = self._honest(arrays['depth'], outputs.get('depth_confidence'), scale)
-        return Prediction(arrays, camera, image, metric)
+        return arrays
 
     def _honest(
         self, canonical: NDArray[np.float32], confidence: NDArray[np.uint8] | None, scale: float
@@ -195,3 +214,16 @@ class Pipeline:
         if confidence is not None and self._options.min_depth_confidence > 0:
             depth[confidence < self._options.min_depth_confidence] = np.nan
         return depth
+
+
+class _Stopwatch:
+    """Milliseconds of one stage after the other."""
+
+    def __init__(self) -> None:
+        self.laps_ms: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = perf_counter()
+        self.laps_ms[name] = 1e3 * (now - self._last)
+        self._last = now

@@ -47,6 +47,23 @@ def test_binning_and_region_of_interest():
     assert CameraModel.from_calibration(640, 480, K, roi=(0, 0, 640, 480)) == full
 
 
+def test_the_rectified_camera_follows_the_pixels():
+    """P goes through region of interest, binning and scaling as K does; Tx scales with fx."""
+    p = [400.0, 0, 320.5, -40.0, 0, 410.0, 240.5, 0, 0, 0, 1, 0]
+    k = [p[0], 0, p[2], 0, p[5], p[6], 0, 0, 1]
+    camera = CameraModel.from_calibration(
+        640, 480, k, roi=(100, 60, 200, 160), binning=(2, 2), projection=p
+    ).scaled(3, 3, 5, 7, width=300, height=240)
+    assert camera.projection == pytest.approx(
+        (camera.fx, 0, camera.cx, -60.0, 0, camera.fy, camera.cy, 0, 0, 0, 1, 0)
+    )
+
+
+@pytest.mark.parametrize('p', [[0.0] * 12, [float('nan')] * 12, [400.0] * 9])
+def test_a_projection_without_focal_length_is_none(p):
+    assert CameraModel.from_calibration(640, 480, K, projection=p).projection == ()
+
+
 @pytest.mark.parametrize(
     ('index', 'value', 'words'),
     [
@@ -87,7 +104,7 @@ def test_impossible_calibrations_are_named(change, words):
 
 def test_zero_distortion_is_rectified_whatever_the_model_is_called():
     camera = CameraModel.from_calibration(640, 480, K, [0.0] * 5, 'anything')
-    assert camera.rectified
+    assert not camera.distortion
     assert camera == CameraModel.from_calibration(640, 480, K)
 
 
@@ -114,7 +131,7 @@ def project(points, camera):
 )
 def test_distorted_rays_land_on_their_pixels(model, d):
     full = CameraModel.from_calibration(640, 480, K, d, model)
-    assert not full.rectified
+    assert full.distortion
     camera = full.scaled(0.25, 0.25, width=160, height=120)
     rays = camera.rays()
     assert np.isfinite(rays).mean() > 0.99

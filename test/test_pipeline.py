@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtl_perception.bundle import BundleError, load_bundle
-from mtl_perception.camera import CameraError, CameraModel
+from mtl_perception.camera import CameraError, CameraModel, Letterbox
 from mtl_perception.engines.engine import EngineOptions, open_unchecked
 from mtl_perception.pipeline import Frame, Options, Pipeline
 
@@ -14,17 +14,14 @@ CAMERA = CameraModel(192, 96, 400.0, 400.0, 95.5, 47.5)  # half of it on the gri
 
 
 class Recorder:
-    """A backend that notes what it was asked for."""
+    """An engine that notes what it was asked for."""
 
-    def __init__(self, backend):
-        self.backend, self.name, self.identity, self.calls = backend, 'recorder', {}, []
+    def __init__(self, engine):
+        self.engine, self.calls = engine, []
 
     def run(self, images, outputs):
         self.calls.append((images.shape, list(outputs)))
-        return self.backend.run(images, outputs)
-
-    def close(self):
-        self.backend.close()
+        return self.engine.run(images, outputs)
 
 
 @pytest.fixture
@@ -45,7 +42,7 @@ def test_one_grid_for_everything(pipeline):
     assert list(prediction.arrays) == wanted
     assert {array.shape[:2] for array in prediction.arrays.values()} == {(48, 96)}
     assert prediction.image.shape == (48, 96, 3)
-    assert (prediction.camera.width, prediction.camera.height) == (96, 48)
+    assert (prediction.calibration.width, prediction.calibration.height) == (96, 48)
     assert (prediction.image == (100, 255, 0)).all()
     assert (prediction.arrays['semantic'] == 1).all()
     assert (prediction.arrays['edges'] == 0).all()
@@ -90,14 +87,14 @@ def test_unsure_depth_is_nan(pipeline):
     assert np.isnan(prediction.arrays['depth'][:, :48]).all()
     assert np.isfinite(prediction.arrays['depth'][:, 48:]).all()
     assert list(prediction.arrays) == ['depth']
-    assert pipeline.backend.calls[-1][1] == ['depth', 'depth_confidence']
+    assert pipeline.engine.calls[-1][1] == ['depth', 'depth_confidence']
 
 
 def test_no_depth_without_calibration_unless_allowed(pipeline):
     (prediction,) = pipeline([Frame(picture())], ['depth', 'depth_confidence', 'edges'])
     assert set(prediction.arrays) == {'depth_confidence', 'edges'}
-    assert 'depth' not in pipeline.backend.calls[-1][1]
-    assert prediction.camera is None
+    assert 'depth' not in pipeline.engine.calls[-1][1]
+    assert prediction.calibration is None
     assert not prediction.metric
     pipeline.options = Options(allow_uncalibrated=True)
     (prediction,) = pipeline([Frame(picture())], ['depth'])
@@ -111,8 +108,7 @@ def test_relative_depth_is_never_called_metric(make_bundle):
         del d['canonical_focal']
 
     bundle = load_bundle(make_bundle(relative))
-    backend = open_unchecked('onnxruntime', bundle, EngineOptions(threads=1))
-    pipeline = Pipeline(bundle, backend)
+    pipeline = Pipeline(bundle, open_unchecked('onnxruntime', bundle, EngineOptions(threads=1)))
     assert 'depth' not in pipeline([Frame(picture(), CAMERA)], ['depth'])[0].arrays
     pipeline.options = Options(allow_uncalibrated=True)
     (prediction,) = pipeline([Frame(picture(), CAMERA)], ['depth'])
@@ -122,7 +118,7 @@ def test_relative_depth_is_never_called_metric(make_bundle):
 
 def test_only_the_wanted_is_asked_of_the_engine(pipeline):
     pipeline([Frame(picture(), CAMERA)], ['edges'])
-    assert pipeline.backend.calls == [((1, 64, 96, 3), ['edges'])]
+    assert pipeline.engine.calls == [((1, 64, 96, 3), ['edges'])]
     (prediction,) = pipeline([Frame(picture(), CAMERA)], [])
     assert prediction.arrays == {}
     assert pipeline([], ['edges']) == []
@@ -136,7 +132,7 @@ def test_cameras_of_one_batch_keep_their_own_size_and_calibration(pipeline):
         Frame(picture(48, 96, color=(0, 0, 50))),
     ]
     first, second = pipeline(frames, ['depth', 'semantic', 'edges'])
-    assert pipeline.backend.calls == [((2, 64, 96, 3), ['semantic', 'depth', 'edges'])]
+    assert pipeline.engine.calls == [((2, 64, 96, 3), ['semantic', 'depth', 'edges'])]
     assert first.arrays['semantic'].shape == (48, 96)
     assert (first.arrays['semantic'] == 0).all()
     assert 'depth' in first.arrays
@@ -175,9 +171,23 @@ def test_a_threshold_needs_a_confidence(make_bundle):
         Pipeline(bundle, open_unchecked('onnxruntime', bundle), Options(min_depth_confidence=1))
 
 
-def test_stage_times_and_warm_up(pipeline):
+def test_warming_up_runs_everything_once(pipeline):
     pipeline.warm_up()
-    assert pipeline.backend.calls == [((1, 64, 96, 3), list(pipeline.bundle.outputs))]
-    pipeline([Frame(picture(), CAMERA)], ['depth'])
-    assert set(pipeline.stage_ms) == {'resize', 'engine', 'post'}
-    assert all(ms > 0 for ms in pipeline.stage_ms.values())
+    assert pipeline.engine.calls == [((1, 64, 96, 3), list(pipeline.bundle.outputs))]
+
+
+def test_a_prediction_knows_its_frame_its_grid_and_what_it_took(pipeline):
+    front = Frame(picture(), CAMERA, camera='front', frame_id='front_optical', stamp=7)
+    rear = Frame(picture(48, 96), camera='rear', stamp=8)
+    predictions = pipeline([front, rear], ['depth', 'edges'])
+    assert [prediction.frame for prediction in predictions] == [front, rear]
+    assert [prediction.frame.stamp for prediction in predictions] == [7, 8]
+    for prediction in predictions:
+        height, width = prediction.frame.image.shape[:2]
+        assert prediction.grid == Letterbox.fit(width, height, 96, 64)
+        assert prediction.arrays['edges'].shape == (
+            prediction.grid.content_height,
+            prediction.grid.content_width,
+        )
+        assert list(prediction.timings_ms) == ['resize', 'engine', 'post']
+        assert all(ms > 0 for ms in prediction.timings_ms.values())

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     'engines': 'list the engines in the cache, or remove them',
     'doctor': 'check this machine and say what to do',
     'parameters': "list the node's parameters",
+    'topics': 'list the topics that a node publishes',
 }
 
 

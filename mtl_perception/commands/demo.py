@@ -22,7 +22,7 @@ from ..offline.recordings import RecordingError, RecordingReader, RecordingWrite
 from ..share import share
 from .arguments import add_bundle, positive
 from .dds import profile_settings
-from .demo_picture import montage, montage_stamps, write_picture
+from .demo_picture import demo_montage, montage_stamps, write_picture
 from .display import Display, accuracy_lines
 from .graph import (
     Listener,
@@ -134,7 +134,7 @@ def _judge(
     scores, frames = score_outputs(bag, recording, node=NODE)
     stamps = montage_stamps(topics, bundle, MONTAGE_MOMENTS)
     if stamps:
-        write_picture(picture, montage(bag, recording, camera, bundle, stamps))
+        write_picture(picture, demo_montage(bag, recording, camera, bundle, stamps))
     if scores:
         print('Accuracy where the recording has ground truth:')
         print('\n'.join(accuracy_lines(scores, frames)))

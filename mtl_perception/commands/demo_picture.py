@@ -10,14 +10,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import colors
 from ..bundle import Bundle
+from ..camera import Letterbox
 from ..files import beside
-from ..images import decode, decode_compressed
+from ..images import read_image
+from ..montage import montage
 from ..offline.cameras import CameraTopics
 from ..offline.metrics import image_array
 from ..offline.recordings import RecordingReader, Types, header_stamp_ns
-from ..pipeline import Prediction
+from ..pipeline import Frame, Prediction
 from .graph import Topic
 from .node_process import NODE
 
@@ -31,7 +32,7 @@ def montage_stamps(topics: Mapping[str, Topic], bundle: Bundle, count: int) -> l
     return [common[int((index + 0.5) * len(common) / count)] for index in range(count)]
 
 
-def montage(
+def demo_montage(
     outputs: Path, recording: Path, camera: CameraTopics, bundle: Bundle, stamps: Sequence[int]
 ) -> NDArray[np.uint8]:
     """Stack pictures of some moments: image, semantic, depth, normals and edges side by side.
@@ -45,12 +46,7 @@ def montage(
         for message in reader.messages([camera.image]):
             stamp = header_stamp_ns(message.data)
             if stamp in stamps:
-                m = reader.unpack(message)
-                images[stamp] = (
-                    decode_compressed(m.data, m.format)
-                    if camera.transport == 'compressed'
-                    else decode(m.encoding, m.height, m.width, m.step, m.data, m.is_bigendian)
-                )
+                images[stamp] = read_image(reader.unpack(message))
     arrays: dict[int, dict[str, NDArray[Any]]] = {stamp: {} for stamp in images}
     with RecordingReader(outputs, types=types) as reader:
         tensors = {f'{NODE}/{tensor}': tensor for tensor in bundle.outputs}
@@ -60,10 +56,20 @@ def montage(
                 arrays[stamp][tensors[message.topic]] = image_array(reader.unpack(message))
     predictions = []
     for stamp in stamps:
-        height, width = next(iter(arrays[stamp].values())).shape[:2]
-        image = cv2.resize(images[stamp], (width, height), interpolation=cv2.INTER_AREA)
-        predictions.append(Prediction(arrays[stamp], None, image, bundle.metric))
-    return colors.montage(predictions, bundle)
+        image = images[stamp]
+        grid = Letterbox.fit(image.shape[1], image.shape[0], bundle.width, bundle.height)
+        predictions.append(
+            Prediction(
+                frame=Frame(image, stamp=stamp),
+                grid=grid,
+                arrays=arrays[stamp],
+                image=grid.crop(grid.forward(image)),
+                calibration=None,
+                metric=bundle.metric,
+                timings_ms={},
+            )
+        )
+    return montage(predictions, bundle)
 
 
 def write_picture(path: Path, rgb: NDArray[np.uint8]) -> None:

@@ -16,6 +16,7 @@ from .. import PerceptionError
 from ..bundle import Bundle
 from ..offline.cameras import CameraTopics
 from ..offline.recordings import Recorded, header_stamp_ns
+from ..outputs import outputs_of
 from .node_process import NODE, NodeProcess
 
 START_TIMEOUT_S = 60.0
@@ -244,8 +245,8 @@ def wait_until_ready(
 
 
 def expected_topics(bundle: Bundle) -> list[str]:
-    """Outputs that a node on this bundle has at least."""
-    names = [*bundle.outputs, 'camera_info', 'status']
+    """What a node on this bundle publishes at least."""
+    names = [*(output.name for output in outputs_of(bundle)), 'status']
     return [f'{NODE}/{name}' for name in names] + ['/diagnostics']
 
 

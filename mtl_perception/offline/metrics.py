@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..images import LAYOUTS
 from .recordings import RecordingError, RecordingReader, Types, header_stamp_ns
 from .sample import GROUND_TRUTH
 
@@ -190,10 +191,9 @@ def image_array(message: Any) -> NDArray[Any]:
     Raises:
         RecordingError: Another encoding.
     """
-    layouts = {'mono8': ('u1', 1), 'rgb8': ('u1', 3), '32FC1': ('f4', 1), '32FC3': ('f4', 3)}
-    if message.encoding not in layouts:
+    if message.encoding not in LAYOUTS:
         raise RecordingError(f'image encoding {message.encoding!r} is not one of the node')
-    kind, channels = layouts[message.encoding]
+    kind, channels = LAYOUTS[message.encoding]
     rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
     used = rows[:, : message.width * channels * np.dtype(kind).itemsize]
     shape = (message.height, message.width, channels)[: 3 if channels > 1 else 2]

@@ -1,4 +1,4 @@
-"""CameraInfo messages to camera models and back, and which CameraInfo belongs to an image."""
+"""CameraInfo messages to camera models, and which CameraInfo belongs to an image."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections import OrderedDict
 from threading import Condition
 from typing import Any
 
-from sensor_msgs.msg import CameraInfo
-
-from ..camera import CameraError, CameraModel, Letterbox
+from ..camera import IDENTITY, CameraModel
 
 # CameraInfos that are kept for images that may still come.
 _KEPT = 32
@@ -78,45 +76,17 @@ def camera_model(info: Any, *, rectified: bool) -> CameraModel:
         CameraError: uncalibrated, or values that make no camera.
     """
     p = info.p
-    matrix = [p[0], p[1], p[2], p[4], p[5], p[6], p[8], p[9], p[10]] if rectified else info.k
     return CameraModel.from_calibration(
         info.width,
         info.height,
-        matrix,
+        [p[0], p[1], p[2], p[4], p[5], p[6], p[8], p[9], p[10]] if rectified else info.k,
         () if rectified else info.d,
         '' if rectified else info.distortion_model,
         roi=(info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height),
         binning=(info.binning_x, info.binning_y),
+        rectification=IDENTITY if rectified else info.r,
+        projection=p,
     )
-
-
-def grid_camera_info(info: Any, camera: CameraModel, grid: Letterbox, *, rectified: bool) -> Any:
-    """The CameraInfo of the output grid.
-
-    Args:
-        info: sensor_msgs/CameraInfo that came with the image.
-        camera: its camera, scaled to the grid.
-        grid: how the image sits on the grid.
-        rectified: whether the images are rectified.
-
-    Returns:
-        sensor_msgs/CameraInfo without region of interest and binning: K, D and P hold for the
-        grid as it is. The header is left empty.
-    """
-    out = CameraInfo()
-    out.width, out.height = camera.width, camera.height
-    out.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
-    out.distortion_model = camera.distortion_model or 'plumb_bob'
-    out.d = list(camera.distortion) or [0.0] * 5
-    out.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0] if rectified else info.r
-    try:
-        p = grid.camera(camera_model(info, rectified=True))
-    except CameraError:  # P is empty where the driver does not rectify
-        return out
-    # Tx = -fx * baseline scales with fx.
-    tx, ty = info.p[3] * p.fx / info.p[0], info.p[7] * p.fy / info.p[5]
-    out.p = [p.fx, 0.0, p.cx, tx, 0.0, p.fy, p.cy, ty, 0.0, 0.0, 1.0, 0.0]
-    return out
 
 
 def _stamp(header: Any) -> tuple[int, int]:

@@ -8,7 +8,7 @@ is built by a thread of its own, since that can take minutes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -30,18 +30,18 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from .. import colors, one_line
+from .. import one_line
 from ..bundle import Bundle, BundleError, default_bundle, load_bundle
-from ..camera import CameraError, CameraModel, Letterbox
-from ..clouds import CloudBuilder
+from ..camera import CameraError, CameraModel
 from ..engines.choice import ChosenEngine, open_engine
 from ..engines.engine import EngineError, EngineOptions, Progress
 from ..engines.supervisor import Background
-from ..images import ImageError, decode, decode_compressed, payload
+from ..images import ImageError, read_image
+from ..outputs import Make, Output, outputs_of
 from ..pipeline import Frame, Options, Pipeline, Prediction
-from .calibration import CameraInfos, camera_model, grid_camera_info
+from .calibration import CameraInfos, camera_model
 from .diagnostics import (
     CALIBRATIONS,
     EngineHealth,
@@ -52,6 +52,7 @@ from .diagnostics import (
     status_message,
 )
 from .mailbox import Mailbox
+from .messages import header_of, message_class, stamp_ns, to_message
 from .parameters import PARAMETERS, Parameter
 
 try:
@@ -78,27 +79,6 @@ LATCHED_QOS = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 
-# Topics that are a tensor of the bundle as it is: name of both -> encoding.
-TENSOR_IMAGES = {
-    'semantic': 'mono8',
-    'semantic_confidence': 'mono8',
-    'depth': '32FC1',
-    'depth_confidence': 'mono8',
-    'normals': '32FC3',
-    'edges': 'mono8',
-    'saliency': 'mono8',
-    'human_parts': 'mono8',
-}
-# rgb8 pictures for people: topic -> (tensor, how it is painted).
-Painter = Callable[[NDArray[Any], Bundle], NDArray[np.uint8]]
-PICTURES: Mapping[str, tuple[str, Painter]] = {
-    'semantic_color': ('semantic', lambda ids, b: colors.semantic_color(ids, b.classes)),
-    'depth_color': ('depth', lambda depth, b: colors.depth_color(depth, *_depth_range(b))),
-    'normals_color': ('normals', lambda normals, _: colors.normals_color(normals)),
-}
-# What the cloud is made of, as far as the bundle has it; without depth there is none.
-CLOUD_TENSORS = ('depth', 'semantic', 'normals')
-
 # How long an idle node may sleep: a signal wakes the executor just before it ends the context, and
 # an executor that is faster sleeps on, for ever if nothing else happens.
 SIGNAL_S = 1.0
@@ -124,7 +104,8 @@ class Camera:
     def __init__(self, name: str) -> None:
         self.name = name
         self.prefix = f'{name}/' if name else ''
-        self.publishers: dict[str, Any] = {}
+        self.publishers: dict[Output, Any] = {}
+        self.makers: dict[Output, Make] = {}
         self.subscriptions: list[Any] = []
         self.infos = CameraInfos()
         self.statistics = Statistics()
@@ -132,11 +113,10 @@ class Camera:
         self.calibration_detail = ''
         self.frame_id = ''
         self.failure = ''  # why it cannot be subscribed to
-        self.cloud: CloudBuilder | None = None
 
-    def listened(self) -> set[str]:
+    def listened(self) -> list[Output]:
         """The outputs that somebody subscribes to."""
-        return {topic for topic, p in self.publishers.items() if p.get_subscription_count() > 0}
+        return [output for output, p in self.publishers.items() if p.get_subscription_count() > 0]
 
 
 class PerceptionNode(LifecycleNode):  # type: ignore[misc]
@@ -282,7 +262,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._model = {}
         self._choice, self._refused = '', ()
         if self._pipeline is not None:
-            self._pipeline.backend.close()
+            self._pipeline.engine.close()
         self._pipeline = self._bundle = None
         self._failure, self._failures, self._retry_at = '', 0, 0.0
 
@@ -339,21 +319,15 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     # Topics
 
     def _create_publishers(self, bundle: Bundle) -> None:
-        outputs = bundle.outputs
         for camera in self._cameras:
-            create = partial(self._create_publisher, camera.publishers, camera.prefix)
-            for tensor in TENSOR_IMAGES:
-                if tensor in outputs:
-                    create(Image, tensor)
-            for topic, (tensor, _) in PICTURES.items():
-                if tensor in outputs:
-                    create(Image, topic)
-            if 'depth' in outputs:
-                create(PointCloud2, 'points')
-            create(CameraInfo, 'camera_info')
+            for output in outputs_of(bundle):
+                camera.makers[output] = output.maker(bundle)
+                camera.publishers[output] = self._create_publisher(
+                    message_class(output), f'{camera.prefix}{output.name}'
+                )
             if bundle.classes and LabelInfo is not None:
-                self._create_publisher(
-                    self._labels, camera.prefix, LabelInfo, 'label_info', LATCHED_QOS
+                self._labels['label_info'] = self._create_publisher(
+                    LabelInfo, f'{camera.prefix}label_info', LATCHED_QOS
                 )
             elif bundle.classes:
                 self.get_logger().warning(
@@ -373,17 +347,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
-    def _create_publisher(
-        self,
-        publishers: dict[str, Any],
-        prefix: str,
-        kind: Any,
-        topic: str,
-        qos: QoSProfile = OUTPUT_QOS,
-    ) -> None:
-        publishers[topic] = self.create_lifecycle_publisher(
+    def _create_publisher(self, kind: Any, topic: str, qos: QoSProfile = OUTPUT_QOS) -> Any:
+        return self.create_lifecycle_publisher(
             kind,
-            f'~/{prefix}{topic}',
+            f'~/{topic}',
             copy(qos),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
@@ -547,7 +514,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             return False
         try:
             if self._pipeline is not None:
-                self._pipeline.backend.close()
+                self._pipeline.engine.close()
             self._build()
             self._take_engine()
         except (BundleError, EngineError) as error:
@@ -568,45 +535,56 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         """Run the newest image of each camera through the network and publish what is wanted."""
         assert self._bundle is not None
         assert self._pipeline is not None
-        batch: list[tuple[Camera, Arrival, set[str], Any, Frame]] = []
+        frames: list[Frame] = []
         wanted: set[str] = set()
         for camera, arrival in arrivals.items():
-            listened = camera.listened()
-            tensors = _needed(listened, self._bundle)
-            if not listened:
-                continue
-            start = perf_counter()
-            try:
-                image = _decode(arrival.message)
-            except ImageError as error:
-                if camera.statistics.reject(error.kind, str(error)):
-                    self.get_logger().warning(f'Bad image ({error.kind}): {error}')
-                continue
-            camera.statistics.time('decode', 1e3 * (perf_counter() - start))
-            geometric = 'depth' in tensors or 'camera_info' in listened
-            info, model = self._calibrate(camera, arrival.message.header, image, wait=geometric)
-            batch.append((camera, arrival, listened, info, Frame(image, model)))
-            wanted |= tensors
-        if not batch:
+            outputs = camera.listened()
+            frame = self._frame(camera, arrival, outputs) if outputs else None
+            if frame is not None:
+                frames.append(frame)
+                wanted |= {name for output in outputs for name in output.tensors(self._bundle)}
+        if not frames:
             return
-        predictions = self._pipeline([frame for *_, frame in batch], wanted)
+        predictions = self._pipeline(frames, wanted)
         self._failure, self._failures = '', 0
-        for (camera, arrival, listened, info, frame), prediction in zip(batch, predictions):
+        cameras = {camera.name: camera for camera in arrivals}
+        for prediction in predictions:
+            camera = cameras[prediction.frame.camera]
             start = perf_counter()
-            count = self._publish(camera, arrival.message.header, listened, info, frame, prediction)
+            count = self._publish(camera, prediction)
             end = perf_counter()
             statistics = camera.statistics
             statistics.count('frames_processed')
             statistics.count('messages_published', count)
-            for stage, milliseconds in self._pipeline.stage_ms.items():
+            for stage, milliseconds in prediction.timings_ms.items():
                 statistics.time(stage, milliseconds)
             statistics.time('publish', 1e3 * (end - start))
-            statistics.time('latency', 1e3 * (end - arrival.time))
+            statistics.time('latency', 1e3 * (end - arrivals[camera].time))
+
+    def _frame(self, camera: Camera, arrival: Arrival, outputs: Sequence[Output]) -> Frame | None:
+        """The frame of a message; None where the image is bad."""
+        header = arrival.message.header
+        start = perf_counter()
+        try:
+            image = read_image(arrival.message)
+        except ImageError as error:
+            if camera.statistics.reject(error.kind, str(error)):
+                self.get_logger().warning(f'Bad image ({error.kind}): {error}')
+            return None
+        camera.statistics.time('decode', 1e3 * (perf_counter() - start))
+        wait = any(output.calibrated for output in outputs)
+        return Frame(
+            image,
+            self._calibrate(camera, header, image, wait=wait),
+            camera=camera.name,
+            frame_id=header.frame_id,
+            stamp=stamp_ns(header),
+        )
 
     def _calibrate(
         self, camera: Camera, header: Any, image: NDArray[np.uint8], *, wait: bool
-    ) -> tuple[Any, CameraModel | None]:
-        """The CameraInfo of an image and the camera model made of it; None where unusable."""
+    ) -> CameraModel | None:
+        """The calibration of an image; None where there is none that can be used."""
         camera.frame_id = header.frame_id
         info, own = camera.infos.match(header, CAMERA_INFO_WAIT_S if wait else 0.0)
         model = None
@@ -632,7 +610,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         if model is None:
             camera.statistics.count('uncalibrated_frames')
         self._set_calibration(camera, state, detail)
-        return (info if model is not None else None), model
+        return model
 
     def _set_calibration(self, camera: Camera, state: int, detail: str) -> None:
         if state != camera.calibration and state not in (
@@ -647,37 +625,18 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             )
         camera.calibration, camera.calibration_detail = state, detail
 
-    def _publish(
-        self,
-        camera: Camera,
-        header: Any,
-        listened: set[str],
-        info: Any,
-        frame: Frame,
-        prediction: Prediction,
-    ) -> int:
-        """Publish the listened-to outputs of a prediction; returns how many there were."""
-        assert self._bundle is not None
-        arrays = prediction.arrays
-        messages: dict[str, Any] = {}
-        for tensor, encoding in TENSOR_IMAGES.items():
-            if tensor in listened and tensor in arrays:
-                messages[tensor] = _image_message(arrays[tensor], encoding)
-        for topic, (tensor, paint) in PICTURES.items():
-            if topic in listened and tensor in arrays:
-                messages[topic] = _image_message(paint(arrays[tensor], self._bundle), 'rgb8')
-        if 'points' in listened and 'depth' in arrays and prediction.metric:
-            messages['points'] = _cloud_message(camera, prediction)
-        if 'camera_info' in listened and prediction.camera is not None:
-            height, width = frame.image.shape[:2]
-            grid = Letterbox.fit(width, height, self._bundle.width, self._bundle.height)
-            messages['camera_info'] = grid_camera_info(
-                info, prediction.camera, grid, rectified=self._rectified
-            )
-        for topic, message in messages.items():
-            message.header = header
-            camera.publishers[topic].publish(message)
-        return len(messages)
+    def _publish(self, camera: Camera, prediction: Prediction) -> int:
+        """Publish the outputs that somebody listens to; returns how many there were."""
+        header = header_of(prediction.frame)
+        count = 0
+        for output in camera.listened():
+            content = camera.makers[output](prediction)
+            if content is not None:
+                message = to_message(output, content)
+                message.header = header
+                camera.publishers[output].publish(message)
+                count += 1
+        return count
 
     # Reports
 
@@ -721,56 +680,6 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
         low, high = parameter.range
         descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
     return descriptor
-
-
-def _depth_range(bundle: Bundle) -> tuple[float, float]:
-    task = bundle.task_of('depth')
-    return task.range if task and task.range else (colors.NEAR, colors.FAR)
-
-
-def _needed(listened: set[str], bundle: Bundle) -> set[str]:
-    """The tensors behind the outputs that somebody listens to."""
-    tensors = {topic for topic in listened if topic in TENSOR_IMAGES}
-    tensors |= {tensor for topic, (tensor, _) in PICTURES.items() if topic in listened}
-    if 'points' in listened:
-        tensors |= set(CLOUD_TENSORS) & set(bundle.outputs)
-    return tensors
-
-
-def _decode(message: Any) -> NDArray[np.uint8]:
-    """[H, W, 3] RGB of an Image or CompressedImage."""
-    if isinstance(message, CompressedImage):
-        return decode_compressed(message.data, message.format)
-    return decode(
-        message.encoding,
-        message.height,
-        message.width,
-        message.step,
-        message.data,
-        bool(message.is_bigendian),
-    )
-
-
-def _image_message(array: NDArray[Any], encoding: str) -> Any:
-    message = Image(height=array.shape[0], width=array.shape[1], encoding=encoding)
-    message.step = array.itemsize * array.size // array.shape[0]
-    message.data = payload(array)  # an argument of the constructor would be copied once more
-    return message
-
-
-def _cloud_message(camera: Camera, prediction: Prediction) -> Any:
-    height, width = prediction.arrays['depth'].shape
-    if camera.cloud is None or (camera.cloud.width, camera.cloud.height) != (width, height):
-        camera.cloud = CloudBuilder(width, height)
-    builder = camera.cloud
-    message = PointCloud2(height=height, width=width, is_dense=False, is_bigendian=False)
-    message.point_step, message.row_step = builder.point_step, builder.row_step
-    message.fields = [
-        PointField(name=name, offset=offset, datatype=datatype, count=count)
-        for name, offset, datatype, count in builder.fields
-    ]
-    message.data = builder.fill(prediction)
-    return message
 
 
 def main(args: list[str] | None = None) -> int:

@@ -171,6 +171,15 @@ def test_parameters_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert '| `bundle` |' in capsys.readouterr().out
 
 
+def test_topics_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(['topics']) == 0
+    text = capsys.readouterr().out
+    assert '~/depth: sensor_msgs/msg/Image 32FC1\n    metres along the optical axis' in text
+    assert '/diagnostics: diagnostic_msgs/msg/DiagnosticArray' in text
+    assert cli.main(['topics', '--markdown']) == 0
+    assert '| `~/depth` | sensor_msgs/Image 32FC1 |' in capsys.readouterr().out
+
+
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
     """Run Python in the clone."""
     return subprocess.run(

@@ -13,7 +13,8 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from mtl_perception.camera import CameraError, Letterbox
-from mtl_perception.ros.calibration import CameraInfos, camera_model, grid_camera_info
+from mtl_perception.ros.calibration import CameraInfos, camera_model
+from mtl_perception.ros.messages import camera_info
 
 
 def header(stamp: int, frame: str = 'camera') -> Any:
@@ -82,7 +83,7 @@ def test_raw_images_use_k_and_d() -> None:
     assert (camera.fx, camera.fy) == (500.0, 510.0)
     assert camera.distortion == (0.1, -0.05, 0.0, 0.0, 0.0)
     grid = Letterbox.fit(640, 480, 320, 256)
-    out = grid_camera_info(info(), grid.camera(camera), grid, rectified=False)
+    out = camera_info(grid.camera(camera))
     assert (out.width, out.height) == (320, 240)
     assert (out.k[0], out.k[4], out.k[2], out.k[5]) == (250.0, 255.0, 159.5, 119.5)
     assert (out.p[0], out.p[2], out.p[3], out.p[5]) == (200.0, 159.5, -20.0, 200.0)
@@ -95,7 +96,7 @@ def test_rectified_images_use_p_without_distortion() -> None:
     camera = camera_model(info(), rectified=True)
     assert (camera.fx, camera.fy, camera.distortion) == (400.0, 400.0, ())
     grid = Letterbox.fit(640, 480, 320, 256)
-    out = grid_camera_info(info(), grid.camera(camera), grid, rectified=True)
+    out = camera_info(grid.camera(camera))
     assert (out.k[0], out.p[0]) == (200.0, 200.0)
     assert list(out.d) == [0.0] * 5
     assert list(out.r) == [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
@@ -108,7 +109,7 @@ def test_region_of_interest_and_binning_are_in_the_output() -> None:
     source.binning_x = source.binning_y = 2
     camera = camera_model(source, rectified=False)  # of the 160x120 images that are sent
     grid = Letterbox.fit(160, 120, 320, 256)
-    out = grid_camera_info(source, grid.camera(camera), grid, rectified=False)
+    out = camera_info(grid.camera(camera))
     assert (out.width, out.height) == (320, 240)
     # One output pixel is one pixel of the region in full resolution.
     assert (out.k[0], out.k[2], out.k[5]) == pytest.approx((500.0, 159.5, 119.5))
@@ -120,7 +121,7 @@ def test_without_p_the_output_has_none() -> None:
     source.p = [0.0] * 12
     grid = Letterbox.fit(640, 480, 320, 256)
     camera = grid.camera(camera_model(source, rectified=False))
-    out = grid_camera_info(source, camera, grid, rectified=False)
+    out = camera_info(camera)
     assert list(out.p) == [0.0] * 12
     with pytest.raises(CameraError, match='uncalibrated'):
         camera_model(source, rectified=True)

@@ -17,7 +17,7 @@ pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
 from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 
-from mtl_perception.ros.node import PICTURES
+from mtl_perception.outputs import OUTPUTS
 from mtl_perception.ros.parameters import PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,7 +94,8 @@ def test_rviz_shows_the_cloud_and_the_pictures() -> None:
     content = yaml.safe_load((ROOT / 'config' / 'perception.rviz').read_text())
     displays = content['Visualization Manager']['Displays']
     shown = {d['Topic']['Value'] for d in displays if 'Topic' in d}
-    assert shown == {f'/perception/{topic}' for topic in (*PICTURES, 'edges', 'points')}
+    pictures = [output.name for output in OUTPUTS if output.encoding == 'rgb8']
+    assert shown == {f'/perception/{topic}' for topic in (*pictures, 'edges', 'points')}
     assert all(d['Topic']['Reliability Policy'] == 'Reliable' for d in displays if 'Topic' in d)
 
 

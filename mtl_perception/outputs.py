@@ -1,0 +1,206 @@
+"""What can be published of a prediction: one table for the node, the demo, the docs and the tests.
+
+No ROS here: message types are text, and a maker gives an array, a cloud or a calibration.
+``ros/messages.py`` turns these into messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import colors
+from .bundle import Bundle
+from .camera import CameraModel
+from .clouds import Cloud, CloudBuilder
+from .pipeline import Prediction
+
+IMAGE = 'sensor_msgs/msg/Image'
+CLOUD = 'sensor_msgs/msg/PointCloud2'
+CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+
+# An Image's pixels [h, w] or [h, w, 3], a PointCloud2, or the camera of a CameraInfo.
+Content = NDArray[Any] | Cloud | CameraModel
+# The content of one output of a prediction; None where the prediction cannot give it. A maker may
+# keep buffers: each camera has its own, and content lasts until the maker is called again.
+Make = Callable[[Prediction], Content | None]
+Painter = Callable[[NDArray[Any]], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One topic.
+
+    Attributes:
+        name: the topic is ``~/name``, after the name of the camera where there are several.
+        type: of its messages.
+        encoding: of an Image; empty for other types.
+        description: one line for the docs.
+        needs: tensors of the bundle without which there is no such output.
+        uses: tensors that it takes where the bundle has them.
+        maker: gives the function that makes the content, for a bundle.
+    """
+
+    name: str
+    type: str
+    encoding: str
+    description: str
+    needs: tuple[str, ...]
+    uses: tuple[str, ...]
+    maker: Callable[[Bundle], Make]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it depends on the calibration of the camera."""
+        return self.type == CAMERA_INFO or 'depth' in self.needs
+
+    def tensors(self, bundle: Bundle) -> set[str]:
+        """The tensors that a bundle has to compute for it."""
+        return {name for name in (*self.needs, *self.uses) if name in bundle.outputs}
+
+
+def _tensor(name: str, encoding: str, description: str) -> Output:
+    """A tensor of the bundle as it is."""
+
+    def maker(_: Bundle) -> Make:
+        return lambda prediction: prediction.arrays.get(name)
+
+    return Output(name, IMAGE, encoding, description, (name,), (), maker)
+
+
+def _picture(name: str, tensor: str, painter: Callable[[Bundle], Painter]) -> Output:
+    """A tensor painted for people."""
+
+    def maker(bundle: Bundle) -> Make:
+        paint = painter(bundle)
+
+        def make(prediction: Prediction) -> Content | None:
+            array = prediction.arrays.get(tensor)
+            return None if array is None else paint(array)
+
+        return make
+
+    description = f'`~/{tensor}` in colours, for people'
+    return Output(name, IMAGE, 'rgb8', description, (tensor,), (), maker)
+
+
+def _semantic_painter(bundle: Bundle) -> Painter:
+    return partial(colors.semantic_color, classes=bundle.classes)
+
+
+def _depth_painter(bundle: Bundle) -> Painter:
+    near, far = colors.depth_range(bundle)
+    return partial(colors.depth_color, near=near, far=far)
+
+
+def _normals_painter(_: Bundle) -> Painter:
+    return colors.normals_color
+
+
+def _points(_: Bundle) -> Make:
+    builder = CloudBuilder()
+
+    def make(prediction: Prediction) -> Content | None:
+        known = prediction.metric and 'depth' in prediction.arrays
+        return builder.fill(prediction) if known else None
+
+    return make
+
+
+def _calibration(_: Bundle) -> Make:
+    return lambda prediction: prediction.calibration
+
+
+OUTPUTS = (
+    _tensor('semantic', 'mono8', 'class ids; 255 = unlabelled'),
+    _tensor('semantic_confidence', 'mono8', 'probability of that class x 255'),
+    _tensor(
+        'depth',
+        '32FC1',
+        'metres along the optical axis; NaN = invalid, +Inf = beyond the trained range '
+        '(REP 117, 118); never clipped',
+    ),
+    _tensor(
+        'depth_confidence',
+        'mono8',
+        'probability x 255 that the true depth is within a factor of 1.25',
+    ),
+    _tensor(
+        'normals',
+        '32FC3',
+        'unit vectors in the optical frame (x right, y down, z forward), towards the camera',
+    ),
+    _tensor('edges', 'mono8', 'probability x 255'),
+    _tensor('saliency', 'mono8', 'probability x 255'),
+    _tensor('human_parts', 'mono8', 'ids of body parts'),
+    Output(
+        'points',
+        CLOUD,
+        '',
+        'organised on the same grid: x y z rgb label normal_x normal_y normal_z, 32 bytes each; '
+        'NaN where depth is not finite',
+        ('depth',),
+        ('semantic', 'normals'),
+        _points,
+    ),
+    Output(
+        'camera_info',
+        CAMERA_INFO,
+        '',
+        'of the output grid: K, D, R and P hold for it as they are, no binning, no region of '
+        'interest',
+        (),
+        (),
+        _calibration,
+    ),
+    _picture('semantic_color', 'semantic', _semantic_painter),
+    _picture('depth_color', 'depth', _depth_painter),
+    _picture('normals_color', 'normals', _normals_painter),
+)
+
+# Topics that say something about the model or the node and nothing about a single image.
+OTHER_TOPICS = (
+    (
+        '~/label_info',
+        'vision_msgs/msg/LabelInfo',
+        'ids and names of the classes; latched (transient local)',
+    ),
+    (
+        '~/status',
+        'mtl_perception_msgs/msg/PerceptionStatus',
+        'once a second from configuring on: counts, rates, latencies by stage, engine and why it '
+        'is that one, calibration, what is being built',
+    ),
+    (
+        '/diagnostics',
+        'diagnostic_msgs/msg/DiagnosticArray',
+        'once a second from configuring on: `perception: input`, `perception: engine`, '
+        '`perception: calibration`',
+    ),
+)
+
+
+def outputs_of(bundle: Bundle) -> tuple[Output, ...]:
+    """The outputs that a bundle can give."""
+    return tuple(output for output in OUTPUTS if bundle.outputs.keys() >= set(output.needs))
+
+
+def topics_markdown() -> str:
+    """The table of topics in README.md and docs/topics.md."""
+    rows = [(f'~/{o.name}', f'{o.type} {o.encoding}'.rstrip(), o.description) for o in OUTPUTS]
+    return '\n'.join(
+        [
+            '| topic | type | content |',
+            '|---|---|---|',
+            *(
+                f'| `{topic}` | {kind.replace("/msg/", "/")} | {description} |'
+                for topic, kind, description in (*rows, *OTHER_TOPICS)
+            ),
+            '',
+        ]
+    )

@@ -1,0 +1,77 @@
+"""Contents of outputs to ROS messages, and headers to frames and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from ..camera import CameraModel
+from ..clouds import Cloud
+from ..images import payload
+from ..outputs import CAMERA_INFO, CLOUD, IMAGE, Content, Output
+from ..pipeline import Frame
+
+
+def stamp_ns(header: Any) -> int:
+    """The stamp of a std_msgs/Header, nanoseconds."""
+    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
+
+
+def header_of(frame: Frame) -> Any:
+    """The std_msgs/Header of a frame's image."""
+    header = Header(frame_id=frame.frame_id)
+    header.stamp.sec, header.stamp.nanosec = divmod(frame.stamp, 10**9)
+    return header
+
+
+def image(pixels: NDArray[Any], encoding: str) -> Any:
+    """sensor_msgs/Image of pixels [H, W] or [H, W, 3]."""
+    message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
+    message.step = pixels.itemsize * pixels.size // pixels.shape[0]
+    message.data = payload(pixels)  # an argument of the constructor would be copied once more
+    return message
+
+
+def point_cloud(cloud: Cloud) -> Any:
+    """sensor_msgs/PointCloud2 with the bytes of a cloud, which are not copied."""
+    message = PointCloud2(height=cloud.height, width=cloud.width, is_dense=False)
+    message.point_step, message.row_step = cloud.point_step, cloud.row_step
+    message.fields = [
+        PointField(name=name, offset=offset, datatype=datatype, count=count)
+        for name, offset, datatype, count in cloud.fields
+    ]
+    message.data = cloud.data
+    return message
+
+
+def camera_info(camera: CameraModel) -> Any:
+    """sensor_msgs/CameraInfo without region of interest and binning: all holds as it is."""
+    message = CameraInfo(width=camera.width, height=camera.height)
+    message.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
+    message.distortion_model = camera.distortion_model or 'plumb_bob'
+    message.d = list(camera.distortion) or [0.0] * 5
+    message.r = list(camera.rectification)
+    message.p = list(camera.projection) or [0.0] * 12  # the driver does not rectify
+    return message
+
+
+# Type -> class, and what makes a message of a content and an encoding.
+_TYPES: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
+    IMAGE: (Image, image),
+    CLOUD: (PointCloud2, lambda cloud, _: point_cloud(cloud)),
+    CAMERA_INFO: (CameraInfo, lambda camera, _: camera_info(camera)),
+}
+
+
+def message_class(output: Output) -> Any:
+    """The class of an output's messages."""
+    return _TYPES[output.type][0]
+
+
+def to_message(output: Output, content: Content) -> Any:
+    """The message of an output, without header."""
+    return _TYPES[output.type][1](content, output.encoding)

@@ -1,0 +1,46 @@
+"""Contents as messages, as another program reads them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip('sensor_msgs', reason='ROS 2 for Python is not installed')
+
+from mtl_perception.images import LAYOUTS, read_image
+from mtl_perception.offline.metrics import image_array
+from mtl_perception.outputs import OUTPUTS
+from mtl_perception.pipeline import Frame
+from mtl_perception.ros.messages import header_of, image, message_class, stamp_ns
+
+
+@pytest.mark.parametrize('encoding', LAYOUTS)
+def test_an_image_holds_its_pixels(encoding: str) -> None:
+    dtype, channels = LAYOUTS[encoding]
+    shape = (4, 6, channels)[: 2 + (channels > 1)]
+    wide = np.arange(2 * 4 * 6 * channels).reshape(4, -1, *shape[2:]).astype(dtype)
+    pixels = wide[:, :6]  # the content of a letterbox: not contiguous
+    message = image(pixels, encoding)
+    assert (message.height, message.width, message.encoding) == (4, 6, encoding)
+    assert message.step == 6 * channels * np.dtype(dtype).itemsize
+    np.testing.assert_array_equal(image_array(message), pixels)
+
+
+def test_the_camera_side_reads_what_this_side_writes() -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    np.testing.assert_array_equal(read_image(image(pixels, 'rgb8')), pixels)
+
+
+@pytest.mark.parametrize('stamp', [0, 1_700_000_000_123_456_789, 999_999_999])
+def test_the_header_is_the_frame_s(stamp: int) -> None:
+    header = header_of(Frame(np.zeros((1, 1, 3), np.uint8), frame_id='camera', stamp=stamp))
+    assert header.frame_id == 'camera'
+    assert stamp_ns(header) == stamp
+    assert 0 <= header.stamp.nanosec < 10**9
+
+
+def test_every_type_of_the_table_has_a_class() -> None:
+    for output in OUTPUTS:
+        package, _, name = output.type.split('/')
+        found = message_class(output)
+        assert (found.__module__.partition('.')[0], found.__name__) == (package, name)
