@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,13 @@ SYSTEMS: dict[str, type[Network]] = {
     'ltb': LTB,
     'sluice': Sluice,
 }
+# Types of options, by annotation, whose values a file can get wrong.
+SCALARS: dict[str, type | tuple[type, ...]] = {
+    'bool': bool,
+    'float': (int, float),
+    'int': int,
+    'str': str,
+}
 
 
 def build(
@@ -79,8 +87,8 @@ def build(
         options: of the system; what is left out has the value of the paper.
 
     Raises:
-        ModelError: unknown system, backbone or option, no tasks, tasks that are both, auxiliary
-            tasks in a system without, or weights that cannot be had.
+        ModelError: unknown system, backbone or option, an option of another type, no tasks, tasks
+            that are both, auxiliary tasks in a system without, or weights that cannot be had.
     """
     auxiliary = auxiliary or {}
     if system not in SYSTEMS:
@@ -100,4 +108,20 @@ def build(
         raise ModelError(
             f'{system} has no option {unknown[0]!r}; it has: {", ".join(known) or "none"}'
         )
+    for name, value in options.items():
+        check_option(system, known[name], value)
     return kind.from_plan(Plan(backbone, tasks, auxiliary, pretrained), **options)
+
+
+def check_option(system: str, option: inspect.Parameter, value: object) -> None:
+    """Compare a value, of a YAML file perhaps, with the annotation of an option.
+
+    Raises:
+        ModelError: it is of another type. Of lists, only the system itself knows.
+    """
+    hint, _, none = str(option.annotation).partition(' | ')
+    expected = SCALARS.get(hint)
+    if expected is None or (none and value is None):
+        return
+    if not isinstance(value, expected) or isinstance(value, bool) != (hint == 'bool'):
+        raise ModelError(f'{system} has the option {option.name}: {value!r}; expected {hint}')

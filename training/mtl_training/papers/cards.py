@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from mtl_perception.files import write_beside
-from mtl_training import TrainingError
 from mtl_training.models import SYSTEMS, ModelError, Network, build
+from mtl_training.papers import PapersError
 from mtl_training.papers.describe import Part, describe
 from mtl_training.papers.importing import MAPS
 from mtl_training.tasks.task import NYUD, PASCAL
@@ -125,10 +125,12 @@ TABLE_V: tuple[Row, ...] = (
     Row('PASCAL-Context', 'pad_net', 'hrnet_w18_small_v2', 29, 212),
     Row('PASCAL-Context', 'mti_net', 'hrnet_w18_small_v2', 24, 15),
 )
+
 RELEASED = (
     "- Weights of the survey's code: [imported](training.md#weights-of-the-surveys-code), with the "
     'same outputs.'
 )
+
 TABLE_V_TEXT = """## Table V of the survey
 
 Its two tasks of NYUD-v2 at 480x640 and five of PASCAL-Context at 512x512. What it calls FLOPS are
@@ -145,10 +147,6 @@ equations write them; "attention" are products of two activations as they run, w
 out. `mtl_training describe` counts any other backbone, set of tasks and size. What the survey's
 Table V prints, and what of it cannot be reproduced, is [at the end](#table-v-of-the-survey).
 """
-
-
-class CardsError(TrainingError):
-    """A system of which no card can be made, in one sentence."""
 
 
 def cards() -> str:
@@ -179,7 +177,7 @@ def count(name: str) -> list[tuple[Network, Part | str]]:
     """The network and its count for each of ``COUNTS``, or why there is none.
 
     Raises:
-        CardsError: it cannot be built with two tasks.
+        PapersError: it cannot be built with two tasks.
     """
     found: list[tuple[Network, Part | str]] = []
     for number in range(len(COUNTS)):
@@ -187,7 +185,7 @@ def count(name: str) -> list[tuple[Network, Part | str]]:
             found.append(described(name, card(name).backbone, number))
         except ModelError as error:
             if not found:
-                raise CardsError(f'{name} on {card(name).backbone}: {error}') from error
+                raise PapersError(f'{name} on {card(name).backbone}: {error}') from error
             found.append((found[0][0], str(error)))
     return found
 
@@ -329,5 +327,5 @@ def run(args: argparse.Namespace) -> int:
     try:
         write_beside(args.out, text.encode())
     except OSError as error:
-        raise CardsError(f'{args.out} cannot be written: {error.strerror}') from error
+        raise PapersError(f'{args.out} cannot be written: {error.strerror}') from error
     return 0

@@ -6,14 +6,16 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
+import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtl_training import TrainingError
 from mtl_training.models import BACKBONES, SYSTEMS, build
 from mtl_training.models.layers import MultiScaleConv
+from mtl_training.papers import PapersError
 from mtl_training.tasks.task import NYUD, PASCAL
 
 # What the papers count is convolutions and linear layers; products of two activations are apart.
@@ -26,10 +28,6 @@ OPERATIONS = {
     'baddbmm': 'attention',
 }
 CHANNELS = {name: task.channels for name, task in {**PASCAL, **NYUD}.items()}
-
-
-class DescribeError(TrainingError):
-    """A network or size that cannot be described, in one sentence."""
 
 
 @dataclass
@@ -154,7 +152,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """'425x560' -> (425, 560)."""
     height, _, width = text.lower().partition('x')
     if not (height.isdigit() and width.isdigit() and min(int(height), int(width)) >= 32):
-        raise DescribeError(f'size is {text!r}; expected HEIGHTxWIDTH, each at least 32')
+        raise PapersError(f'size is {text!r}; expected HEIGHTxWIDTH, each at least 32')
     return int(height), int(width)
 
 
@@ -164,11 +162,25 @@ def parse_tasks(words: Sequence[str]) -> dict[str, int]:
     for word in words:
         name, colon, channels = word.partition(':')
         if colon and not (channels.isdigit() and int(channels)):
-            raise DescribeError(f'task {word!r}; expected NAME or NAME:CHANNELS')
+            raise PapersError(f'task {word!r}; expected NAME or NAME:CHANNELS')
         if not colon and name not in CHANNELS:
-            raise DescribeError(f'unknown task {name!r}; known: {", ".join(CHANNELS)}')
+            raise PapersError(f'unknown task {name!r}; known: {", ".join(CHANNELS)}')
         tasks[name] = int(channels) if colon else CHANNELS[name]
     return tasks
+
+
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """['lthd=false', 'saff=2'] -> {'lthd': False, 'saff': 2}, as a YAML file has them."""
+    options = {}
+    for word in words:
+        name, equals, value = word.partition('=')
+        if not equals:
+            raise PapersError(f'option {word!r}; expected NAME=VALUE')
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise PapersError(f'option {word!r}; expected a value as in YAML') from error
+    return options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -192,6 +204,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"trained for the others' sake, as --tasks; in: {having}",
     )
     parser.add_argument(
+        '--option',
+        nargs='+',
+        metavar='NAME=VALUE',
+        default=[],
+        help="the system's own, such as lthd=false of tif; see docs/models.md",
+    )
+    parser.add_argument(
         '--size', default='425x560', metavar='HxW', help='image size (default: %(default)s)'
     )
     parser.add_argument('--json', action='store_true', help='print JSON, with every module')
@@ -200,9 +219,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the description."""
     size, tasks = parse_size(args.size), parse_tasks(args.tasks)
-    auxiliary = parse_tasks(args.auxiliary)
+    auxiliary, options = parse_tasks(args.auxiliary), parse_options(args.option)
     with torch.device('meta'):
-        net = build(args.model, args.backbone, tasks, auxiliary=auxiliary)
+        net = build(args.model, args.backbone, tasks, auxiliary=auxiliary, **options)
     parts = describe(net, size)
     if args.json:
         report = {
@@ -210,6 +229,7 @@ def run(args: argparse.Namespace) -> int:
             'backbone': args.backbone,
             'tasks': tasks,
             'auxiliary': auxiliary,
+            'options': options,
             'size': list(size),
             'whole': _plain(parts[0]),
             'kinds': [_plain(part) for part in by_kind(parts)],
@@ -217,7 +237,7 @@ def run(args: argparse.Namespace) -> int:
         }
         print(json.dumps(report, indent=2))
         return 0
-    names = [*args.tasks, *(f'{task} (auxiliary)' for task in args.auxiliary)]
+    names = [*args.tasks, *(f'{task} (auxiliary)' for task in args.auxiliary), *args.option]
     print(f'{args.model} on {args.backbone}, {size[0]}x{size[1]}, ' + ', '.join(names))
     print(f'{"":24}{"parameters":>14}{"MACs":>12}{"executed":>12}{"attention":>12}')
     for part in [*by_kind(parts), parts[0]]:

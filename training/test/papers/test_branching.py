@@ -23,8 +23,9 @@ from mtl_training.loop.train import train
 from mtl_training.models import Network, build
 from mtl_training.models.backbones import BACKBONES, pyramid
 from mtl_training.models.pyramids import ResNetPyramid
-from mtl_training.papers.branching import (
-    BranchingError,
+from mtl_training.papers import PapersError
+from mtl_training.papers.branching import representations
+from mtl_training.papers.trees import (
     affinity,
     agreement,
     all_partitions,
@@ -34,7 +35,6 @@ from mtl_training.papers.branching import (
     dissimilarity,
     named,
     refines,
-    representations,
     search,
     separation,
     spread,
@@ -116,7 +116,7 @@ def test_search_is_as_good_as_trying_everything() -> None:
 
 
 def test_budgets_that_are_too_small_are_told() -> None:
-    with pytest.raises(BranchingError, match='the budget is 3; expected at least 4'):
+    with pytest.raises(PapersError, match='the budget is 3; expected at least 4'):
         search(AFFINITY, TASKS, [1, 1, 1, 1], 3)
 
 

@@ -14,9 +14,9 @@ from mtl_training.loop.checkpoint import load_checkpoint
 from mtl_training.models import Network, build
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.pyramids import ResNetPyramid, SurveyHRNetPyramid
+from mtl_training.papers import PapersError
 from mtl_training.papers.importing import (
     FOCAL,
-    WeightsError,
     classes,
     configure,
     import_weights,
@@ -139,7 +139,7 @@ def test_cross_stitch_units_are_gathered() -> None:
     same(net, import_weights(plain, config))
     del plain['cross_stitch.layer2.cross_stitch_unit.semseg.normals.param']
     missing = 'lack cross_stitch.layer2.cross_stitch_unit.semseg.normals.param of CrossStitch'
-    with pytest.raises(WeightsError, match=missing):
+    with pytest.raises(PapersError, match=missing):
         import_weights(plain, config)
 
 
@@ -207,13 +207,13 @@ def test_every_tensor_is_used_and_every_place_filled() -> None:
     weights = {name.removeprefix('module.'): tensor for name, tensor in weights.items()}
     config = configure('mtl_baseline', 'small_d8', ['semantic', 'depth'])
     surplus = {**weights, 'backbone.fc.weight': torch.zeros(1)}
-    with pytest.raises(WeightsError, match=r'^MTLBaseline has no place for backbone.fc.weight$'):
+    with pytest.raises(PapersError, match=r'^MTLBaseline has no place for backbone.fc.weight$'):
         import_weights(surplus, config)
     fewer = {n: t for n, t in weights.items() if not n.startswith('decoders.depth.0.convs.0')}
-    with pytest.raises(WeightsError, match=r'lack decoders.depth.0.convs.0.0.weight, .* 3 more'):
+    with pytest.raises(PapersError, match=r'lack decoders.depth.0.convs.0.0.weight, .* 3 more'):
         import_weights(fewer, config)
     other = {**weights, 'decoders.semseg.4.bias': torch.zeros(21)}
-    with pytest.raises(WeightsError, match=r'decoders.semseg.4.bias is \[21\], expected \[40\]'):
+    with pytest.raises(PapersError, match=r'decoders.semseg.4.bias is \[21\], expected \[40\]'):
         import_weights(other, config)
 
 
@@ -245,13 +245,13 @@ def test_what_is_no_state_dict_is_refused_in_one_sentence(
 
 
 def test_what_cannot_be_imported_says_why() -> None:
-    with pytest.raises(WeightsError, match="pascal has no task 'depth'"):
+    with pytest.raises(PapersError, match="pascal has no task 'depth'"):
         configure('mtan', 'small_d8', ['depth'], task_set='pascal')
-    with pytest.raises(WeightsError, match="no weights are known for 'tif'"):
+    with pytest.raises(PapersError, match="no weights are known for 'tif'"):
         import_weights({}, configure('tif', 'small', ['depth']))
-    with pytest.raises(WeightsError, match='expected hrnet_w18_small_v2_bilinear'):
+    with pytest.raises(PapersError, match='expected hrnet_w18_small_v2_bilinear'):
         import_weights({}, configure('mti_net', 'hrnet_w18_small_v2', ['depth']))
-    with pytest.raises(WeightsError, match='has 1 task, not 2'):
+    with pytest.raises(PapersError, match='has 1 task, not 2'):
         import_weights({}, configure('single_task', 'small_d8', ['depth', 'semantic']))
 
 
