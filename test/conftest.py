@@ -1,4 +1,4 @@
-"""A tiny ONNX bundle whose outputs are simple functions of the pixels, for tests of the plumbing.
+"""A tiny ONNX bundle whose outputs are simple functions of the pixels, for tests of what uses one.
 
 What it says about a pixel (r, g, b):
 

@@ -8,6 +8,7 @@ from ..bundle import default_bundle, load_bundle
 from .arguments import add_bundle, add_engine_options, engine_options, positive
 from .bench_engines import CANDIDATES, compare, report
 from .bench_node import measure
+from .graph import require_ros
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
         rows = compare(bundle, candidates, common, seconds=options.seconds)
         print(report(rows, bundle, common))
         return 0
+    require_ros()
     expected_s = 2 * min(3.0, options.seconds / 3) + options.seconds + 15
     print(f'Measuring for about {expected_s:.0f} s ...', flush=True)
     result = measure(

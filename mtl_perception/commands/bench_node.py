@@ -32,7 +32,6 @@ from .graph import (
     expected_topics,
     message_class,
     play,
-    require_ros,
     ros_node,
     wait_until_ready,
 )
@@ -200,9 +199,7 @@ def measure(
 
     Raises:
         PerceptionError: The node ended, or answered nothing.
-        ImportError: ROS 2 or the messages are missing.
     """
-    require_ros()
     os.environ.update(profile_settings(os.environ))
     camera = CameraTopics('/bench/image', 'sensor_msgs/msg/Image', '/bench/camera_info')
     bare_seconds = min(3.0, seconds / 3)

@@ -21,7 +21,7 @@ from .node_process import NODE, NodeProcess
 
 START_TIMEOUT_S = 60.0
 SETTLE_S = 0.5
-# Publishers that every node has and that are no output of the perception.
+# Publishers that every node has and that are not outputs of the perception.
 _COMMON = ('/rosout', '/parameter_events', f'{NODE}/transition_event')
 
 

@@ -240,7 +240,7 @@ class RecordingReader:
         duration_s: seconds between the first and the last message.
 
     Raises:
-        RecordingError: ``rosbags`` is missing, or the folder is no readable recording.
+        RecordingError: ``rosbags`` is missing, or the folder is not a readable recording.
     """
 
     topics: Mapping[str, str]

@@ -79,9 +79,12 @@ def test_engines_are_compared_side_by_side(
     options = ['--seconds', '0.5', '--batch', '2', '--threads', '1']
     arguments = ['bench', '--bundle', str(probed_bundle), *options, '--engines', *named]
     assert cli.main(arguments) == 0
+    text = capsys.readouterr().out
+    assert 'threads 1' in text
+    assert 'fps, batch 2' in text
     lines = {
         tuple(line.split()[:2]): line
-        for line in capsys.readouterr().out.splitlines()
+        for line in text.splitlines()
         if line.startswith(('onnxruntime', 'tensorrt'))
     }
     measured = lines[('onnxruntime', 'fp32')]

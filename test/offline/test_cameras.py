@@ -21,8 +21,8 @@ def test_the_camera_of_a_recording_is_found() -> None:
     }
     camera = find_camera(Path('bag'), sample)
     assert (camera.image, camera.transport) == ('/camera/image_raw/compressed', 'compressed')
-    other = {'/front/image': raw, '/front/camera_info': info, '/ground_truth/depth': compressed}
+    other = {'/zed/image': raw, '/zed/camera_info': info, '/ground_truth/depth': compressed}
     camera = find_camera(Path('bag'), other)
-    assert camera.remaps == {'image': '/front/image', 'camera_info': '/front/camera_info'}
+    assert camera.remaps == {'image': '/zed/image', 'camera_info': '/zed/camera_info'}
     with pytest.raises(RecordingError, match=r'bag has no topic of type .*CameraInfo'):
         find_camera(Path('bag'), {'/front/image': raw})

@@ -97,7 +97,7 @@ def test_a_recording_is_replaced_but_nothing_else_is(tmp_path: Path) -> None:
     assert (tmp_path / 'thesis' / 'chapter.tex').exists()
 
 
-def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
+def test_what_is_not_a_recording_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match=r'no metadata\.yaml in it'):
         RecordingReader(tmp_path).__enter__()
     write_sample(tmp_path / 'rooms', [frame(0)])

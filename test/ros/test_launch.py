@@ -72,6 +72,26 @@ def test_rviz_is_started_first_and_shows_the_namespace() -> None:
     assert [program.node_executable for program in programs] == ['rviz2', 'perception_node']
 
 
+def test_launch_sets_the_dds_profile_unless_the_user_has_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = load('perception')
+    import launch
+
+    def settings() -> list[str]:
+        context = launch.LaunchContext()
+        context.launch_configurations.update({name: text for name, text, _ in module.ARGUMENTS})
+        actions = module.nodes(context)
+        chosen = [a for a in actions if isinstance(a, launch.actions.SetEnvironmentVariable)]
+        return [context.perform_substitution(action.value[0]) for action in chosen]
+
+    for variable in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
+        monkeypatch.delenv(variable, raising=False)
+    assert settings() == [str(ROOT / 'config' / 'fastdds.xml')]
+    monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', 'own.xml')
+    assert settings() == []
+
+
 def test_the_parameter_file_holds_the_defaults() -> None:
     content = yaml.safe_load((ROOT / 'config' / 'perception.yaml').read_text())
     given = content['/**/perception']['ros__parameters']

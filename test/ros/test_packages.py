@@ -47,6 +47,8 @@ def test_without_its_messages_a_program_names_the_command_that_builds_both(
     (line,) = done.stderr.splitlines()
     assert 'mtl_perception_msgs is not built' in line
     assert BOTH in line
+    assert done.stdout == '', 'nothing was begun'
+    assert not (tmp_path / 'output').exists()
 
 
 def test_the_sources_of_the_messages_are_not_taken_for_them() -> None:
