@@ -17,7 +17,7 @@ from pathlib import Path
 from .. import PerceptionError
 from ..bundle import Bundle, default_bundle, load_bundle
 from ..offline.cameras import CameraTopics, find_camera
-from ..offline.metrics import score_outputs
+from ..offline.ground_truth import score_outputs
 from ..offline.recordings import RecordingError, RecordingReader, RecordingWriter
 from ..share import share
 from .arguments import add_bundle, positive
@@ -131,7 +131,8 @@ def _judge(
 ) -> None:
     """Compare the bag with the recording's ground truth, and make the picture."""
     bag, picture = output / 'bag', output / 'montage.png'
-    scores, frames = score_outputs(bag, recording, node=NODE)
+    classes = [item.name for item in bundle.classes]
+    scores, frames = score_outputs(bag, recording, classes, node=NODE)
     stamps = montage_stamps(topics, bundle, MONTAGE_MOMENTS)
     if stamps:
         write_picture(picture, demo_montage(bag, recording, camera, bundle, stamps))

@@ -16,7 +16,7 @@ from ..files import beside
 from ..images import read_image
 from ..montage import montage
 from ..offline.cameras import CameraTopics
-from ..offline.metrics import image_array
+from ..offline.ground_truth import image_array
 from ..offline.recordings import RecordingReader, Types, header_stamp_ns
 from ..pipeline import Frame, Prediction
 from .graph import Topic

@@ -67,12 +67,11 @@ def accuracy_lines(
 ) -> list[str]:
     """Sentences on how accurate the outputs were, over so many frames."""
     texts = {
-        'semantic': 'mIoU {mIoU:.3f}, pixel accuracy {pixel_accuracy:.3f}',
-        'depth': 'AbsRel {AbsRel:.3f}, RMSE {RMSE:.3f} m, delta1 {delta1:.3f}, '
+        'semantic': 'mIoU {miou:.3f}, pixel accuracy {accuracy:.3f}',
+        'depth': 'AbsRel {absrel:.3f}, RMSE {rmse:.3f} m, delta1 {delta1:.3f}, '
         'coverage {coverage:.3f}',
-        'normals': 'mean {mean_deg:.1f} deg, median {median_deg:.1f} deg, '
-        'within 11.25 deg {within_11:.3f}',
-        'edges': 'F {odsF:.3f} at the best threshold {threshold:.2f}',
+        'normals': 'mean {mean:.1f} deg, median {median:.1f} deg, within 11.25 deg {within_11:.3f}',
+        'edges': 'F {f:.3f} at the best threshold {threshold:.2f}',
     }
     return [
         f'  {task:<9} {texts[task].format(**scores[task])}  ({frames[task]} frames)'

@@ -1,31 +1,32 @@
-"""How well predictions agree with a recording's ground truth, in NumPy.
+"""How near predictions are to the truth: one metric per task, over all pixels of all frames.
 
-Each score takes arrays frame by frame (``update``) and gives its numbers over all pixels of all
-frames (``compute``), so long recordings need no memory. Ground truth is brought to the grid of the
-prediction by nearest neighbour: the two need not have the same size, only the same field of view.
+Every metric takes arrays of one size frame by frame (``update``) and gives its figures at the end
+(``compute``), so that no amount of frames needs memory. Pixels whose truth is unknown do not count.
+A figure is NaN where nothing was counted: never a good figure, nor a bad one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images import LAYOUTS
-from .recordings import RecordingError, RecordingReader, Types, header_stamp_ns
-from .sample import GROUND_TRUTH
+from .. import PerceptionError
+
+UNKNOWN = 255  # of class ids and of edges and saliency
 
 
-def nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """Resample [H, W, ...] to [height, width, ...] by the nearest pixel centre."""
-    rows = ((np.arange(height) + 0.5) * array.shape[0] / height).astype(np.intp)
-    columns = ((np.arange(width) + 0.5) * array.shape[1] / width).astype(np.intp)
-    sampled: NDArray[Any] = array[rows[:, None], columns[None, :]]
-    return sampled
+class Metric(Protocol):
+    """What all metrics have in common."""
+
+    def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
+        """Add pixels: a frame, or several."""
+
+    def compute(self) -> dict[str, float]:
+        """Figures over everything added."""
 
 
 def ratio(part: float, whole: float) -> float:
@@ -33,245 +34,210 @@ def ratio(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole else float('nan')
 
 
-class Score(Protocol):
-    """One task's figures of merit."""
+class MeanIoU:
+    """Mean over classes of TP / (TP + FP + FN), of class ids.
 
-    def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
-        """Add one frame; ``truth`` may have another size."""
+    The mean goes over the classes that occur in the truth. A pixel that a prediction leaves
+    unlabelled (255) is a miss.
 
-    def compute(self) -> dict[str, float]:
-        """Figures over everything added; NaN where no pixel counted."""
+    Differs from ATRC's and the survey's code, where a class that does not occur counts as 0.
 
-
-class SemanticScore:
-    """Mean intersection over union and pixel accuracy.
-
-    The mean goes over the classes that occur in the ground truth. Void ground truth (255) does not
-    count; a pixel that the network left unlabelled (255) is a miss.
+    Args:
+        classes: their names; ids are places in there.
     """
 
-    def __init__(self, classes: int = 255) -> None:
-        self.classes = classes
-        self.confusion = np.zeros((classes, classes + 1), np.int64)  # rows truth, last: unlabelled
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        count = len(self.classes)
+        self.confusion = np.zeros((count, count + 1), np.int64)  # [truth, prediction or none]
 
-    def update(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> None:
-        """Add one frame of class ids, both [H, W]."""
-        truth = nearest(truth, *prediction.shape)
-        valid = truth < self.classes
-        predicted = np.minimum(prediction[valid], self.classes).astype(np.int64)
-        cell = truth[valid].astype(np.int64) * (self.classes + 1) + predicted
-        counts = np.bincount(cell, minlength=self.confusion.size)
+    def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
+        """Add class ids, both [...].
+
+        Raises:
+            PerceptionError: an id that is neither a class nor 255: other classes are meant.
+        """
+        count = len(self.classes)
+        for what, ids in (('prediction', prediction), ('truth', truth)):
+            outside = ids[(ids >= count) & (ids != UNKNOWN)]
+            if outside.size:
+                raise PerceptionError(
+                    f'the {what} has the class id {outside[0]}, but there are {count} classes '
+                    f'(0..{count - 1}, and {UNKNOWN} for none): it is of another label set'
+                )
+        known = truth != UNKNOWN
+        predicted = np.minimum(prediction[known], count).astype(np.int64)
+        cells = truth[known].astype(np.int64) * (count + 1) + predicted
+        counts = np.bincount(cells, minlength=self.confusion.size)
         self.confusion += counts.reshape(self.confusion.shape)
 
     def compute(self) -> dict[str, float]:
-        """Return mIoU and pixel_accuracy in 0..1."""
-        hits = np.diagonal(self.confusion).astype(np.float64)
-        truth = self.confusion.sum(axis=1)
-        union = truth + self.confusion[:, : self.classes].sum(axis=0) - hits
-        present = truth > 0
-        miou = float(np.mean(hits[present] / union[present])) if present.any() else float('nan')
-        return {'mIoU': miou, 'pixel_accuracy': ratio(hits.sum(), truth.sum())}
-
-
-class DepthScore:
-    """Absolute relative error, RMSE in metres and the share within a factor of 1.25.
-
-    No scale or shift is fitted: depth is metric or it is wrong. Pixels that the node marked as
-    invalid (NaN) or beyond range (Inf) do not count; ``coverage`` says how many were left.
-    """
-
-    def __init__(self) -> None:
-        self.pixels = self.truths = 0
-        self.relative = self.squares = self.close = 0.0
-
-    def update(self, prediction: NDArray[np.float32], truth: NDArray[np.float32]) -> None:
-        """Add one frame in metres, both [H, W]; truth 0 or NaN = unknown."""
-        truth = nearest(truth, *prediction.shape).astype(np.float64)
-        known = np.isfinite(truth) & (truth > 0)
-        valid = known & np.isfinite(prediction) & (prediction > 0)
-        d, t = prediction[valid].astype(np.float64), truth[valid]
-        self.truths += int(known.sum())
-        self.pixels += d.size
-        self.relative += float((np.abs(d - t) / t).sum())
-        self.squares += float(((d - t) ** 2).sum())
-        self.close += float((np.maximum(d / t, t / d) < 1.25).sum())
-
-    def compute(self) -> dict[str, float]:
-        """Return AbsRel, RMSE, delta1 and coverage."""
+        """``miou``, ``accuracy`` (share of pixels), and ``iou_CLASS`` of all that occur."""
+        hits = np.diagonal(self.confusion)
+        true, predicted = self.confusion.sum(axis=1), self.confusion.sum(axis=0)[:-1]
+        iou = {
+            f'iou_{self.classes[index]}': ratio(hits[index], union)
+            for index, union in enumerate(true + predicted - hits)
+            if true[index]
+        }
         return {
-            'AbsRel': ratio(self.relative, self.pixels),
-            'RMSE': ratio(self.squares, self.pixels) ** 0.5,
-            'delta1': ratio(self.close, self.pixels),
-            'coverage': ratio(self.pixels, self.truths),
+            'miou': ratio(sum(iou.values()), len(iou)),
+            'accuracy': ratio(hits.sum(), true.sum()),
+            **iou,
         }
 
 
-class NormalsScore:
-    """Angle between predicted and true normals: mean, median, share within 11.25 degrees."""
+class DepthError:
+    """RMSE, |d - d*| / d*, and the share of pixels within a factor of 1.25.
+
+    No scale or shift is fitted: depth is metric or it is wrong. What is finite counts, and counts
+    as a tiny depth where it is not positive. Where a prediction is NaN or infinite (a node's way to
+    say "invalid" and "beyond range") there is no error to measure: ``coverage`` is the share of
+    the known pixels that the other figures are of.
+    """
+
+    def __init__(self) -> None:
+        self.known = self.covered = 0
+        self.squares = self.relative = self.near = 0.0
+
+    def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
+        """Add depths in metres, both [...]; a truth of 0, NaN or infinity is unknown."""
+        known = np.isfinite(truth) & (truth > 0)
+        covered = known & np.isfinite(prediction)
+        d = np.maximum(prediction[covered].astype(np.float64), 1e-6)
+        t = truth[covered].astype(np.float64)
+        self.known += int(np.count_nonzero(known))
+        self.covered += d.size
+        self.squares += float(((d - t) ** 2).sum())
+        self.relative += float((np.abs(d - t) / t).sum())
+        self.near += float((np.maximum(d / t, t / d) < 1.25).sum())
+
+    def compute(self) -> dict[str, float]:
+        """``rmse`` in metres, ``absrel``, ``delta1`` and ``coverage``."""
+        return {
+            'rmse': ratio(self.squares, self.covered) ** 0.5,
+            'absrel': ratio(self.relative, self.covered),
+            'delta1': ratio(self.near, self.covered),
+            'coverage': ratio(self.covered, self.known),
+        }
+
+
+class NormalError:
+    """Angles between normals of any length: mean, median, and the share below 11.25 degrees.
+
+    As with depth, ``coverage`` is the share of the known pixels that have a direction: those whose
+    prediction is finite and not 0 0 0.
+    """
 
     BINS_PER_DEGREE = 10  # the median comes from a histogram and is exact to half a bin
 
     def __init__(self) -> None:
+        self.known = 0
         self.histogram = np.zeros(180 * self.BINS_PER_DEGREE + 1, np.int64)
         self.total = self.within = 0.0
 
-    def update(self, prediction: NDArray[np.float32], truth: NDArray[np.float32]) -> None:
-        """Add one frame of unit vectors, both [H, W, 3]; truth (0, 0, 0) = unknown."""
-        truth = nearest(truth, *prediction.shape[:2]).astype(np.float64)
-        length = np.linalg.norm(truth, axis=-1)
-        valid = (length > 0.5) & np.isfinite(prediction).all(axis=-1)
-        n, t = prediction[valid].astype(np.float64), truth[valid] / length[valid, None]
-        n /= np.maximum(np.linalg.norm(n, axis=-1, keepdims=True), 1e-9)
-        degrees = np.degrees(np.arccos(np.clip((n * t).sum(axis=-1), -1, 1)))
+    def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
+        """Add vectors, both [..., 3]; a truth of 0 0 0 is unknown."""
+        known = (truth != 0).any(axis=-1)
+        n, t = prediction[known].astype(np.float64), truth[known].astype(np.float64)
+        lengths = np.linalg.norm(n, axis=-1) * np.linalg.norm(t, axis=-1)
+        covered = np.isfinite(lengths) & (lengths > 0)
+        cosine = (n[covered] * t[covered]).sum(axis=-1) / lengths[covered]
+        degrees = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         bins = (degrees * self.BINS_PER_DEGREE).astype(np.intp)
+        self.known += len(n)
         self.histogram += np.bincount(bins, minlength=self.histogram.size)
         self.total += float(degrees.sum())
         self.within += float((degrees < 11.25).sum())
 
     def compute(self) -> dict[str, float]:
-        """Return mean_deg, median_deg and within_11."""
+        """``mean`` and ``median`` in degrees, ``within_11`` and ``coverage``."""
         pixels = int(self.histogram.sum())
-        middle = int(np.searchsorted(np.cumsum(self.histogram), (pixels + 1) / 2))
-        median = (middle + 0.5) / self.BINS_PER_DEGREE if pixels else float('nan')
+        middle = int(np.searchsorted(self.histogram.cumsum(), (pixels + 1) / 2))
         return {
-            'mean_deg': ratio(self.total, pixels),
-            'median_deg': median,
+            'mean': ratio(self.total, pixels),
+            'median': (middle + 0.5) / self.BINS_PER_DEGREE if pixels else float('nan'),
             'within_11': ratio(self.within, pixels),
+            'coverage': ratio(pixels, self.known),
         }
 
 
-class EdgeScore:
-    """F-measure of edges at the best single threshold for the whole recording (odsF).
+class EdgeF:
+    """F of edges at the best threshold for the whole set, within 0.75 % of the image diagonal.
 
-    A predicted edge pixel counts as right when a true one lies within ``TOLERANCE`` of the image
-    diagonal, and the other way round for recall (the tolerance of the BSDS benchmark).
-    Differs from that benchmark: edges are neither thinned nor matched one to one.
+    A predicted edge pixel is right if any true one lies within the tolerance, and a true one is
+    found if any predicted one does.
+
+    Differs from the odsF of the literature (BSDS, SEISM): predictions are not thinned, and pixels
+    are not matched one to one. A blurred or doubled edge therefore costs nothing as long as it
+    stays within the tolerance; the figures must not be compared with published ones.
     """
 
-    TOLERANCE = 0.0075
-    THRESHOLDS = np.arange(13, 255, 13)
+    TOLERANCE = 0.0075  # of the image diagonal
+    THRESHOLDS = np.arange(1, 20) / 20
 
     def __init__(self) -> None:
-        self.counts = np.zeros((len(self.THRESHOLDS), 4))  # right, predicted, found, true
+        self.counts = np.zeros((len(self.THRESHOLDS), 4), np.int64)  # right, predicted, found, true
 
-    def update(self, prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> None:
-        """Add one frame: prediction [H, W] probability x 255, truth [H, W] non-zero at edges."""
-        true = nearest(truth, *prediction.shape) > 127
-        reach = max(1, round(self.TOLERANCE * float(np.hypot(*prediction.shape))))
-        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
+        """Add one frame: probabilities [H, W], and 1, 0, or 255 (unknown) [H, W]."""
+        probability = np.where(truth == UNKNOWN, 0, prediction).astype(np.float32)
+        true = truth == 1
+        disc = _disc(self.TOLERANCE * float(np.hypot(*truth.shape)))
         near_true = cv2.dilate(true.astype(np.uint8), disc) > 0
-        # The highest score within reach: above the threshold means that some prediction is near.
-        near_prediction = cv2.dilate(prediction, disc)
+        # The highest probability within reach: above a threshold means that some edge is near.
+        reached = cv2.dilate(probability, disc)[true]
         for row, threshold in zip(self.counts, self.THRESHOLDS, strict=True):
-            edges = prediction >= threshold
-            found = near_prediction[true] >= threshold
-            row += (edges & near_true).sum(), edges.sum(), found.sum(), true.sum()
+            predicted = probability >= threshold
+            right, found = predicted & near_true, reached >= threshold
+            row += np.array([right.sum(), predicted.sum(), found.sum(), len(reached)])
 
     def compute(self) -> dict[str, float]:
-        """Return odsF in 0..1 and the threshold (probability) that gives it."""
+        """``f`` and the ``threshold`` that gives it."""
         right, predicted, found, true = self.counts.T
-        precision = right / np.maximum(predicted, 1)
-        recall = found / np.maximum(true, 1)
-        f = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
-        best = int(np.argmax(f))
-        if not true[best]:
-            return {'odsF': float('nan'), 'threshold': float('nan')}
-        return {'odsF': float(f[best]), 'threshold': float(self.THRESHOLDS[best]) / 255}
+        if not true.any():
+            return {'f': float('nan'), 'threshold': float('nan')}
+        f = f_measure(right / np.maximum(predicted, 1), found / np.maximum(true, 1), 1.0)
+        best = int(f.argmax())
+        return {'f': float(f[best]), 'threshold': float(self.THRESHOLDS[best])}
 
 
-def image_array(message: Any) -> NDArray[Any]:
-    """View an Image message of the node's outputs as an array.
+class MaxF:
+    """F of saliency at the best threshold for the whole set, with beta^2 = 0.3, as ATRC has it."""
 
-    Args:
-        message: sensor_msgs/Image, mono8, rgb8, 32FC1 or 32FC3, in the byte order of this machine.
+    BETA_SQUARED = 0.3
+    THRESHOLDS = np.arange(1, 20) / 20
 
-    Returns:
-        [H, W] or [H, W, 3].
+    def __init__(self) -> None:
+        self.counts = np.zeros((len(self.THRESHOLDS), 3), np.int64)  # hits, predicted, true
 
-    Raises:
-        RecordingError: Another encoding.
-    """
-    if message.encoding not in LAYOUTS:
-        raise RecordingError(f'image encoding {message.encoding!r} is not one of the node')
-    kind, channels = LAYOUTS[message.encoding]
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-    used = rows[:, : message.width * channels * np.dtype(kind).itemsize]
-    shape = (message.height, message.width, channels)[: 3 if channels > 1 else 2]
-    array: NDArray[Any] = np.ascontiguousarray(used).view(kind).reshape(shape)
-    return array
+    def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
+        """Add probabilities, and 1, 0, or 255 (unknown), both [...]."""
+        known = truth != UNKNOWN
+        probability, true = prediction[known], truth[known] == 1
+        for row, threshold in zip(self.counts, self.THRESHOLDS, strict=True):
+            predicted = probability >= threshold
+            row += np.array([(predicted & true).sum(), predicted.sum(), true.sum()])
 
-
-def truth_array(task: str, picture: NDArray[np.uint8]) -> NDArray[Any]:
-    """Decode a ground-truth PNG of a sample recording.
-
-    Args:
-        task: ``semantic``, ``depth``, ``normals`` or ``edges``.
-        picture: the file's bytes.
-
-    Returns:
-        Class ids uint8 [H, W]; metres float32 [H, W], 0 = unknown; unit vectors float32 [H, W, 3],
-        (0, 0, 0) = unknown; or uint8 [H, W].
-
-    Raises:
-        RecordingError: The picture cannot be decoded.
-    """
-    array: NDArray[Any] | None = cv2.imdecode(
-        np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED
-    )
-    if array is None:
-        raise RecordingError(f'a ground-truth picture of {task} cannot be decoded')
-    if task == 'depth':
-        metres: NDArray[np.float32] = array.astype(np.float32) * np.float32(1e-3)
-        return metres
-    if task == 'normals':
-        normals: NDArray[np.float32] = array[..., ::-1] * np.float32(2 / 255) - np.float32(1)
-        normals[(array == 0).all(axis=-1)] = 0
-        return normals
-    return array
+    def compute(self) -> dict[str, float]:
+        """``maxf``."""
+        hits, predicted, true = self.counts.T
+        if not true.any():
+            return {'maxf': float('nan')}
+        precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(true, 1)
+        return {'maxf': float(f_measure(precision, recall, self.BETA_SQUARED).max())}
 
 
-def score_outputs(
-    outputs: str | Path, truth: str | Path, *, node: str = '/perception', types: Types | None = None
-) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
-    """Compare recorded outputs of the node with the ground truth of the recording it saw.
+def f_measure(
+    precision: NDArray[np.float64], recall: NDArray[np.float64], beta_squared: float
+) -> NDArray[np.float64]:
+    """(1 + b) P R / (b P + R), b = beta^2; 0 where both are 0."""
+    weighted = beta_squared * precision + recall
+    return np.asarray((1 + beta_squared) * precision * recall / np.maximum(weighted, 1e-12))
 
-    Args:
-        outputs: recording with ``/perception/semantic`` and so on.
-        truth: recording with the ``/ground_truth`` topics; frames are matched by header stamp.
-        node: full name of the node.
-        types: message types to share.
 
-    Returns:
-        Figures per task, and how many frames of each were compared; tasks without a pair are left
-        out.
-    """
-    scores: Mapping[str, Score] = {
-        'semantic': SemanticScore(),
-        'depth': DepthScore(),
-        'normals': NormalsScore(),
-        'edges': EdgeScore(),
-    }
-    frames = dict.fromkeys(scores, 0)
-    types = types or Types()
-    with (
-        RecordingReader(truth, types=types) as known,
-        RecordingReader(outputs, types=types) as seen,
-    ):
-        tasks = {
-            f'{node}/{task}': task
-            for task in scores
-            if f'{node}/{task}' in seen.topics and GROUND_TRUTH[task][0] in known.topics
-        }
-        pictures = {
-            (m.topic, header_stamp_ns(m.data)): m
-            for m in known.messages([GROUND_TRUTH[task][0] for task in tasks.values()])
-        }
-        for message in seen.messages(tasks):
-            task = tasks[message.topic]
-            picture = pictures.get((GROUND_TRUTH[task][0], header_stamp_ns(message.data)))
-            if picture is not None:
-                true = truth_array(task, known.unpack(picture).data)
-                scores[task].update(image_array(seen.unpack(message)), true)
-                frames[task] += 1
-    compared = {task: count for task, count in frames.items() if count}
-    return {task: scores[task].compute() for task in compared}, compared
+def _disc(radius: float) -> NDArray[np.uint8]:
+    """A filled disc as structuring element: the pixels whose centre is within the radius."""
+    reach = int(radius)
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return np.asarray(x**2 + y**2 <= radius**2, np.uint8)

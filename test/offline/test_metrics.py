@@ -4,84 +4,158 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from mtl_perception.offline.metrics import (
-    DepthScore,
-    EdgeScore,
-    NormalsScore,
-    SemanticScore,
-    nearest,
-    truth_array,
-)
+from mtl_perception import PerceptionError
+from mtl_perception.offline.metrics import DepthError, EdgeF, MaxF, MeanIoU, Metric, NormalError
 
-cv2 = pytest.importorskip('cv2')
+NAMES = ('wall', 'floor', 'door', 'lamp')
+
+
+def column(place: int, value: float = 1, width: int = 1) -> NDArray[np.float32]:
+    """[256, 320] with a vertical line; 0.75 % of the diagonal are 3.07 pixels."""
+    picture = np.zeros((256, 320), np.float32)
+    picture[:, place : place + width] = value
+    return picture
 
 
 def test_miou_counts_by_hand() -> None:
-    truth = np.array([[0, 0, 1, 1, 255]], np.uint8)
-    prediction = np.array([[0, 1, 1, 255, 7]], np.uint8)
-    score = SemanticScore()
-    score.update(prediction, truth)
-    # class 0: 1 of 2; class 1: hit 1, union = 2 true + 1 more predicted; the void pixel is free
-    assert score.compute()['mIoU'] == pytest.approx((1 / 2 + 1 / 3) / 2)
-    assert score.compute()['pixel_accuracy'] == pytest.approx(2 / 4)
+    metric = MeanIoU(NAMES)
+    metric.update(np.array([[0, 1, 1, 255, 3]], np.uint8), np.array([[0, 0, 1, 1, 255]], np.uint8))
+    # wall: 1 of 2; floor: hit 1, union = 2 true + 1 more predicted; the unknown pixel is free.
+    assert metric.compute() == pytest.approx({
+        'miou': (1 / 2 + 1 / 3) / 2, 'accuracy': 2 / 4, 'iou_wall': 1 / 2, 'iou_floor': 1 / 3,
+    })  # fmt: skip
+
+
+def test_miou_pools_frames_and_means_over_the_classes_of_the_truth() -> None:
+    metric = MeanIoU(NAMES)
+    metric.update(np.array([0, 1]), np.array([0, 0]))
+    metric.update(np.array([0, 2]), np.array([0, 1]))
+    figures = metric.compute()
+    # wall: 2 of 3 and not the mean of 1/2 and 1; floor: none of 2; door is predicted only.
+    assert figures['iou_wall'] == pytest.approx(2 / 3)
+    assert figures['miou'] == pytest.approx((2 / 3 + 0) / 2)
+    assert 'iou_door' not in figures
+
+
+@pytest.mark.parametrize(
+    ('prediction', 'truth', 'what'),
+    [(4, 0, 'prediction'), (0, 4, 'truth'), (39, 255, 'prediction')],
+)
+def test_ids_of_another_label_set_are_an_error(prediction: int, truth: int, what: str) -> None:
+    """A 40-class network judged on four classes must not get a figure, not even a bad one."""
+    wrong = prediction if what == 'prediction' else truth
+    expected = rf'the {what} has the class id {wrong}, but there are 4 classes \(0..3'
+    with pytest.raises(PerceptionError, match=expected):
+        MeanIoU(NAMES).update(np.full((2, 2), prediction), np.full((2, 2), truth))
 
 
 def test_depth_is_compared_without_fitting_a_scale() -> None:
-    truth = np.array([[2.0, 4.0, 0.0, 1.0]], np.float32)
-    prediction = np.array([[3.0, 4.0, 9.0, np.nan]], np.float32)
-    score = DepthScore()
-    score.update(prediction, truth)
-    figures = score.compute()
-    assert figures['AbsRel'] == pytest.approx(0.25)
-    assert figures['RMSE'] == pytest.approx(np.sqrt(0.5))
+    metric = DepthError()
+    metric.update(np.array([3.0, 4.0, 9.0]), np.array([2.0, 4.0, 0.0]))
+    metric.update(np.array([4.4, 9.0]), np.array([4.0, np.nan]))
+    figures = metric.compute()
+    assert figures['rmse'] == pytest.approx(np.sqrt((1 + 0 + 0.16) / 3))
+    assert figures['absrel'] == pytest.approx((0.5 + 0 + 0.1) / 3)
+    assert figures['delta1'] == pytest.approx(2 / 3)
+    assert figures['coverage'] == 1
+
+
+@pytest.mark.parametrize('depth', [0.1, 5.5, 40.0, 300.0])
+def test_no_depth_is_too_near_or_too_far_to_count(depth: float) -> None:
+    metric = DepthError()
+    metric.update(np.array([1.2 * depth, 1.3 * depth]), np.array([depth, depth]))
+    figures = metric.compute()
+    assert figures['absrel'] == pytest.approx(0.25)
+    assert figures['rmse'] == pytest.approx(depth * np.sqrt((0.04 + 0.09) / 2))
     assert figures['delta1'] == pytest.approx(0.5)
-    assert figures['coverage'] == pytest.approx(2 / 3)
 
 
-def test_normals_are_angles() -> None:
-    tilt = np.radians([0.0, 10.0, 40.0])
-    prediction = np.stack([np.sin(tilt), 0 * tilt, -np.cos(tilt)], -1)[None].astype(np.float32)
-    truth = np.zeros((1, 3, 3), np.float32)
-    truth[..., 2] = -1
-    score = NormalsScore()
-    score.update(prediction, truth)
-    figures = score.compute()
-    assert figures['mean_deg'] == pytest.approx(50 / 3, abs=1e-3)
-    assert figures['median_deg'] == pytest.approx(10, abs=0.1)
-    assert figures['within_11'] == pytest.approx(2 / 3)
-    score.update(prediction, np.zeros_like(truth))
-    assert score.compute() == figures
+@pytest.mark.parametrize('hole', [np.nan, np.inf, -np.inf])
+def test_holes_in_depth_are_said_and_not_dropped_in_silence(hole: float) -> None:
+    metric = DepthError()
+    metric.update(np.array([2.0, hole, hole, 3.0]), np.array([1.0, 2.0, 0.0, 3.0]))
+    assert metric.compute() == pytest.approx(
+        {'rmse': np.sqrt(1 / 2), 'absrel': 1 / 2, 'delta1': 1 / 2, 'coverage': 2 / 3}
+    )
+
+
+def test_depth_that_is_not_positive_is_wrong_and_not_a_hole() -> None:
+    metric = DepthError()
+    metric.update(np.array([-3.0, 0.0]), np.array([2.0, 2.0]))
+    assert metric.compute() == pytest.approx(
+        {'rmse': 2, 'absrel': 1, 'delta1': 0, 'coverage': 1}, abs=1e-5
+    )
+
+
+def test_normals_are_angles_whatever_their_length() -> None:
+    tilt = np.radians([0.0, 10.0, 40.0, 77.0])
+    prediction = np.stack([np.sin(tilt), 0 * tilt, -np.cos(tilt)], -1).astype(np.float32)
+    truth = np.tile(np.float32([0, 0, -1]), (4, 1))
+    truth[3] = 0
+    for lengths in (1, np.array([[0.2], [5], [1e-3], [1]], np.float32)):
+        for scaled, true in ((prediction * lengths, truth), (prediction, truth * lengths)):
+            metric = NormalError()
+            metric.update(scaled, true)
+            figures = metric.compute()
+            assert figures['mean'] == pytest.approx(50 / 3, abs=1e-3)
+            assert figures['median'] == pytest.approx(10, abs=0.1)
+            assert figures['within_11'] == pytest.approx(2 / 3)
+            assert figures['coverage'] == 1
+
+
+def test_normals_without_direction_are_not_covered() -> None:
+    metric = NormalError()
+    prediction = np.array([[0.0, 0, -1], [0, 0, 0], [np.nan, 0, -1], [0, 0, 1]])
+    metric.update(prediction, np.array([[0.0, 0, -1]] * 3 + [[0, 0, 0]]))
+    figures = metric.compute()
+    assert (figures['mean'], figures['coverage']) == pytest.approx((0, 1 / 3))
 
 
 def test_edges_may_be_off_by_the_tolerance_and_no_more() -> None:
-    truth = np.zeros((240, 320), np.uint8)
-    truth[:, 100] = 255
-    for shift, expected in ((0, 1.0), (3, 1.0), (4, 0.0)):
-        prediction = np.zeros_like(truth)
-        prediction[:, 100 + shift] = 200
-        score = EdgeScore()
-        score.update(prediction, truth)
-        assert score.compute()['odsF'] == pytest.approx(expected)
+    for shift, expected in ((0, 1.0), (3, 1.0), (-3, 1.0), (4, 0.0)):
+        metric = EdgeF()
+        metric.update(column(100 + shift, 0.7), column(100))
+        assert metric.compute()['f'] == pytest.approx(expected)
 
 
-def test_nothing_to_compare_is_nan_and_not_a_good_figure() -> None:
-    for score in (SemanticScore(), DepthScore(), NormalsScore(), EdgeScore()):
-        assert all(np.isnan(value) for value in score.compute().values())
+def test_edges_are_cut_at_one_threshold_for_all_frames() -> None:
+    metric = EdgeF()
+    metric.update(np.maximum(column(53, 0.7), column(200, 0.4)), column(50))
+    assert metric.compute() == pytest.approx({'f': 1.0, 'threshold': 0.45})
+    metric.update(column(50, 0.3), column(50))
+    # At .3: 3 lines predicted, 2 right, both found; at .45: 1 of 1 right, 1 of 2 found.
+    assert metric.compute()['f'] == pytest.approx(2 * (2 / 3) / (2 / 3 + 1))
 
 
-def test_truth_of_another_size_is_sampled_at_the_pixel_centres() -> None:
-    truth = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    assert nearest(truth, 2, 2).tolist() == [[5, 7], [13, 15]]
-    assert nearest(truth, 4, 4).tolist() == truth.tolist()
-    assert nearest(truth[:2, :2], 4, 2).tolist() == [[0, 1], [0, 1], [4, 5], [4, 5]]
+def test_edges_everywhere_have_full_recall_only() -> None:
+    metric = EdgeF()
+    metric.update(np.ones((256, 320), np.float32), column(100))
+    precision = 7 / 320
+    assert metric.compute()['f'] == pytest.approx(2 * precision / (1 + precision))
 
 
-def test_ground_truth_pictures_decode_to_metres_and_unit_vectors() -> None:
-    depth = cv2.imencode('.png', np.array([[0, 1500]], np.uint16))[1]
-    assert truth_array('depth', depth)[0].tolist() == pytest.approx([0, 1.5])
-    towards_right = np.array([[[255, 128, 128], [0, 0, 0]]], np.uint8)  # RGB = x y z
-    picture = cv2.imencode('.png', towards_right[..., ::-1])[1]
-    normals = truth_array('normals', picture)
-    assert normals[0, 0] == pytest.approx([1, 0, 0], abs=0.01)
-    assert normals[0, 1].tolist() == [0, 0, 0]
+def test_edges_where_the_truth_is_unknown_do_not_count() -> None:
+    truth = np.maximum(column(100), column(200, 255, width=120))
+    metric = EdgeF()
+    metric.update(np.maximum(column(100), column(300)), truth)
+    assert metric.compute()['f'] == pytest.approx(1.0)
+
+
+def test_saliency_is_judged_at_the_threshold_that_suits_it_best() -> None:
+    metric = MaxF()
+    metric.update(np.array([0.9, 0.6, 0.6]), np.array([1, 1, 0]))
+    metric.update(np.array([0.1, 0.9]), np.array([0, 255]))
+    # At .6: P 2/3, R 1; at .9: P 1, R 1/2.
+    low = 1.3 * (2 / 3) / (0.3 * 2 / 3 + 1)
+    high = 1.3 * 0.5 / (0.3 + 0.5)
+    assert high > low
+    assert metric.compute()['maxf'] == pytest.approx(high)
+
+
+@pytest.mark.parametrize('metric', [MeanIoU(NAMES), DepthError(), NormalError(), EdgeF(), MaxF()])
+def test_nothing_to_compare_is_nan_and_not_a_good_figure(metric: Metric) -> None:
+    unknown = np.zeros((4, 4, 3)) if isinstance(metric, NormalError) else np.full((4, 4), 255)
+    metric.update(unknown / 255, unknown if not isinstance(metric, DepthError) else 0 * unknown)
+    assert all(np.isnan(value) for value in metric.compute().values())
