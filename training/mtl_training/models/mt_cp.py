@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from mtl_training.models.layers import ConvBNReLU, FeatureFuse, flat, grid, prediction, resize
 from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
 from mtl_training.models.pyramids import Mask2FormerPyramid, ModelError, Pyramid
+from mtl_training.models.swin import use_shifted_windows
 
 
 class MTCP(Network):
@@ -131,6 +132,7 @@ class SwinDecoder(nn.Module):
             )
             for scale, depth in enumerate((1, 2, 1))
         )
+        use_shifted_windows(self.stages)
         self.norms = nn.ModuleList(nn.LayerNorm(width * 2**scale) for scale in range(3))
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mtl_training import TrainingError
 from mtl_training.models.layers import resize
+from mtl_training.models.swin import use_shifted_windows
 
 
 class ModelError(TrainingError):
@@ -99,9 +100,18 @@ class EfficientNetPyramid(TimmPyramid):
 
 
 class SwinPyramid(TimmPyramid):
-    """Swin at any input size: pads to whole 4x4 patches and turns NHWC into NCHW."""
+    """Swin at any input size, as released: pads to whole 4x4 patches, blocks to whole windows.
+
+    Differs from the released code for dense prediction: no LayerNorm on the outputs of the stages.
+    """
+
+    def __init__(self, name: str, arguments: Mapping[str, Any], *, pretrained: bool) -> None:
+        sizes = {'strict_img_size': False, 'always_partition': True}
+        super().__init__(name, {**arguments, **sizes}, pretrained=pretrained)
+        use_shifted_windows(self.net[f'layers_{stage}'] for stage in range(4))
 
     def forward(self, image: Tensor) -> list[Tensor]:
+        """[B,3,H,W] normalised -> four [B, C_i, ceil(H/s), ceil(W/s)]."""
         padded = F.pad(image, (0, -image.shape[-1] % 4, 0, -image.shape[-2] % 4))
         return [feature.permute(0, 3, 1, 2) for feature in self.net(padded)]
 
