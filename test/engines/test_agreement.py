@@ -1,4 +1,4 @@
-"""An engine that does not compute the model's numbers is refused, at every precision."""
+"""Outputs are compared as they should be; an engine that gives other numbers is refused."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from mtl_perception.bundle import BundleError, default_bundle, load_bundle
-from mtl_perception.engines.agreement import TOLERANCES, SelfCheckError, self_check
+from mtl_perception.bundle import KINDS, BundleError, default_bundle, load_bundle
+from mtl_perception.engines.agreement import LIMITS, SelfCheckError, compare, self_check
 from mtl_perception.engines.engine import PRECISIONS, EngineError, EngineOptions, open_unchecked
 
 pytest.importorskip('onnxruntime')
@@ -53,6 +53,84 @@ def shipped(probed_default_bundle):
     return bundle, onnxruntime_of(bundle)
 
 
+# --- how outputs are compared --------------------------------------------------------------------
+
+
+def image(values, dtype=np.float32):
+    """A single image of one row."""
+    return np.array([[values]], dtype)
+
+
+def test_labels_are_compared_by_the_share_that_is_equal():
+    found = compare('semantic', image([1, 2, 3, 9], 'u1'), image([1, 2, 3, 4], 'u1'), 'engine int8')
+    assert (found.measure, found.value, found.limit, found.ok) == ('labels', 0.75, 0.69, True)
+    assert not compare(
+        'semantic', image([1, 2, 3, 9], 'u1'), image([1, 2, 3, 4], 'u1'), 'engine fp16'
+    ).ok
+
+
+def test_depth_is_compared_relative_to_the_models_and_to_no_less_than_the_floor():
+    found, expected = image([1.1, 4.2, 2.0, 0.3]), image([1.0, 4.0, 2.0, 0.1])
+    # 0.1, 0.05, 0 and, of 0.1 m, 0.2 / 0.5
+    agreement = compare('depth', found, expected, 'engine fp32', floor=0.5)
+    assert agreement.measure == 'relative'
+    assert agreement.value == pytest.approx(0.075)
+    assert str(agreement) == 'depth relative 0.075 > 0.014'
+    assert compare('depth', found, expected, 'export').value == pytest.approx(2.0)
+
+
+def test_normals_are_compared_by_their_angle():
+    tilted = [0.0, np.sin(np.radians(4)), -np.cos(np.radians(4))]
+    found, expected = image([tilted, [0, 0, -1]]), image([[0, 0, -1], [0, 0, -1]])
+    agreement = compare('normals', found, expected, 'engine fp32')
+    assert agreement.measure == 'degrees'
+    assert agreement.value == pytest.approx(2.0, abs=1e-4)
+    assert compare('normals', -expected, expected, 'engine fp32').value == pytest.approx(180)
+    assert compare('normals', 2 * expected, expected, 'engine fp32').value > 50  # not unit length
+
+
+def test_levels_are_compared_by_their_difference_whichever_is_larger():
+    found, expected = image([10, 0, 7, 255], 'u1'), image([0, 10, 7, 255], 'u1')
+    agreement = compare('edges', found, expected, 'quantize fp16')
+    assert (agreement.measure, agreement.value, agreement.ok) == ('levels', 5.0, False)
+
+
+def test_a_graph_is_compared_where_it_differs_most():
+    found, expected = np.zeros((1, 20, 20), 'u1'), np.zeros((1, 20, 20), 'u1')
+    found[0, 3, 4] = 2
+    agreement = compare('edges', found, expected, 'export')
+    assert (agreement.measure, agreement.value, agreement.ok) == ('largest levels', 2.0, False)
+    assert compare('edges', found, expected, 'quantize fp16').ok
+
+
+def test_only_the_sampled_pixels_are_compared():
+    found = np.zeros((1, 8, 8), 'u1')
+    found[0, 2, 6] = 200
+    expected = np.zeros((1, 2, 2), 'u1')
+    expected[0, 0, 1] = 200
+    assert compare('edges', found, expected, 'engine fp32', stride=4).value == 0
+
+
+def test_what_cannot_be_compared_is_said():
+    expected = image([1.0, 2.0])
+    other = compare('depth', expected.astype(np.float64), expected, 'export')
+    assert not other.ok
+    assert str(other) == 'depth is float64 [1, 1, 2], expected float32 [1, 1, 2]'
+    for value in (np.nan, np.inf):
+        other = compare('depth', image([1.0, value]), expected, 'export')
+        assert not other.ok
+        assert str(other) == 'depth has values that are not finite'
+    nothing = image([np.nan, np.inf])
+    assert compare('depth', expected, nothing, 'engine fp32').value == 0
+
+
+def test_every_purpose_has_a_limit_for_every_output():
+    outputs = {name for kind in KINDS.values() for name in kind}
+    for limits in LIMITS.values():
+        assert set(limits.of) == outputs
+    assert {f'engine {precision}' for precision in PRECISIONS} <= set(LIMITS)
+
+
 # --- the engine is right ------------------------------------------------------------------------
 
 
@@ -69,7 +147,7 @@ def test_the_model_agrees_with_itself(shipped):
     }
     for agreement in agreements:
         assert agreement.ok
-        assert agreement.limit == TOLERANCES['fp32'][agreement.output]
+        assert agreement.limit == LIMITS['engine fp32'].of[agreement.output]
         assert agreement.value == pytest.approx(float(agreement.measure == 'labels'), abs=1e-3)
     assert 'semantic labels 1 (limit 0.97)' in map(str, agreements)
 
@@ -307,9 +385,9 @@ def test_the_shipped_probes_know_the_model_and_refuse_swapped_channels(precision
     """An int8 engine is compared with the int8 model: far closer than fp32 is to it."""
     bundle = load_bundle(default_bundle())
     backend = open_unchecked('onnxruntime', bundle, EngineOptions(threads=1, precision=precision))
-    own = 'int8_own' if precision == 'int8' else 'fp32'
+    purpose = 'engine int8 to itself' if precision == 'int8' else 'engine fp32'
     for agreement in self_check(backend, bundle, precision):
-        assert agreement.limit == TOLERANCES[own][agreement.output]
+        assert agreement.limit == LIMITS[purpose].of[agreement.output]
     swapped = Engine(backend, before=lambda images: images[..., ::-1])
     with pytest.raises(SelfCheckError, match='semantic labels'):
         self_check(swapped, bundle, precision)

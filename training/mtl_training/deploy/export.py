@@ -12,9 +12,10 @@ from typing import Any
 import onnxruntime
 import torch
 
+from mtl_perception.engines.agreement import Agreement
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import BundleFiles, write_bundle
-from mtl_training.deploy.comparison import Difference, compare, read_images
+from mtl_training.deploy.comparison import compare_with_torch, read_images
 from mtl_training.deploy.deployable import HEADS, Deployable
 from mtl_training.deploy.graph import OPSET, to_onnx
 from mtl_training.deploy.probes import add_probes
@@ -79,7 +80,7 @@ def export(
     opset: int = OPSET,
     precisions: Sequence[str] = (),
     calibration: Path | None = None,
-) -> list[Difference]:
+) -> list[Agreement]:
     """Write a bundle, all of it or nothing: it is made beside ``out``, checked, then renamed.
 
     Its probes, for the self-check of the runtime, are made from ``check_images`` too.
@@ -95,7 +96,7 @@ def export(
         calibration: the rooms data, which int8 needs.
 
     Returns:
-        The differences between onnxruntime and torch.
+        How near onnxruntime is to torch.
 
     Raises:
         DeployError: what cannot be exported, or differs too much; nothing is written then.
@@ -116,10 +117,10 @@ def export(
     images = read_images(check_images, (height, width))
     module = Deployable(net, tasks, mean=meta['mean'], std=meta['std'])
     content = to_onnx(module, (height, width), opset).SerializeToString()
-    differences = compare(content, module, images)
-    refused = [str(difference) for difference in differences if not difference.accepted]
+    found = compare_with_torch(content, module, images)
+    refused = [str(agreement) for agreement in found if not agreement.ok]
     if refused:
-        raise DeployError('onnxruntime differs from torch too much: ' + '; '.join(refused))
+        raise DeployError('onnxruntime differs from torch too much: ' + ', '.join(refused))
     metric = {'canonical_focal': float(meta['canonical_focal'])} if 'depth' in tasks else {}
     description = {
         'schema': 1,
@@ -142,7 +143,7 @@ def export(
                 'opset': opset,
                 'torch': str(torch.__version__),
                 'checked_on': f'{len(images)} photographs' if check_images else 'smooth noise',
-                'differences': {d.output: f'{d.measure} {d.value:.3g}' for d in differences},
+                'differences': {a.output: f'{a.measure} {a.value:.3g}' for a in found},
             },
         },
     }  # fmt: skip
@@ -152,7 +153,7 @@ def export(
     pictures = read_pictures(calibration, 'train', FRAMES, bundle.size) if calibration else []
     add_variants(bundle, precisions, pictures)
     write_bundle(out, bundle)
-    return differences
+    return found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -193,7 +194,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export and print the differences."""
+    """Export and print how near onnxruntime is to torch."""
     net, meta = load_checkpoint(args.checkpoint)
     model = meta['config']['model']
     provenance = {
@@ -201,7 +202,7 @@ def run(args: argparse.Namespace) -> int:
         'data': args.data or f'{meta["config"]["task_set"]} ({meta["config"]["name"]})',
         'accuracy': _accuracy(args.accuracy) if args.accuracy else meta.get('metrics', {}),
     }
-    differences = export(
+    found = export(
         net,
         meta,
         args.out,
@@ -219,8 +220,8 @@ def run(args: argparse.Namespace) -> int:
     )
     on = args.check_images or 'smooth noise (give --check-images for photographs)'
     print(f'onnxruntime {onnxruntime.__version__} against torch {torch.__version__} on {on}:')
-    for difference in differences:
-        print(f'  {difference}')
+    for agreement in found:
+        print(f'  {agreement}')
     size = (args.out / 'model.onnx').stat().st_size / 1e6
     tasks = ', '.join(args.tasks or meta['tasks'])
     print(f'{args.out}: {size:.1f} MB, opset {args.opset}, {tasks}')

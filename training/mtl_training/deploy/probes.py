@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Mapping
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception.engines.probes import enlarged, pack_probes, sampled, unpack_probes
 from mtl_training.deploy.bundles import BundleFiles, open_model
 
 PROBES = 2
@@ -48,15 +46,13 @@ def make_probes(model: bytes, images: NDArray[np.uint8]) -> bytes:
     )
     session = open_model(model, threads=1)
     names = [output.name for output in session.get_outputs()]
-    grid = slice(PROBE_STRIDE // 2, None, PROBE_STRIDE)
     content = b''
     for step in (1, 2, 4, 8, 16, 32, 64):
         small = halves // step * step + step // 2
-        probes = small.repeat(2, axis=1).repeat(2, axis=2)
-        outputs = dict(zip(names, session.run(names, {'image': probes}), strict=True))
+        outputs = session.run(names, {'image': enlarged(small, 2)})
         arrays = {'images': small, 'stride': np.int64(PROBE_STRIDE)}
-        arrays |= {name: array[:, grid, grid] for name, array in outputs.items()}
-        content = _npz(arrays)
+        arrays |= {n: sampled(a, PROBE_STRIDE) for n, a in zip(names, outputs, strict=True)}
+        content = pack_probes(arrays)
         if len(content) <= PROBE_BYTES:
             break
     return content
@@ -69,16 +65,14 @@ def add_variant_probes(probes: bytes, variants: Mapping[str, bytes]) -> bytes:
         probes: of ``make_probes``.
         variants: ONNX files by name of the variant.
     """
-    with np.load(io.BytesIO(probes), allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files if '.' not in name}
-    images = arrays['images'].repeat(2, axis=1).repeat(2, axis=2)
-    grid = slice(PROBE_STRIDE // 2, None, PROBE_STRIDE)
+    arrays = {name: array for name, array in unpack_probes(probes).items() if '.' not in name}
+    images = enlarged(arrays['images'], 2)
     for variant, model in variants.items():
         session = open_model(model, threads=1, variant=variant)
         names = [output.name for output in session.get_outputs()]
         for name, array in zip(names, session.run(names, {'image': images}), strict=True):
-            arrays[f'{variant}.{name}'] = array[:, grid, grid]
-    return _npz(arrays)
+            arrays[f'{variant}.{name}'] = sampled(array, int(arrays['stride']))
+    return pack_probes(arrays)
 
 
 def add_probes(bundle: BundleFiles, images: NDArray[np.uint8] | None = None) -> None:
@@ -95,16 +89,3 @@ def add_int8_probes(bundle: BundleFiles) -> None:
     models = {name: bundle.variant(name) for name in variants}
     probes = bundle.files[bundle.description['probes']['file']]
     bundle.put(bundle.description, 'probes', 'probes.npz', add_variant_probes(probes, models))
-
-
-def _npz(arrays: Mapping[str, Any]) -> bytes:
-    """As numpy.savez_compressed, without the time of day."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, 'w') as archive:
-        for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f'{name}.npy', date_time=(1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.asarray(array, order='C'), allow_pickle=False)
-            archive.writestr(entry, buffer.getvalue(), compresslevel=9)
-    return file.getvalue()

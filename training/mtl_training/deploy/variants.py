@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mtl_perception import one_line
+from mtl_perception.engines.agreement import Agreement, compare
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import BundleFiles, open_model
 from mtl_training.deploy.fp16 import to_fp16
@@ -20,15 +21,6 @@ from mtl_training.deploy.probes import add_int8_probes, smooth_noise
 PRECISIONS = ('fp16', 'int8')
 # precision -> variants of the bundle: their files are model_<variant>.onnx
 VARIANTS = {'fp16': ('fp16',), 'int8': ('int8', 'int8_u8s8')}
-# How far a variant may be from fp32 on the probes before it counts as broken: least share of equal
-# labels; largest median relative error of depth, mean angle between normals, mean of 0..255.
-LIMITS = {
-    'fp16': {'labels': 0.97, 'relative': 0.006, 'degrees': 2.0, 'levels': 2.0},
-    'int8': {'labels': 0.80, 'relative': 0.05, 'degrees': 12.0, 'levels': 12.0},
-}
-_MEASURES = {
-    'semantic': 'labels', 'human_parts': 'labels', 'depth': 'relative', 'normals': 'degrees',
-}  # fmt: skip
 
 
 def add_variants(
@@ -60,16 +52,15 @@ def add_variants(
             else:
                 graph = to_int8(model, calibration, unsigned=variant == 'int8_u8s8')
             content = graph.SerializeToString(deterministic=True)
-            found = differences(bundle.model, content, variant, pictures)
-            _check(variant, precision, found)
+            found = compare_with_fp32(bundle.model, content, variant, pictures)
+            refused = ', '.join(str(agreement) for agreement in found if not agreement.ok)
+            if refused:
+                raise DeployError(f'{variant} is too far from fp32 on the probes: {refused}')
             made[variant] = content
             notes[variant] = {
                 'onnxruntime': str(onnxruntime.__version__),
                 **({'calibration_frames': len(calibration)} if precision == 'int8' else {}),
-                'differences': {
-                    name: f'{_MEASURES.get(name, "levels")} {value:.3g}'
-                    for name, value in found.items()
-                },
+                'differences': {a.output: f'{a.measure} {a.value:.3g}' for a in found},
             }
     for variant, content in made.items():
         variants = bundle.description.setdefault('variants', {})
@@ -81,14 +72,13 @@ def add_variants(
     return list(made)
 
 
-def differences(
+def compare_with_fp32(
     reference: bytes, model: bytes, variant: str, images: NDArray[np.uint8]
-) -> dict[str, float]:
-    """How far a variant of a model is from the fp32 model, output by output, see ``LIMITS``.
+) -> list[Agreement]:
+    """How near a variant of a model is to the fp32 model, output by output.
 
     Raises:
-        DeployError: onnxruntime cannot open it, or its outputs are of another name, dtype or
-            shape, or not finite.
+        DeployError: onnxruntime cannot open it, or its outputs have other names.
     """
     try:
         sessions = [
@@ -102,33 +92,9 @@ def differences(
     names = [[output.name for output in session.get_outputs()] for session in sessions]
     if names[0] != names[1]:
         raise DeployError(f'the quantised model has outputs {names[1]}, expected {names[0]}')
+    (precision,) = (precision for precision, found in VARIANTS.items() if variant in found)
     expected, found = (session.run(names[0], {'image': images}) for session in sessions)
-    result = {}
-    for name, e, f in zip(names[0], expected, found, strict=True):
-        if (f.dtype, f.shape) != (e.dtype, e.shape) or not np.isfinite(f).all():
-            raise DeployError(
-                f'{name} of the quantised model is {f.dtype} {list(f.shape)} or not finite, '
-                f'expected finite {e.dtype} {list(e.shape)}'
-            )
-        result[name] = _MEASURE[_MEASURES.get(name, 'levels')](e, f)
-    return result
-
-
-_MEASURE: dict[str, Callable[[NDArray[Any], NDArray[Any]], float]] = {
-    'labels': lambda e, f: float((e == f).mean()),
-    'relative': lambda e, f: float(np.median(np.abs(f - e) / np.maximum(np.abs(e), 1e-6))),
-    'degrees': lambda e, f: float(np.degrees(np.arccos((e * f).sum(-1).clip(-1, 1))).mean()),
-    'levels': lambda e, f: float(np.abs(f.astype(np.float32) - e).mean()),
-}
-
-
-def _check(variant: str, precision: str, found: dict[str, float]) -> None:
-    limits = LIMITS[precision]
-    for name, value in found.items():
-        measure = _MEASURES.get(name, 'levels')
-        limit = limits[measure]
-        if value < limit if measure == 'labels' else value > limit:
-            raise DeployError(
-                f'{variant} is too far from fp32 on the probes: {name} {measure} {value:.3g}, '
-                f'expected {"at least" if measure == "labels" else "at most"} {limit:g}'
-            )
+    return [
+        compare(name, f, e, f'quantize {precision}')
+        for name, e, f in zip(names[0], expected, found, strict=True)
+    ]

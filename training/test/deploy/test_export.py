@@ -16,7 +16,7 @@ import torch
 import yaml
 from mtl_training.cli import main
 from mtl_training.deploy import DeployError
-from mtl_training.deploy.comparison import Difference, compare
+from mtl_training.deploy.comparison import compare_with_torch
 from mtl_training.deploy.deployable import HEADS, Deployable
 from mtl_training.deploy.export import export
 from mtl_training.deploy.graph import to_onnx
@@ -25,6 +25,8 @@ from mtl_training.models.pyramids import Pyramid
 from mtl_training.models.tif import TIF
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mtl_perception.engines.agreement import Agreement
 
 TASKS = {'semantic': 5, 'depth': 2, 'normals': 3, 'edges': 1, 'saliency': 1}
 SIZE = (64, 96)
@@ -112,10 +114,10 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='module')
 def bundle(net: PlainNet, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp('bundles') / 'tiny'
-    differences = export(net, META, out, name='tiny', check_images=photographs)
+    found = export(net, META, out, name='tiny', check_images=photographs)
     confident = ('semantic_confidence', 'depth_confidence')
-    assert {d.output for d in differences} == {*TASKS, *confident}
-    assert all(d.accepted for d in differences)
+    assert {agreement.output for agreement in found} == {*TASKS, *confident}
+    assert all(agreement.ok for agreement in found)
     return out
 
 
@@ -151,9 +153,9 @@ def test_tif_comes_out_as_it_went_in(tif_graph: tuple[Deployable, bytes]) -> Non
     operators = {node.op_type for node in model.graph.node}
     assert not operators & {'Shape', 'BatchNormalization', 'Split', 'Loop', 'If'}
     images = np.random.default_rng(1).integers(0, 256, (2, *SIZE, 3), np.uint8)
-    differences = compare(content, module, images)  # as a batch of two, and one by one
-    assert len(differences) == 2
-    assert all(d.accepted for d in differences), differences
+    found = compare_with_torch(content, module, images)  # as a batch of two, and one by one
+    assert len(found) == 2
+    assert all(agreement.ok for agreement in found), found
 
 
 def test_bytes_are_only_cast(bundle: Path) -> None:
@@ -233,13 +235,13 @@ def test_a_graph_that_differs_is_refused(
 ) -> None:
     """The check sees a depth that is 1 % off, and then leaves nothing behind."""
 
-    def off(content: bytes, module: Deployable, images: np.ndarray) -> list[Difference]:
+    def off(content: bytes, module: Deployable, images: np.ndarray) -> list[Agreement]:
         with torch.no_grad():
             module.net.decoders['depth'].bias += 0.01
-        return compare(content, module, images)
+        return compare_with_torch(content, module, images)
 
-    monkeypatch.setattr('mtl_training.deploy.export.compare', off)
-    with pytest.raises(DeployError, match=r'differs from torch too much: depth: .* 0\.00'):
+    monkeypatch.setattr('mtl_training.deploy.export.compare_with_torch', off)
+    with pytest.raises(DeployError, match=r'too much: depth largest relative 0\.00995 > 0\.001$'):
         export(net, META, tmp_path / 'out', name='x', tasks=['depth'])
     assert list(tmp_path.iterdir()) == []
 
@@ -288,7 +290,7 @@ def test_command_replaces_a_bundle(
     assert description['metric'] is False
     assert 'canonical_focal' not in description
     assert description['provenance']['accuracy'] == {'edges': {'f': 0.5}}
-    assert 'edges: max level difference' in capsys.readouterr().out
+    assert 'edges largest levels 0 (limit 1)' in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ['bundle']
     files = ['bundle.yaml', 'model.onnx', 'probes.npz']
     assert sorted(path.name for path in out.iterdir()) == files

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mtl_training.datasets.rooms import Rooms, list_frames, loader
-from mtl_training.deploy.comparison import compare
+from mtl_training.deploy.comparison import compare_with_torch
 from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.graph import to_onnx
 from mtl_training.evaluation.evaluate import normalise
@@ -143,7 +143,8 @@ def test_it_becomes_a_graph_that_says_the_same_and_that_tensorrt_understands(sys
     module = deployable(system)
     model = to_onnx(module, (64, 96)).SerializeToString()
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), np.uint8)
-    refused = [str(d) for d in compare(model, module, images, threads=1) if not d.accepted]
+    found = compare_with_torch(model, module, images, threads=1)
+    refused = [str(agreement) for agreement in found if not agreement.ok]
     assert refused == []
     trt = pytest.importorskip('tensorrt_rtx', reason='the compiler that needs no GPU; x86_64 only')
     tensorrt = pytest.importorskip('mtl_perception.engines.tensorrt')
