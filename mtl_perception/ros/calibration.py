@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from threading import Condition
+from threading import Lock
 from typing import Any
 
 from ..camera import IDENTITY, CameraModel
+from .messages import stamp_ns
 
 # CameraInfos that are kept for images that may still come.
 _KEPT = 32
@@ -22,43 +23,47 @@ class CameraInfos:
     """
 
     def __init__(self) -> None:
-        self._infos: OrderedDict[tuple[int, int], Any] = OrderedDict()
-        self._arrived = Condition()
+        self._infos: OrderedDict[int, Any] = OrderedDict()
+        self._lock = Lock()
         self._matching = True
-        self._missed: tuple[int, int] | None = None
+        self._missed: int | None = None
 
     def add(self, info: Any) -> None:
         """Keep a sensor_msgs/CameraInfo."""
-        key = _stamp(info.header)
-        with self._arrived:
-            self._infos.pop(key, None)
-            self._infos[key] = info
+        stamp = stamp_ns(info.header)
+        with self._lock:
+            self._infos.pop(stamp, None)
+            self._infos[stamp] = info
             while len(self._infos) > _KEPT:
                 self._infos.popitem(last=False)
-            if key == self._missed:  # it was only late
+            if stamp == self._missed:  # it was only late
                 self._matching = True
-            self._arrived.notify()
 
-    def match(self, header: Any, timeout_s: float) -> tuple[Any | None, bool]:
-        """The CameraInfo for an image's header.
+    def due(self, header: Any) -> bool:
+        """Whether the CameraInfo with an image's stamp is still to come, as far as one can tell."""
+        with self._lock:
+            return self._matching and stamp_ns(header) not in self._infos
+
+    def match(self, header: Any, *, waited: bool) -> tuple[Any | None, bool]:
+        """The CameraInfo for an image.
 
         Args:
             header: std_msgs/Header of the image.
-            timeout_s: how long to wait for the one with the image's stamp.
+            waited: whether the image has waited for the one with its stamp.
 
         Returns:
             The CameraInfo, or None where none of the same frame came; and whether it has the
             image's own stamp.
         """
-        key = _stamp(header)
-        with self._arrived:
-            if self._matching and timeout_s > 0:
-                self._matching = self._arrived.wait_for(lambda: key in self._infos, timeout_s)
-            info = self._infos.get(key)
+        stamp = stamp_ns(header)
+        with self._lock:
+            info = self._infos.get(stamp)
             if info is not None:
                 self._matching = True
                 return info, True
-            self._missed = key
+            self._missed = stamp
+            if waited:
+                self._matching = False
             for candidate in reversed(self._infos.values()):
                 if candidate.header.frame_id == header.frame_id:
                     return candidate, False
@@ -87,7 +92,3 @@ def camera_model(info: Any, *, rectified: bool) -> CameraModel:
         rectification=IDENTITY if rectified else info.r,
         projection=p,
     )
-
-
-def _stamp(header: Any) -> tuple[int, int]:
-    return header.stamp.sec, header.stamp.nanosec

@@ -14,6 +14,9 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from mtl_perception_msgs.msg import PerceptionStatus
 
+from ..bundle import Bundle
+from ..engines.supervisor import EngineSupervisor
+
 STAGES = ('decode', 'resize', 'engine', 'post', 'publish', 'latency')
 COUNTERS = (
     'frames_received',
@@ -67,8 +70,7 @@ class Report:
 
     def median_ms(self, stage: str) -> float:
         """Median of a stage, milliseconds; NaN if it did not run."""
-        times = self.times_ms.get(stage)
-        return median(times) if times else math.nan
+        return _median(self.times_ms.get(stage, ()))
 
     def p95_ms(self, stage: str) -> float:
         """95th percentile of a stage (nearest rank), milliseconds; NaN if it did not run."""
@@ -151,6 +153,28 @@ class EngineHealth:
     share: float
     failure: str
 
+    @classmethod
+    def of(cls, bundle: Bundle, supervisor: EngineSupervisor) -> EngineHealth:
+        """What a supervisor tells about the engine of a bundle."""
+        model = {
+            'bundle': bundle.name,
+            'bundle_version': bundle.version,
+            'bundle_sha256': bundle.sha256,
+        }
+        chosen = supervisor.chosen
+        if chosen is not None:
+            identity = dict(chosen.engine.identity)
+            model |= {'engine_version': identity.pop('version'), **identity}
+        activity, share = supervisor.progress
+        return cls(
+            model=model,
+            choice=chosen.reason if chosen is not None else '',
+            refused=chosen.refused if chosen is not None else (),
+            activity=activity,
+            share=share,
+            failure=supervisor.failure,
+        )
+
 
 def status_message(report: Report, calibration: int, engine: EngineHealth) -> Any:
     """Build a PerceptionStatus, without header.
@@ -173,7 +197,7 @@ def status_message(report: Report, calibration: int, engine: EngineHealth) -> An
 
 
 def input_diagnostic(report: Report, topic: str, *, active: bool, failure: str = '') -> Any:
-    """DiagnosticStatus of the images that come in.
+    """DiagnosticStatus of the images of a camera.
 
     Args:
         report: of the interval.
@@ -200,13 +224,18 @@ def input_diagnostic(report: Report, topic: str, *, active: bool, failure: str =
     return _diagnostic('input', level, message, {'topic': topic, **values})
 
 
-def engine_diagnostic(report: Report, engine: EngineHealth) -> Any:
-    """DiagnosticStatus of the engine."""
+def engine_diagnostic(reports: Sequence[Report], engine: EngineHealth) -> Any:
+    """DiagnosticStatus of the engine, which serves all cameras.
+
+    Args:
+        reports: of each camera.
+    """
     values = dict(engine.model)
     values['engine_choice'] = engine.choice
-    values['engine_failures'] = str(report.totals.get('engine_failures', 0))
+    values['engine_failures'] = str(max(r.totals.get('engine_failures', 0) for r in reports))
     for stage in STAGES:
-        values[f'{stage}_ms'] = f'{report.median_ms(stage):.2f}'
+        times = [time for report in reports for time in report.times_ms.get(stage, ())]
+        values[f'{stage}_ms'] = f'{_median(times):.2f}'
     if engine.failure:
         return _diagnostic('engine', DiagnosticStatus.ERROR, engine.failure, values)
     if engine.activity:
@@ -221,7 +250,7 @@ def engine_diagnostic(report: Report, engine: EngineHealth) -> Any:
 
 
 def calibration_diagnostic(report: Report, calibration: int, detail: str) -> Any:
-    """DiagnosticStatus of the calibration; ``detail`` adds what was found."""
+    """DiagnosticStatus of a camera's calibration; ``detail`` adds what was found."""
     level, message = CALIBRATIONS[calibration]
     keys = ('uncalibrated_frames', 'camera_info_fallbacks')
     values = {key: str(report.totals.get(key, 0)) for key in keys}
@@ -231,3 +260,7 @@ def calibration_diagnostic(report: Report, calibration: int, detail: str) -> Any
 def _diagnostic(name: str, level: bytes, message: str, values: Mapping[str, str]) -> Any:
     pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
     return DiagnosticStatus(name=name, level=level, message=message, values=pairs)
+
+
+def _median(times: Sequence[float]) -> float:
+    return median(times) if times else math.nan

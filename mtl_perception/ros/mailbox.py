@@ -1,44 +1,86 @@
-"""A mailbox with one slot per sender: the newest item wins, older ones are dropped."""
+"""A mailbox between threads: the newest item of each sender, some held back for a while."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Condition
+from time import monotonic
 from typing import Generic, TypeVar
 
 Key = TypeVar('Key')
 Item = TypeVar('Item')
 
 
+@dataclass
+class _Letter(Generic[Item]):
+    item: Item
+    due: float  # monotonic, when it may be taken
+
+
 class Mailbox(Generic[Key, Item]):
-    """Hands the newest item of each sender from the ROS thread to the thread of the engine."""
+    """Hands the newest item of each sender from the ROS thread to the thread of the engine.
+
+    An item that is held back is not replaced by newer ones, of which the newest waits behind it:
+    else one that is always held back would never come through. It keeps no other sender waiting.
+    """
 
     def __init__(self) -> None:
-        self._slots: dict[Key, Item] = {}
+        self._letters: dict[Key, list[_Letter[Item]]] = {}  # of each sender the held and the newest
         self._changed = Condition()
         self._closed = False
 
-    def put(self, key: Key, item: Item) -> bool:
-        """Leave an item; returns whether it replaced one that nobody had taken."""
+    def put(self, key: Key, item: Item, *, hold_s: float = 0.0) -> bool:
+        """Leave an item; returns whether it replaced one that nobody had taken.
+
+        Args:
+            hold_s: how long it is held back at most, until ``release``.
+        """
+        now = monotonic()
         with self._changed:
-            replaced = key in self._slots
-            self._slots[key] = item
+            letters = self._letters.setdefault(key, [])
+            replaces = len(letters) == 2 or bool(letters and letters[0].due <= now)
+            if replaces:
+                letters.pop()
+            letters.append(_Letter(item, now + hold_s))
             self._changed.notify()
-            return replaced
+            return replaces
+
+    def release(self, key: Key, which: Callable[[Item], bool]) -> None:
+        """Hold the items of a sender for which ``which`` is true back no longer."""
+        now = monotonic()
+        with self._changed:
+            for letter in self._letters.get(key, []):
+                if which(letter.item):
+                    letter.due = min(letter.due, now)
+            self._changed.notify()
 
     def take(self) -> dict[Key, Item]:
-        """Wait for items and empty the slots; an empty dict means that the mailbox is closed."""
+        """Wait for items that may be taken; an empty dict means that the mailbox is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._slots or self._closed)
-            slots, self._slots = ({}, {}) if self._closed else (self._slots, {})
-            return slots
+            while not self._closed:
+                now = monotonic()
+                due = [key for key, letters in self._letters.items() if letters[0].due <= now]
+                if due:
+                    return {key: self._next(key) for key in due}
+                ends = [letters[0].due for letters in self._letters.values()]
+                self._changed.wait(min(ends) - now if ends else None)
+            return {}
 
     def clear(self, key: Key) -> None:
-        """Forget what a sender left."""
+        """Throw away what a sender left."""
         with self._changed:
-            self._slots.pop(key, None)
+            self._letters.pop(key, None)
 
     def close(self) -> None:
-        """Wake the taker; it gets an empty dict from now on."""
+        """Send the taker home, at once and for good."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
+            self._changed.notify()
+
+    def _next(self, key: Key) -> Item:
+        letters = self._letters[key]
+        letter = letters.pop(0)
+        if not letters:
+            del self._letters[key]
+        return letter.item

@@ -1,19 +1,27 @@
-"""Contents of outputs to ROS messages, and headers to frames and back."""
+"""What the node says as ROS messages: outputs, headers, classes, the description of the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import yaml
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from ..bundle import Bundle, SemanticClass
 from ..camera import CameraModel
 from ..clouds import Cloud
 from ..images import payload
 from ..outputs import CAMERA_INFO, CLOUD, IMAGE, Content, Output
 from ..pipeline import Frame
+
+try:
+    from vision_msgs.msg import LabelInfo as LabelInfo
+    from vision_msgs.msg import VisionClass
+except ImportError:  # the one output that needs it stays unpublished
+    LabelInfo = VisionClass = None
 
 
 def stamp_ns(header: Any) -> int:
@@ -65,6 +73,33 @@ _TYPES: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
     CLOUD: (PointCloud2, lambda cloud, _: point_cloud(cloud)),
     CAMERA_INFO: (CameraInfo, lambda camera, _: camera_info(camera)),
 }
+
+
+def label_info(classes: Sequence[SemanticClass]) -> Any:
+    """vision_msgs/LabelInfo of some classes, without header."""
+    return LabelInfo(
+        class_map=[VisionClass(class_id=item.id, class_name=item.name) for item in classes]
+    )
+
+
+def describe_model(bundle: Bundle, model: Mapping[str, str], response: Any) -> Any:
+    """Fill the response of mtl_perception_msgs/DescribeModel.
+
+    Args:
+        model: see ``diagnostics.EngineHealth``.
+    """
+    response.success = True
+    response.name, response.version = bundle.name, bundle.version
+    response.licence, response.sha256 = bundle.licence, bundle.sha256
+    response.height, response.width = bundle.height, bundle.width
+    response.canonical_focal = bundle.canonical_focal or 0.0
+    response.tasks, response.outputs = list(bundle.tasks), list(bundle.outputs)
+    response.class_ids = [item.id for item in bundle.classes]
+    response.class_names = [item.name for item in bundle.classes]
+    for key in ('engine', 'engine_version', 'provider', 'device', 'precision'):
+        setattr(response, key, model.get(key, ''))
+    response.provenance = yaml.safe_dump(dict(bundle.provenance), sort_keys=False)
+    return response
 
 
 def message_class(output: Output) -> Any:

@@ -6,6 +6,7 @@ a test compares docs/parameters.md with it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -153,6 +154,22 @@ PARAMETERS = (
         'start',
     ),
 )
+
+
+def refusal(values: Mapping[str, Value], *, configured: bool) -> str:
+    """Why parameters cannot have these values, of the right types; empty if they can.
+
+    Args:
+        configured: whether the node is.
+    """
+    for parameter in PARAMETERS:
+        if parameter.name in values:
+            problem = parameter.problem(values[parameter.name])
+            if not problem and configured and parameter.change == 'unconfigured':
+                problem = f'{parameter.name} can change while unconfigured only: clean up first'
+            if problem:
+                return problem
+    return ''
 
 
 def parameters_markdown() -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
@@ -14,21 +15,23 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from mtl_perception_msgs.msg import PerceptionStatus
+from sensor_msgs.msg import Image
 
 # A node whose engines are built until a file `go` is there, and cannot be built if `fail` is.
+# Runs of an engine fail if `break` is there.
 PROGRAM = """
 import pathlib
 import sys
 import time
 
-import mtl_perception.ros.node
-from mtl_perception.engines.engine import EngineError
 from mtl_perception.engines.choice import open_engine
+from mtl_perception.engines.engine import EngineError
+from mtl_perception.ros.node import main
 
 folder = pathlib.Path(sys.argv.pop(1))
 
 
-def build(*args, progress, **options):
+def opener(*args, progress, **options):
     try:
         while not (folder / 'go').exists():
             progress('building for a test', 0.25)
@@ -39,12 +42,19 @@ def build(*args, progress, **options):
     if (folder / 'fail').exists():
         (folder / 'fail').unlink()
         raise EngineError('the test engine cannot be built')
-    return open_engine(*args, progress=progress, **options)
+    chosen = open_engine(*args, progress=progress, **options)
+    run = chosen.engine.run
+
+    def breakable(images, outputs):
+        if (folder / 'break').exists():
+            raise EngineError('the test engine is broken')
+        return run(images, outputs)
+
+    chosen.engine.run = breakable
+    return chosen
 
 
-mtl_perception.ros.node.open_engine = build
-mtl_perception.ros.node.BUILD_PATIENCE_S = 0.1
-sys.exit(mtl_perception.ros.node.main())
+sys.exit(main(opener=opener, patience_s=0.1))
 """
 
 
@@ -118,6 +128,64 @@ def test_cleaning_up_ends_the_build(client: Any, node: Any, tmp_path: Path) -> N
     assert client.transition('configure')
     (tmp_path / 'go').touch()
     assert client.transition('activate')
+
+
+def test_a_node_that_builds_its_broken_engine_anew_can_be_deactivated_and_cleaned_up(
+    client: Any, driver: Any, node: Any, tmp_path: Path
+) -> None:
+    (tmp_path / 'go').touch()
+    assert client.transition('configure')
+    assert client.transition('activate')
+    edges = client.subscribe(Image, '/perception/edges')
+    driver.wait_for_node()
+    picture = np.zeros((64, 96, 3), np.uint8)
+    driver.publish(driver.image(picture))
+    client.wait(lambda: edges, 'edges')
+
+    (tmp_path / 'go').unlink()  # from now on building lasts for ever
+    (tmp_path / 'break').touch()
+
+    def building() -> bool:
+        driver.publish(driver.image(picture))
+        client.spin(0.2)
+        return bool(statuses) and statuses[-1].activity == 'building for a test'
+
+    statuses = client.subscribe(PerceptionStatus, '/perception/status')
+    client.wait(building, 'a new try after the pause')
+    assert statuses[-1].engine_failures == 1
+    assert statuses[-1].frames_dropped > 0
+    diagnostic = client.diagnostic('engine', lambda d: d.level == DiagnosticStatus.ERROR)
+    assert diagnostic.message == 'the test engine is broken'
+
+    assert client.transition('deactivate')
+    assert client.transition('cleanup')
+    client.wait((tmp_path / 'ended').exists, 'end of the build')
+    assert client.state() == 'unconfigured'
+
+
+def test_an_engine_that_cannot_be_built_anew_is_tried_again(
+    client: Any, driver: Any, node: Any, tmp_path: Path
+) -> None:
+    (tmp_path / 'go').touch()
+    assert client.transition('configure')
+    assert client.transition('activate')
+    edges = client.subscribe(Image, '/perception/edges')
+    driver.wait_for_node()
+    picture = np.zeros((64, 96, 3), np.uint8)
+    (tmp_path / 'break').touch()
+    (tmp_path / 'fail').touch()
+
+    def told(words: str) -> bool:
+        driver.publish(driver.image(picture))
+        client.spin(0.2)
+        return words in node.text()
+
+    client.wait(lambda: told('retrying in 1 s: the test engine is broken'), 'the failure')
+    client.wait(lambda: told('retrying in 2 s: the test engine cannot be built'), 'the next one')
+    (tmp_path / 'break').unlink()
+    assert not edges
+    client.wait(lambda: told('') and edges, 'edges')
+    client.diagnostic('engine', lambda d: d.level == DiagnosticStatus.OK)
 
 
 def test_an_interrupt_ends_a_node_that_is_building(client: Any, node: Any) -> None:

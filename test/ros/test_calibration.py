@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from threading import Timer
 from typing import Any
 
 import pytest
@@ -38,44 +37,45 @@ def test_the_own_stamp_is_found_among_others() -> None:
     infos = CameraInfos()
     for stamp in (1, 2, 3):
         infos.add(info(stamp))
-    found, own = infos.match(header(2), 0.0)
+    found, own = infos.match(header(2), waited=False)
     assert own
     assert found.header.stamp.sec == 2
+    assert not infos.due(header(2))
 
 
 def test_the_newest_of_the_same_frame_serves_where_the_own_is_missing() -> None:
     infos = CameraInfos()
     for stamp, frame in ((1, 'camera'), (2, 'camera'), (3, 'another')):
         infos.add(info(stamp, frame))
-    found, own = infos.match(header(9), 0.0)
+    found, own = infos.match(header(9), waited=True)
     assert not own
     assert found.header.stamp.sec == 2
-    assert infos.match(header(9, 'unknown'), 0.0) == (None, False)
+    assert infos.match(header(9, 'unknown'), waited=True) == (None, False)
 
 
-def test_a_late_one_is_waited_for_and_one_in_vain_ends_the_waiting() -> None:
+def test_one_wait_in_vain_ends_the_waiting_until_stamps_match_again() -> None:
     infos = CameraInfos()
-    timer = Timer(0.05, lambda: infos.add(info(1)))
-    timer.start()
-    assert infos.match(header(1), 60.0)[1]
-    timer.join()
-    assert not infos.match(header(2), 0.01)[1]
-    # From here on nobody waits; a test that hangs here shows otherwise.
-    assert not infos.match(header(3), 3600.0)[1]
-    # It came after all: stamps do match, waiting is worth while again.
-    infos.add(info(3))
-    timer = Timer(0.05, lambda: infos.add(info(4)))
-    timer.start()
-    assert infos.match(header(4), 60.0)[1]
-    timer.join()
+    assert infos.due(header(1))
+    assert not infos.match(header(1), waited=False)[1]
+    assert infos.due(header(2)), 'nobody has waited yet'
+    assert not infos.match(header(2), waited=True)[1]
+    assert not infos.due(header(3))
+    infos.add(info(1))  # one that nobody asks for any more
+    assert not infos.due(header(3))
+    infos.add(info(2))  # it was only late
+    assert infos.due(header(3))
+    assert not infos.match(header(3), waited=True)[1]
+    infos.add(info(4))
+    assert infos.match(header(4), waited=False)[1]
+    assert infos.due(header(5))
 
 
 def test_only_the_newest_are_kept() -> None:
     infos = CameraInfos()
     for stamp in range(1000):
         infos.add(info(stamp))
-    assert infos.match(header(999), 0.0)[1]
-    assert not infos.match(header(0), 0.0)[1]
+    assert infos.match(header(999), waited=False)[1]
+    assert not infos.match(header(0), waited=False)[1]
 
 
 def test_raw_images_use_k_and_d() -> None:

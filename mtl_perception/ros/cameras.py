@@ -1,0 +1,318 @@
+"""One camera of the node: its topics, its frames, its calibration and its counts."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from mtl_perception_msgs.msg import PerceptionStatus
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from .. import one_line
+from ..bundle import Bundle
+from ..camera import CameraError, CameraModel
+from ..images import ImageError, read_image
+from ..outputs import Make, Output, outputs_of
+from ..pipeline import Frame, Prediction
+from .calibration import CameraInfos, camera_model
+from .diagnostics import (
+    CALIBRATIONS,
+    EngineHealth,
+    Report,
+    Statistics,
+    calibration_diagnostic,
+    input_diagnostic,
+    status_message,
+)
+from .mailbox import Mailbox
+from .messages import LabelInfo, header_of, label_info, message_class, stamp_ns, to_message
+
+# Images are used while they are fresh or not at all; outputs reach every kind of subscriber.
+# Every topic gets a copy: rclpy writes the overrides of a topic into the profile it is given.
+INPUT_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+# CameraInfos are small, and several may come between two looks at them.
+INFO_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=8, reliability=ReliabilityPolicy.BEST_EFFORT
+)
+OUTPUT_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
+)
+LATCHED_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+OVERRIDABLE = QoSOverridingOptions.with_default_policies()
+
+CAMERA_INFO_WAIT_S = 0.05
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An image message that has come.
+
+    Attributes:
+        message: sensor_msgs Image or CompressedImage.
+        time: when it came, ``perf_counter``.
+        waits: whether it was held back for its CameraInfo.
+    """
+
+    message: Any
+    time: float
+    waits: bool
+
+
+class Camera:
+    """One camera of a node.
+
+    The ROS thread receives (``look``, subscriptions) and reports; the thread of the engine makes
+    frames of what came and publishes predictions.
+
+    Args:
+        node: whose topics they are.
+        name: in front of the names of all topics; empty for the only camera of a node.
+        bundle: decides which outputs there are.
+        transport: ``raw`` or ``compressed`` images.
+        rectified: whether the images are.
+        info_wait_s: how long an image waits for its CameraInfo.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        name: str,
+        bundle: Bundle,
+        *,
+        transport: str,
+        rectified: bool,
+        info_wait_s: float = CAMERA_INFO_WAIT_S,
+    ) -> None:
+        self.name = name
+        self.prefix = f'{name}/' if name else ''
+        self.statistics = Statistics()
+        self._node = node
+        self._logger = node.get_logger().get_child(name) if name else node.get_logger()
+        self._bundle = bundle
+        self._transport = transport
+        self._rectified = rectified
+        self._info_wait_s = info_wait_s
+        self._publishers: dict[Output, Any] = {}
+        self._makers: dict[Output, Make] = {}
+        self._labels: Any = None
+        self._status: Any = None  # without a lifecycle: reports are made from configuring on
+        self._subscriptions: list[Any] = []
+        self._cannot_subscribe = ''  # why
+        self._infos = CameraInfos()
+        self._frame_id = ''
+        self._calibration = PerceptionStatus.CALIBRATION_UNKNOWN
+        self._calibration_detail = ''
+
+    # Topics
+
+    def advertise(self) -> None:
+        """Create all publishers; may raise what rclpy does for a QoS override that cannot be."""
+        for output in outputs_of(self._bundle):
+            self._makers[output] = output.maker(self._bundle)
+            self._publishers[output] = self._publisher(
+                message_class(output), output.name, OUTPUT_QOS
+            )
+        if self._bundle.classes and LabelInfo is not None:
+            self._labels = self._publisher(LabelInfo, 'label_info', LATCHED_QOS)
+        self._status = self._node.create_publisher(
+            PerceptionStatus,
+            f'~/{self.prefix}status',
+            copy(OUTPUT_QOS),
+            qos_overriding_options=OVERRIDABLE,
+        )
+
+    def destroy(self) -> None:
+        """Destroy all publishers."""
+        for publisher in [*self._publishers.values(), *filter(None, [self._labels])]:
+            self._node.destroy_lifecycle_publisher(publisher)
+        if self._status is not None:
+            self._node.destroy_publisher(self._status)
+        self._publishers, self._labels, self._status = {}, None, None
+
+    def activate(self) -> None:
+        """Say what the labels mean, and begin a new interval of reports."""
+        self.statistics.report()
+        if self._labels is not None:
+            message = label_info(self._bundle.classes)
+            message.header.stamp = self._node.get_clock().now().to_msg()
+            self._labels.publish(message)
+
+    def listened(self) -> list[Output]:
+        """The outputs that somebody subscribes to."""
+        return [output for output, p in self._publishers.items() if p.get_subscription_count() > 0]
+
+    def look(self, mailbox: Mailbox[Camera, Arrival]) -> None:
+        """Subscribe to images if somebody listens to an output, and only then.
+
+        Args:
+            mailbox: where images go.
+        """
+        listened = bool(self.listened())
+        if listened and not self._subscriptions and not self._cannot_subscribe:
+            try:
+                self._subscribe(mailbox)
+            except Exception as error:  # rclpy's, for a QoS override that cannot be
+                self.unsubscribe()
+                self._cannot_subscribe = f'cannot subscribe to images: {one_line(error)}'
+                self._logger.error(f'C{self._cannot_subscribe[1:]}; start the node without it')
+        elif not listened and self._subscriptions:
+            self.unsubscribe()
+            mailbox.clear(self)
+
+    def unsubscribe(self) -> None:
+        """Stop to receive."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def _publisher(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
+        return self._node.create_lifecycle_publisher(
+            kind, f'~/{self.prefix}{topic}', copy(qos), qos_overriding_options=OVERRIDABLE
+        )
+
+    def _subscribe(self, mailbox: Mailbox[Camera, Arrival]) -> None:
+        image = Image if self._transport == 'raw' else CompressedImage
+        for kind, topic, call, qos in (
+            (CameraInfo, f'{self.prefix}camera_info', self._receive_info, INFO_QOS),
+            (image, self._image_topic(), self._receive_image, INPUT_QOS),
+        ):
+            subscription = self._node.create_subscription(
+                kind, topic, partial(call, mailbox), copy(qos), qos_overriding_options=OVERRIDABLE
+            )
+            self._subscriptions.append(subscription)
+
+    def _image_topic(self) -> str:
+        """Where images come from: a remap of ``image`` also moves ``image/compressed``."""
+        resolve = self._node.resolve_topic_name
+        base = resolve(f'{self.prefix}image')
+        if self._transport == 'raw':
+            return str(base)
+        own = resolve(f'{self.prefix}image/compressed')
+        plain = resolve(f'{self.prefix}image/compressed', only_expand=True)
+        return str(own) if own != plain else f'{base}/compressed'
+
+    def _receive_image(self, mailbox: Mailbox[Camera, Arrival], message: Any) -> None:
+        self.statistics.count('frames_received')
+        calibrated = any(output.calibrated for output in self.listened())
+        waits = calibrated and self._infos.due(message.header)
+        arrival = Arrival(message, perf_counter(), waits)
+        if mailbox.put(self, arrival, hold_s=self._info_wait_s if waits else 0.0):
+            self.statistics.count('frames_dropped')
+
+    def _receive_info(self, mailbox: Mailbox[Camera, Arrival], info: Any) -> None:
+        self._infos.add(info)
+        stamp = stamp_ns(info.header)
+        mailbox.release(self, lambda arrival: stamp_ns(arrival.message.header) == stamp)
+
+    # Frames and predictions
+
+    def frame(self, arrival: Arrival) -> Frame | None:
+        """The frame of an image that has come; None, and counted, where the image is bad."""
+        start = perf_counter()
+        try:
+            image = read_image(arrival.message)
+        except ImageError as error:
+            if self.statistics.reject(error.kind, str(error)):
+                self._logger.warning(f'Bad image ({error.kind}): {error}')
+            return None
+        self.statistics.time('decode', 1e3 * (perf_counter() - start))
+        header = arrival.message.header
+        self._frame_id = header.frame_id
+        return Frame(
+            image,
+            self._calibrate(header, image, waited=arrival.waits),
+            camera=self.name,
+            frame_id=header.frame_id,
+            stamp=stamp_ns(header),
+        )
+
+    def publish(self, prediction: Prediction, arrival: Arrival) -> None:
+        """Publish what somebody listens to of a prediction."""
+        start = perf_counter()
+        header = header_of(prediction.frame)
+        for output in self.listened():
+            content = self._makers[output](prediction)
+            if content is not None:
+                message = to_message(output, content)
+                message.header = header
+                self._publishers[output].publish(message)
+                self.statistics.count('messages_published')
+        end = perf_counter()
+        self.statistics.count('frames_processed')
+        for stage, milliseconds in prediction.timings_ms.items():
+            self.statistics.time(stage, milliseconds)
+        self.statistics.time('publish', 1e3 * (end - start))
+        self.statistics.time('latency', 1e3 * (end - arrival.time))
+
+    def _calibrate(self, header: Any, image: NDArray[Any], *, waited: bool) -> CameraModel | None:
+        """The calibration of an image; None where there is none that can be used."""
+        info, own = self._infos.match(header, waited=waited)
+        state, detail = PerceptionStatus.CALIBRATION_MISSING, ''
+        model = None
+        if info is None:
+            topic = self._node.resolve_topic_name(f'{self.prefix}camera_info')
+            detail = f"no CameraInfo of frame '{header.frame_id}' on {topic}"
+        else:
+            if not own:
+                self.statistics.count('camera_info_fallbacks')
+            try:
+                calibrated = camera_model(info, rectified=self._rectified)
+                state = PerceptionStatus.CALIBRATION_WRONG_SIZE
+                model = calibrated.for_image(image.shape[1], image.shape[0])
+                state = PerceptionStatus.CALIBRATION_METRIC
+            except CameraError as error:
+                detail = str(error)
+        if model is None:
+            self.statistics.count('uncalibrated_frames')
+        elif not self._bundle.metric:
+            state = PerceptionStatus.CALIBRATION_NOT_METRIC
+        self._note_calibration(state, detail)
+        return model
+
+    def _note_calibration(self, state: int, detail: str) -> None:
+        if state not in (self._calibration, PerceptionStatus.CALIBRATION_METRIC):
+            meaning = CALIBRATIONS[state][1]
+            self._logger.warning(
+                f'{meaning[0].upper()}{meaning[1:]}{": " if detail else ""}{detail}; '
+                'depth (unless allow_uncalibrated is set) and points are not published'
+            )
+        self._calibration, self._calibration_detail = state, detail
+
+    # Reports
+
+    def report(self, engine: EngineHealth) -> Report:
+        """Publish the status of the interval that ends now; returns what happened in it."""
+        report = self.statistics.report()
+        status = status_message(report, self._calibration, engine)
+        status.header.stamp = self._node.get_clock().now().to_msg()
+        status.header.frame_id = self._frame_id
+        status.camera = self.name
+        self._status.publish(status)
+        return report
+
+    def input_diagnostic(self, report: Report, *, active: bool) -> Any:
+        """DiagnosticStatus of its images."""
+        topic = self._image_topic() if self._subscriptions else ''
+        status = input_diagnostic(report, topic, active=active, failure=self._cannot_subscribe)
+        status.name = f'{self.prefix}{status.name}'
+        return status
+
+    def calibration_diagnostic(self, report: Report) -> Any:
+        """DiagnosticStatus of its calibration."""
+        status = calibration_diagnostic(report, self._calibration, self._calibration_detail)
+        status.name = f'{self.prefix}{status.name}'
+        return status
