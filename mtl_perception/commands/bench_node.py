@@ -11,7 +11,7 @@ import statistics
 import struct
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,14 @@ from .graph import (
 )
 from .node_process import NODE, NodeProcess, perception_node, terminated_like_interrupted
 
-STAGES = ('decode', 'resize', 'engine', 'post', 'publish')
+# Stage of the node -> its time in a PerceptionStatus, milliseconds.
+STAGES: dict[str, Callable[[Any], float]] = {
+    'decode': lambda status: status.decode_ms,
+    'resize': lambda status: status.resize_ms,
+    'engine': lambda status: status.engine_ms,
+    'post': lambda status: status.post_ms,
+    'publish': lambda status: status.publish_ms,
+}
 WARM_UP_S = 2.0
 IDLE_S = 4.0
 
@@ -254,11 +261,11 @@ def measure(
         bare_ms=statistics.median(bare + again),
         bare_cpu_ms=(bare_cpu + again_cpu) / 2,
         node_cpu_ms=1e3 * used / max(answered, 1),
-        stage_ms={stage: _median(statuses, f'{stage}_ms') for stage in STAGES},
-        latency_ms=_median(statuses, 'latency_ms'),
+        stage_ms={stage: _median(map(read, statuses)) for stage, read in STAGES.items()},
+        latency_ms=_median(status.latency_ms for status in statuses),
         received_ms=max(topic.latency_ms() for topic in results),
         published_hz=published / seconds,
-        processed_hz=_median(statuses, 'output_rate'),
+        processed_hz=_median(status.output_rate for status in statuses),
         topics=len(results),
         peak_rss_mb=peak,
         idle_cpu=idle,
@@ -270,9 +277,8 @@ def _answered(listener: Listener) -> int:
     return max((topic.count for topic in listener.results), default=0)
 
 
-def _median(statuses: Sequence[Any], field: str) -> float:
+def _median(values: Iterable[float]) -> float:
     """Median over reports, without those in which nothing was processed (NaN)."""
-    values = [float(getattr(status, field)) for status in statuses]
     finite = [value for value in values if np.isfinite(value)]
     return statistics.median(finite) if finite else float('nan')
 
