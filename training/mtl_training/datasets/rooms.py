@@ -1,32 +1,19 @@
-"""The rooms data on disk as batches of tensors."""
+"""Rooms: the rendered data set of `mtl_training rooms render`, and other data in its layout."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mtl_training import TrainingError
-from mtl_training.datasets.augment import Sample, augment, fit
-from mtl_training.loop.config import AugmentConfig
-from mtl_training.rooms.labels import group_lut
-
-Batch = dict[str, Tensor]
-# Epoch and index: all that the augmentation of a frame depends on, beside the seed.
-Key = tuple[int, int]
-
-
-class DataError(TrainingError):
-    """Training data that cannot be read; the message names the file."""
+from mtl_training.datasets.augment import Sample
+from mtl_training.datasets.classes import LabelClass
+from mtl_training.datasets.dataset import DataError, nyud_table, read_color, read_image
 
 
 @dataclass(frozen=True)
@@ -35,6 +22,55 @@ class Frame:
 
     prefix: Path
     fx: float
+
+
+class Rooms:
+    """One split: ``SPLIT/frames.jsonl`` and, per frame, a picture and a file for every task.
+
+    Files of a frame: ``_rgb.jpg``; ``_semantic.png``, ids of NYUD's 40 classes, 0 void;
+    ``_depth.png``, 16 bit, millimetres, 0 invalid; ``_normals.png``, RGB, n = 2 v / 255 - 1, black
+    invalid; ``_edges.png`` and ``_saliency.png``, 0 or 255.
+
+    Args:
+        folder: holds ``train``, ``val`` and ``test``.
+        classes: of the semantic task: NYUD's 40, or groups of them.
+
+    Raises:
+        DataError: no ``frames.jsonl``, a line that is not JSON, no frames, or classes that cannot
+            be told from NYUD's.
+    """
+
+    tasks: tuple[str, ...] = ('semantic', 'depth', 'normals', 'edges', 'saliency')
+
+    def __init__(self, folder: Path, split: str, classes: Sequence[LabelClass]) -> None:
+        self.name = str(folder / split)
+        self.classes: Mapping[str, Sequence[LabelClass]] = {'semantic': classes}
+        self.frames = list_frames(folder / split)
+        self.table = nyud_table(self.name, classes)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def read(self, index: int, tasks: Collection[str]) -> Sample:
+        """See ``DataSet.read``."""
+        frame = self.frames[index]
+
+        def file(task: str) -> Path:
+            return frame.prefix.with_name(f'{frame.prefix.name}_{task}.png')
+
+        picture = frame.prefix.with_name(f'{frame.prefix.name}_rgb.jpg')
+        arrays: dict[str, NDArray[np.generic]] = {'image': read_color(picture)}
+        if 'semantic' in tasks:
+            ids = read_image(file('semantic'), cv2.IMREAD_GRAYSCALE)
+            arrays['semantic'] = cv2.LUT(ids, self.table)
+        if 'depth' in tasks:
+            arrays['depth'] = read_image(file('depth'), cv2.IMREAD_ANYDEPTH)
+        if 'normals' in tasks:
+            arrays['normals'] = read_color(file('normals'))
+        for task in ('edges', 'saliency'):
+            if task in tasks:
+                arrays[task] = read_image(file(task), cv2.IMREAD_GRAYSCALE) >> 7
+        return Sample(arrays, frame.fx)
 
 
 def list_frames(folder: Path) -> list[Frame]:
@@ -64,178 +100,3 @@ def list_frames(folder: Path) -> list[Frame]:
     if not frames:
         raise DataError(f'{path} lists no frames')
     return frames
-
-
-def read_sample(frame: Frame, tasks: Collection[str]) -> Sample:
-    """Decode a frame's picture and the labels of the given tasks.
-
-    Raises:
-        DataError: a file is missing or is not a picture.
-    """
-    arrays: dict[str, NDArray[np.generic]] = {
-        'image': cv2.cvtColor(_imread(frame, 'rgb.jpg', cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    }
-    if 'semantic' in tasks:
-        arrays['semantic'] = cv2.LUT(
-            _imread(frame, 'semantic.png', cv2.IMREAD_GRAYSCALE), _GROUP_LUT
-        )
-    if 'depth' in tasks:
-        arrays['depth'] = _imread(frame, 'depth.png', cv2.IMREAD_ANYDEPTH)
-    if 'normals' in tasks:
-        arrays['normals'] = cv2.cvtColor(
-            _imread(frame, 'normals.png', cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
-        )
-    for task in ('edges', 'saliency'):
-        if task in tasks:
-            arrays[task] = _imread(frame, f'{task}.png', cv2.IMREAD_GRAYSCALE) >> 7
-    return Sample(arrays, frame.fx)
-
-
-def class_weights(frames: Sequence[Frame], classes: int, balance: float) -> tuple[float, ...]:
-    """Weights f ** -balance of classes with pixel frequencies f in ``frames``; their mean is 1.
-
-    The mean is over pixels, so that the size of the loss does not change. A class that does not
-    occur counts as if a ten-thousandth of the pixels had it.
-    """
-    counts = np.zeros(256)
-    for frame in frames:
-        ids = read_sample(frame, ['semantic']).arrays['semantic']
-        counts += np.bincount(ids.reshape(-1), minlength=256)
-    share = counts[:classes] / max(counts[:classes].sum(), 1)
-    weights = np.maximum(share, 1e-4) ** -balance
-    return tuple(float(w) for w in weights / (weights * share).sum())
-
-
-def to_tensors(sample: Sample, canonical_focal: float) -> Batch:
-    """A frame as tensors.
-
-    Returns:
-        ``image`` uint8 [3, H, W] RGB; ``fx`` float32 []; ``semantic`` int64 [H, W], 255 no label;
-        ``depth`` float32 [1, H, W] canonical (metres * canonical_focal / fx), 0 invalid;
-        ``normals`` float32 [3, H, W] unit vectors, 0 0 0 invalid; ``edges``, ``saliency`` float32
-        [1, H, W], 255 no label.
-    """
-    arrays = sample.arrays
-    tensors = {
-        'image': torch.from_numpy(np.ascontiguousarray(arrays['image'].transpose(2, 0, 1))),
-        'fx': torch.tensor(sample.fx, dtype=torch.float32),
-    }
-    if 'semantic' in arrays:
-        tensors['semantic'] = torch.from_numpy(arrays['semantic'].astype(np.int64))
-    if 'depth' in arrays:
-        factor = np.float32(1e-3 * canonical_focal / sample.fx)
-        tensors['depth'] = torch.from_numpy(arrays['depth'].astype(np.float32)[None] * factor)
-    if 'normals' in arrays:
-        tensors['normals'] = torch.from_numpy(_unit_normals(arrays['normals']))
-    for task in ('edges', 'saliency'):
-        if task in arrays:
-            tensors[task] = torch.from_numpy(arrays[task].astype(np.float32)[None])
-    return tensors
-
-
-class Rooms(Dataset[Batch]):
-    """One split of the rooms data; ``[epoch, index]`` is augmented, ``[index]`` is not."""
-
-    def __init__(
-        self,
-        frames: list[Frame],
-        tasks: Collection[str],
-        *,
-        height: int,
-        width: int,
-        canonical_focal: float,
-        augmentation: AugmentConfig | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.frames = frames
-        self.tasks = tuple(tasks)
-        self.height, self.width = height, width
-        self.canonical_focal = canonical_focal
-        self.augmentation = augmentation
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __getitem__(self, key: Key | int) -> Batch:
-        epoch, index = key if isinstance(key, tuple) else (None, key)
-        sample = read_sample(self.frames[index], self.tasks)
-        if epoch is None or self.augmentation is None:
-            sample = fit(sample, self.height, self.width)
-        else:
-            rng = np.random.default_rng([self.seed, epoch, index])
-            sample = augment(sample, self.augmentation, self.height, self.width, rng)
-        return to_tensors(sample, self.canonical_focal)
-
-
-class EpochBatches(Sampler[list[Key]]):
-    """The batches of one epoch: a permutation of (seed, epoch), shared out to ranks.
-
-    Args:
-        frames: how many frames there are.
-        skip: batches that were already seen, when a run resumes within an epoch.
-    """
-
-    def __init__(
-        self,
-        frames: int,
-        batch_size: int,
-        *,
-        seed: int,
-        epoch: int,
-        skip: int = 0,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        self.count = frames // (batch_size * ranks)
-        self.skip = skip
-        self.epoch = epoch
-        order = np.random.default_rng([seed, epoch]).permutation(frames)
-        order = order[: self.count * batch_size * ranks]
-        self.batches = order.reshape(self.count, ranks, batch_size)[:, rank]
-
-    def __len__(self) -> int:
-        return self.count - self.skip
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        for batch in self.batches[self.skip :]:
-            yield [(self.epoch, int(index)) for index in batch]
-
-
-def loader(dataset: Rooms, workers: int, **options: Any) -> DataLoader[Batch]:
-    """A DataLoader that leaves the random numbers and the cores of the training process alone."""
-    return DataLoader(
-        dataset,
-        num_workers=workers,
-        worker_init_fn=_one_thread,
-        prefetch_factor=3 if workers else None,
-        generator=torch.Generator().manual_seed(0),
-        **options,
-    )
-
-
-_GROUP_LUT = group_lut()
-_NORMAL_LUT = np.arange(256, dtype=np.float32) / 127.5 - 1
-
-
-def _unit_normals(stored: NDArray[Any]) -> NDArray[np.float32]:
-    """Stored normals uint8 [H, W, 3] as unit vectors float32 [3, H, W]; 0 0 0 stays 0 0 0."""
-    planes = np.stack(cv2.split(stored))
-    vectors = _NORMAL_LUT[planes]
-    x, y, z = vectors
-    valid = (planes[0] | planes[1] | planes[2]) != 0
-    return np.asarray(vectors * (valid / np.sqrt(x * x + y * y + z * z)), np.float32)
-
-
-def _one_thread(worker: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
-def _imread(frame: Frame, name: str, flags: int) -> NDArray[Any]:
-    """Read one file of a frame."""
-    path = f'{frame.prefix}_{name}'
-    array = cv2.imread(path, flags)
-    if array is None:
-        raise DataError(f'{path} is missing or is not a picture')
-    return array

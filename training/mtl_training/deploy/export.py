@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import colorsys
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import onnxruntime
 import torch
 
 from mtl_perception.engines.agreement import Agreement
+from mtl_training.datasets.classes import NYUD40, LabelClass, as_table, spread_color
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import BundleFiles, write_bundle
 from mtl_training.deploy.comparison import compare_with_torch, read_images
@@ -24,7 +24,6 @@ from mtl_training.deploy.variants import PRECISIONS, add_variants
 from mtl_training.loop.checkpoint import load_checkpoint
 from mtl_training.models import Network
 from mtl_training.papers.describe import parse_size
-from mtl_training.rooms.labels import NYUD40
 
 
 def class_table(meta: Mapping[str, Any], channels: int) -> list[dict[str, Any]]:
@@ -32,12 +31,9 @@ def class_table(meta: Mapping[str, Any], channels: int) -> list[dict[str, Any]]:
     classes = [dict(entry) for entry in meta.get('classes', ())]
     if len(classes) == channels:
         return classes
-    names = NYUD40[1:] if channels == len(NYUD40) - 1 else [f'class_{i}' for i in range(channels)]
-    colors = [colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.65, 0.9) for i in range(channels)]
-    return [
-        {'id': i, 'name': name, 'color': [round(255 * c) for c in color]}
-        for i, (name, color) in enumerate(zip(names, colors, strict=True))
-    ]
+    if channels == len(NYUD40):
+        return as_table(NYUD40)
+    return as_table([LabelClass(f'class_{i}', spread_color(i)) for i in range(channels)])
 
 
 def task_table(

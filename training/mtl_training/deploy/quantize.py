@@ -27,12 +27,15 @@ def read_pictures(
     Raises:
         DataError: data that cannot be read.
     """
+    from mtl_training.datasets import open_data
     from mtl_training.datasets.augment import fit
-    from mtl_training.datasets.rooms import list_frames, read_sample
-    from mtl_training.evaluation.evaluate import thin_out
+    from mtl_training.datasets.classes import ROBOT_GROUPS
+    from mtl_training.datasets.dataset import thin_out
 
-    frames = thin_out(list_frames(data / split), count)
-    return [fit(read_sample(frame, ()), *size).arrays['image'][None] for frame in frames]
+    frames = thin_out(open_data(data, split, ROBOT_GROUPS), count)
+    return [
+        fit(frames.read(index, ()), *size).arrays['image'][None] for index in range(len(frames))
+    ]
 
 
 def judge_variants(
@@ -46,14 +49,18 @@ def judge_variants(
     Raises:
         DataError, CheckpointError: data that cannot be read, or a bundle without metric depth.
     """
+    from mtl_training.datasets import open_data
+    from mtl_training.datasets.classes import ROBOT_GROUPS
+    from mtl_training.datasets.dataset import thin_out
     from mtl_training.evaluation import evaluate
 
-    frames = evaluate.thin_out(evaluate.list_frames(data / split), limit)
+    frames = thin_out(open_data(data, split, ROBOT_GROUPS), limit)
     reports = {}
     for variant in ('fp32', *variants):
         predict, meta = evaluate.onnx_predictor(bundle, variant, threads)
         batches = evaluate.frame_batches(frames, meta, variant)
-        report = evaluate.figures(evaluate.judge(predict, batches, meta['canonical_focal']))
+        judged = evaluate.judge(predict, batches, meta['canonical_focal'], ROBOT_GROUPS)
+        report = evaluate.figures(judged, ROBOT_GROUPS)
         reports[variant] = {
             task: {k: round(v, 5) for k, v in values.items() if not k.startswith('iou_')}
             for task, values in report.items()
@@ -78,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help='(left out, only the probes of the self-check are added)',
     )
-    parser.add_argument('--data', type=Path, help='the rooms data: calibrates, and judges')
+    parser.add_argument('--data', type=Path, help='folder of a data set: calibrates, and judges')
     parser.add_argument(
         '--frames', type=int, default=FRAMES, help='of train, to calibrate on (%(default)s)'
     )

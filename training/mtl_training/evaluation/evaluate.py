@@ -1,4 +1,4 @@
-"""Judge a trained network on held-out rooms, beside predictors that look at no picture."""
+"""Judge a trained network on held-out frames, beside predictors that look at no picture."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mtl_training.datasets.rooms import Batch, Frame, Rooms, list_frames, loader, read_sample
+from mtl_training.datasets import open_data
+from mtl_training.datasets.batches import Batch, Examples, loader
+from mtl_training.datasets.classes import IGNORE, ROBOT_GROUPS, LabelClass, lookup
+from mtl_training.datasets.dataset import DataSet, thin_out
 from mtl_training.deploy.bundles import BundleFiles, open_model, read_bundle
 from mtl_training.evaluation import pictures
 from mtl_training.evaluation.metrics import MeanIoU, Metric, make_metrics
 from mtl_training.loop.checkpoint import CheckpointError, load_checkpoint
-from mtl_training.rooms.labels import GROUPS, NYUD40, group_lut
 
 Maps = dict[str, NDArray[Any]]  # one batch by task, as ``predictions`` gives it
 Predictor = Callable[[Batch], Maps]
@@ -89,17 +91,17 @@ def network_predictor(net: nn.Module, meta: Mapping[str, Any], device: str = 'cp
 
 
 def as_groups(maps: Maps, classes: Sequence[Mapping[str, Any]] | None) -> Maps:
-    """Maps with the classes of the rooms: NYUD-40 grouped; other classes cannot be judged.
+    """Maps with the groups of a robot: NYUD-40 grouped; other classes cannot be judged.
 
     Args:
-        classes: of the semantic task; None: those of the rooms.
+        classes: of the semantic task; None: those of the data.
     """
-    names = None if classes is None else [entry['name'] for entry in classes]
-    if 'semantic' not in maps or names in (None, [group.name for group in GROUPS]):
+    if 'semantic' not in maps or classes is None:
         return maps
-    if names == list(NYUD40[1:]):  # without void, so that class 0 has the id 1
-        return {**maps, 'semantic': group_lut()[maps['semantic'] + 1]}
-    return {name: array for name, array in maps.items() if name != 'semantic'}
+    table = lookup([entry['name'] for entry in classes], ROBOT_GROUPS)
+    if table is None:
+        return {name: array for name, array in maps.items() if name != 'semantic'}
+    return {**maps, 'semantic': table[maps['semantic']]}
 
 
 def bundle_predictor(
@@ -160,10 +162,17 @@ def onnx_predictor(
 
 
 def judge(
-    predict: Predictor, batches: Iterable[Batch], canonical_focal: float
+    predict: Predictor,
+    batches: Iterable[Batch],
+    canonical_focal: float,
+    classes: Sequence[LabelClass],
 ) -> dict[str, Metric]:
-    """Run a predictor over batches and count; one metric per task that it predicts."""
-    makers = make_metrics(len(GROUPS))
+    """Run a predictor over batches and count; one metric per task that it predicts.
+
+    Args:
+        classes: of the semantic labels.
+    """
+    makers = make_metrics(len(classes))
     metrics: dict[str, Metric] = {}
     for batch in batches:
         targets = labels(batch, canonical_focal)
@@ -176,19 +185,19 @@ def judge(
     return metrics
 
 
-def figures(metrics: Mapping[str, Metric]) -> Report:
+def figures(metrics: Mapping[str, Metric], classes: Sequence[LabelClass]) -> Report:
     """The figures of all metrics; those of the semantic task with one IoU per class that occurs."""
     report = {name: metric.compute() for name, metric in metrics.items()}
     semantic = metrics.get('semantic')
     if isinstance(semantic, MeanIoU):
-        for group, iou in zip(GROUPS, semantic.per_class(), strict=True):
+        for label, iou in zip(classes, semantic.per_class(), strict=True):
             if np.isfinite(iou):
-                report['semantic'][f'iou_{group.name}'] = float(iou)
+                report['semantic'][f'iou_{label.name}'] = float(iou)
     return report
 
 
 def frame_batches(
-    frames: list[Frame],
+    frames: DataSet,
     meta: Mapping[str, Any],
     title: str,
     *,
@@ -196,9 +205,9 @@ def frame_batches(
     workers: int = 0,
 ) -> Iterable[Batch]:
     """Batches of frames as a network with this ``meta`` wants them, with a progress bar."""
-    data = Rooms(
+    data = Examples(
         frames,
-        [name for name in TASKS if name in meta['tasks']],
+        [name for name in TASKS if name in meta['tasks'] and name in frames.tasks],
         height=meta['height'],
         width=meta['width'],
         canonical_focal=float(meta['canonical_focal']),
@@ -208,7 +217,7 @@ def frame_batches(
     )
 
 
-def trivial_predictors(frames: Sequence[Frame], tasks: Sequence[str]) -> dict[str, Predictor]:
+def trivial_predictors(frames: DataSet, tasks: Sequence[str]) -> dict[str, Predictor]:
     """Predictors that look at no picture; their constants come from (training) frames.
 
     Returns:
@@ -218,8 +227,8 @@ def trivial_predictors(frames: Sequence[Frame], tasks: Sequence[str]) -> dict[st
     classes = np.zeros(256, np.int64)
     depths = np.zeros(65536, np.int64)  # by millimetre
     normal = np.zeros(3)
-    for frame in tqdm(frames, desc='constants', unit='frame', disable=None):
-        arrays = read_sample(frame, tasks).arrays
+    for index in tqdm(range(len(frames)), desc='constants', unit='frame', disable=None):
+        arrays = frames.read(index, tasks).arrays
         if 'semantic' in arrays:
             classes += np.bincount(arrays['semantic'].ravel(), minlength=256)
         if 'depth' in arrays:
@@ -232,7 +241,7 @@ def trivial_predictors(frames: Sequence[Frame], tasks: Sequence[str]) -> dict[st
     median = float(np.searchsorted(depths.cumsum(), pixels / 2)) / 1000
     mean = float((depths * np.arange(65536)).sum() / pixels) / 1000
     values: dict[str, Any] = {
-        'semantic': np.uint8(classes[: len(GROUPS)].argmax()),
+        'semantic': np.uint8(classes[:IGNORE].argmax()),
         'depth': np.float32(median),
         'normals': (normal / max(float(np.linalg.norm(normal)), 1e-12)).astype(np.float32),
         'edges': np.float32(1),
@@ -288,7 +297,10 @@ def markdown(reports: Mapping[str, Report]) -> str:
 
 
 def sheet(
-    predict: Predictor, batches: Iterable[Batch], canonical_focal: float
+    predict: Predictor,
+    batches: Iterable[Batch],
+    canonical_focal: float,
+    classes: Sequence[LabelClass],
 ) -> list[pictures.Picture]:
     """Two rows for every frame: the labels, and the predictions beside the same picture."""
     rows = []
@@ -298,7 +310,8 @@ def sheet(
         for index, image in enumerate(images):
             tasks = [name for name in TASKS if name in predicted and name in targets]
             for maps in (targets, predicted):
-                rows.append(pictures.strip(image, {name: maps[name][index] for name in tasks}))
+                chosen = {name: maps[name][index] for name in tasks}
+                rows.append(pictures.strip(image, chosen, classes))
     return rows
 
 
@@ -314,7 +327,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='VARIANT',
         help='of the bundle: fp32, fp16, int8 or int8_u8s8 (default: %(default)s)',
     )
-    parser.add_argument('--data', type=Path, required=True, help='the rooms data')
+    parser.add_argument('--data', type=Path, required=True, help='folder of a data set')
     parser.add_argument('--split', default='test', choices=('train', 'val', 'test'))
     parser.add_argument('--limit', type=int, default=0, help='evenly spaced frames only (0: all)')
     parser.add_argument('--batch-size', type=int, default=8)
@@ -340,17 +353,21 @@ def run(args: argparse.Namespace) -> int:
     else:
         net, meta = load_checkpoint(args.checkpoint)
         predict = network_predictor(net.to(memory_format=torch.channels_last), meta)
-    tasks = [name for name in TASKS if name in meta['tasks']]
     focal = float(meta['canonical_focal'])
-    frames = thin_out(list_frames(args.data / args.split), args.limit)
+    frames = thin_out(open_data(args.data, args.split, ROBOT_GROUPS), args.limit)
+    tasks = [name for name in TASKS if name in meta['tasks'] and name in frames.tasks]
 
-    def batches(chosen: list[Frame], title: str) -> Iterable[Batch]:
+    def batches(chosen: DataSet, title: str) -> Iterable[Batch]:
         return frame_batches(chosen, meta, title, batch_size=args.batch_size, workers=args.workers)
 
-    reports = {'network': figures(judge(predict, batches(frames, 'network'), focal))}
-    known = thin_out(list_frames(args.data / 'train'), 1000)
+    def report(predictor: Predictor, title: str) -> Report:
+        judged = judge(predictor, batches(frames, title), focal, ROBOT_GROUPS)
+        return figures(judged, ROBOT_GROUPS)
+
+    reports = {'network': report(predict, 'network')}
+    known = thin_out(open_data(args.data, 'train', ROBOT_GROUPS), 1000)
     for name, trivial in trivial_predictors(known, tasks).items():
-        reports[name] = figures(judge(trivial, batches(frames, name), focal))
+        reports[name] = report(trivial, name)
     print(markdown(reports))
     print(f'\n{len(frames)} frames of {args.split}.')
     if args.json:
@@ -361,12 +378,5 @@ def run(args: argparse.Namespace) -> int:
         args.json.write_text(text + '\n', encoding='utf-8')
     if args.sheet:
         few = thin_out(frames, args.sheet_frames)
-        pictures.write_png(args.sheet, sheet(predict, batches(few, 'sheet'), focal))
+        pictures.write_png(args.sheet, sheet(predict, batches(few, 'sheet'), focal, ROBOT_GROUPS))
     return 0
-
-
-def thin_out(frames: list[Frame], limit: int) -> list[Frame]:
-    """At most ``limit`` frames, evenly spaced; all of them for 0."""
-    if limit <= 0 or len(frames) <= limit:
-        return frames
-    return [frames[index * len(frames) // limit] for index in range(limit)]

@@ -11,22 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.files import beside
-from mtl_training.rooms.labels import GROUPS
+from mtl_training.datasets.classes import LabelClass
 
 FAR = 6.0  # metres at the dark end of the depth colours
 Picture = NDArray[np.uint8]
 
 
-def _palette() -> Picture:
-    """Class colours [256, 3] RGB; black where there is no class."""
+def paint_semantic(ids: NDArray[np.uint8], classes: Sequence[LabelClass]) -> Picture:
+    """Class ids [H, W] in the colours of their classes; black where there is no class."""
     palette = np.zeros((256, 3), np.uint8)
-    palette[: len(GROUPS)] = [group.color for group in GROUPS]
-    return palette
-
-
-def paint_semantic(ids: NDArray[np.uint8]) -> Picture:
-    """Class ids [H, W] in the colours of their classes."""
-    return np.asarray(_palette()[ids], np.uint8)
+    palette[: len(classes)] = [label.color for label in classes]
+    return np.asarray(palette[ids], np.uint8)
 
 
 def paint_depth(depth: NDArray[np.floating[Any]]) -> Picture:
@@ -49,7 +44,6 @@ def paint_gray(share: NDArray[np.floating[Any]]) -> Picture:
 
 
 PAINTERS = {
-    'semantic': paint_semantic,
     'depth': paint_depth,
     'normals': paint_normals,
     'edges': paint_gray,
@@ -57,9 +51,15 @@ PAINTERS = {
 }
 
 
-def strip(image: Picture, maps: Mapping[str, NDArray[Any]]) -> Picture:
+def strip(
+    image: Picture, maps: Mapping[str, NDArray[Any]], classes: Sequence[LabelClass]
+) -> Picture:
     """A picture and the maps of all tasks side by side."""
-    return np.concatenate([image, *(PAINTERS[task](array) for task, array in maps.items())], axis=1)
+    painted = [
+        paint_semantic(array, classes) if task == 'semantic' else PAINTERS[task](array)
+        for task, array in maps.items()
+    ]
+    return np.concatenate([image, *painted], axis=1)
 
 
 def write_png(path: Path, rows: Sequence[Picture]) -> None:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from mtl_perception.files import beside
 from mtl_training import TrainingError
+from mtl_training.datasets.classes import CLASS_SETS, as_table
 from mtl_training.loop.config import Config, from_mapping, to_mapping
 from mtl_training.models import Network, build
-from mtl_training.rooms.labels import GROUPS
 from mtl_training.tasks.task import TASK_SETS, Task, choose
 
 
@@ -69,10 +69,7 @@ def describe_run(
         'mean': list(net.mean),
         'std': list(net.std),
         'tasks': {name: task.channels for name, task in config_tasks(config).items()},
-        'classes': [
-            {'id': index, 'name': group.name, 'color': list(group.color)}
-            for index, group in enumerate(GROUPS)
-        ],
+        'classes': as_table(CLASS_SETS[config.task_set]),
         'metrics': dict(metrics),
         'commit': _commit(),
     }

@@ -18,16 +18,10 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mtl_training.datasets.rooms import (
-    Batch,
-    DataError,
-    EpochBatches,
-    Frame,
-    Rooms,
-    class_weights,
-    list_frames,
-    loader,
-)
+from mtl_training.datasets import open_data
+from mtl_training.datasets.batches import Batch, EpochBatches, Examples, loader
+from mtl_training.datasets.classes import CLASS_SETS
+from mtl_training.datasets.dataset import DataError, DataSet, class_weights, thin_out
 from mtl_training.evaluation import pictures
 from mtl_training.evaluation.evaluate import (
     Report,
@@ -36,7 +30,6 @@ from mtl_training.evaluation.evaluate import (
     network_predictor,
     normalise,
     sheet,
-    thin_out,
 )
 from mtl_training.loop.average import Average
 from mtl_training.loop.checkpoint import (
@@ -99,7 +92,7 @@ def train(
     and ``pictures/``.
 
     Args:
-        data: folder with ``train`` and ``val``.
+        data: folder of a data set with the splits ``train`` and ``val``.
         init: checkpoints whose weights the network begins with, see ``Loop.begin_with``; their
             optimisers are left behind.
         resume: go on from ``last.safetensors`` if there is one. On the CPU the result is bit-equal
@@ -133,12 +126,12 @@ class Loop:
 
     def __init__(self, config: Config, fabric: Fabric, data: Path, out: Path) -> None:
         self.config, self.fabric, self.data, self.out = config, fabric, data, out
+        self.classes = CLASS_SETS[config.task_set]
         self.last = out / 'last.safetensors'
         self.tasks: dict[str, Task] = config_tasks(config)
         if config.class_balance and 'semantic' in self.tasks:
             semantic = self.tasks['semantic']
-            some = thin_out(list_frames(data / 'train'), 400)
-            weights = class_weights(some, semantic.channels, config.class_balance)
+            weights = class_weights(thin_out(self.split('train'), 400), config.class_balance)
             self.tasks['semantic'] = replace(semantic, class_weights=weights)
         # Auxiliary predictions may be of any of these.
         self.trained_tasks = {**auxiliary_tasks(config), **self.tasks}
@@ -152,7 +145,7 @@ class Loop:
         self.net.mark_forward_method('predictions')
         decay = config.optim.ema_decay
         self.average = Average(self.net.module, decay) if decay else None
-        self.validation = thin_out(list_frames(data / 'val'), config.run.validate_frames)
+        self.validation = thin_out(self.split('val'), config.run.validate_frames)
         self.metrics: Report = {}
 
     def run(self, stop: Callable[[int], bool]) -> None:
@@ -189,13 +182,17 @@ class Loop:
             clock = time.monotonic()
         bar.close()
 
+    def split(self, name: str) -> DataSet:
+        """A split of the data as it is now, with the classes that the network tells apart."""
+        return open_data(self.data, name, self.classes)
+
     def batches(self) -> Any:
         """Batches without end, epoch by epoch, from where the run stands."""
         config, fabric, progress = self.config, self.fabric, self.progress
-        frames = list_frames(self.data / 'train')
+        frames = self.split('train')
         while True:
             if config.data.rescan and progress.epoch_frames == 0:
-                frames = list_frames(self.data / 'train')
+                frames = self.split('train')
             progress.epoch_frames = fabric.broadcast(progress.epoch_frames or len(frames))
             keys = EpochBatches(
                 progress.epoch_frames,
@@ -208,7 +205,7 @@ class Loop:
             )
             if keys.count == 0:
                 raise DataError(
-                    f'{self.data / "train"} lists {len(frames)} frames, expected at least a batch'
+                    f'{frames.name} lists {len(frames)} frames, expected at least a batch'
                 )
             dataset = self.dataset(frames, training=True)
             batches = loader(dataset, config.data.workers, batch_sampler=keys)
@@ -216,11 +213,11 @@ class Loop:
             progress.epoch += 1
             progress.epoch_step = progress.epoch_frames = 0
 
-    def dataset(self, frames: list[Frame], *, training: bool) -> Rooms:
+    def dataset(self, frames: DataSet, *, training: bool) -> Examples:
         """Frames as the configuration wants them, augmented for training."""
         config, began = self.config, self.progress.step - self.progress.epoch_step
         small = training and began < config.data.small_share * config.optim.max_steps
-        return Rooms(
+        return Examples(
             frames,
             [*config.tasks, *config.model.auxiliary] if training else config.tasks,
             height=config.data.small_height if small else config.data.height,
@@ -285,7 +282,7 @@ class Loop:
         """Judge the network, log the figures and keep it if it is the best so far."""
         predict, batches = self.predictor(), self.validation_batches(self.validation)
         focal = self.config.data.canonical_focal
-        self.metrics = figures(judge(predict, batches, focal))
+        self.metrics = figures(judge(predict, batches, focal, self.classes), self.classes)
         row = {
             f'{task}.{figure}': round(value, 5)
             for task, report in self.metrics.items()
@@ -304,7 +301,8 @@ class Loop:
     def picture(self) -> None:
         """Labels and predictions of a few validation frames, as ``pictures/STEP.png``."""
         batches = self.validation_batches(thin_out(self.validation, 6))
-        rows = sheet(self.predictor(), batches, self.config.data.canonical_focal)
+        focal = self.config.data.canonical_focal
+        rows = sheet(self.predictor(), batches, focal, self.classes)
         pictures.write_png(self.out / 'pictures' / f'{self.progress.step:06}.png', rows)
 
     def predictor(self) -> Callable[[Batch], dict[str, Any]]:
@@ -316,7 +314,7 @@ class Loop:
         }
         return network_predictor(self.trained.eval(), meta, self.fabric.device)
 
-    def validation_batches(self, frames: list[Frame]) -> Any:
+    def validation_batches(self, frames: DataSet) -> Any:
         """Batches of frames as they are."""
         data = self.dataset(frames, training=False)
         return loader(data, 0, batch_size=self.config.optim.batch_size)
@@ -412,7 +410,7 @@ def sub_sample(batch: Batch, stride: int, step: int) -> Batch:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mtl_training train``."""
     parser.add_argument('config', type=Path, help='a YAML file, see training/configs')
-    parser.add_argument('--data', type=Path, required=True, help='the rooms data')
+    parser.add_argument('--data', type=Path, required=True, help='folder of a data set')
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoints and logs')
     parser.add_argument(
         '--init',

@@ -21,8 +21,11 @@ import yaml
 from torch import Tensor, nn
 
 from mtl_perception.files import write_beside
-from mtl_training.datasets.rooms import Batch, Rooms, list_frames, loader
-from mtl_training.evaluation.evaluate import normalise, thin_out
+from mtl_training.datasets import open_data
+from mtl_training.datasets.batches import Batch, Examples, loader
+from mtl_training.datasets.classes import CLASS_SETS
+from mtl_training.datasets.dataset import thin_out
+from mtl_training.evaluation.evaluate import normalise
 from mtl_training.loop.checkpoint import config_tasks, load_checkpoint
 from mtl_training.loop.config import Config, from_mapping
 from mtl_training.models.backbones import pyramid
@@ -84,15 +87,15 @@ class Measuring:
         if self.data is None:
             raise PapersError(f'{config.model.system} is measured on images; expected --data')
         data, tasks = config.data, config.tasks
-        frames = thin_out(list_frames(self.data / 'val'), self.frames)
-        rooms = Rooms(
-            frames,
+        classes = CLASS_SETS[config.task_set]
+        examples = Examples(
+            thin_out(open_data(self.data, 'val', classes), self.frames),
             tasks,
             height=data.height,
             width=data.width,
             canonical_focal=data.canonical_focal,
         )
-        yield from loader(rooms, 0, batch_size=1)
+        yield from loader(examples, 0, batch_size=1)
 
 
 def learned(net: BMTAS | LTB, config: Config, measuring: Measuring) -> Tree:

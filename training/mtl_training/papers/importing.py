@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtl_training.deploy.export import class_table
 from mtl_training.loop.checkpoint import build_network, config_tasks, describe_run, save_checkpoint
 from mtl_training.loop.config import Config, DataConfig, ModelConfig, OptimConfig
 from mtl_training.models import BACKBONES, Network
@@ -32,12 +31,6 @@ SIZES: dict[str, tuple[int, int]] = {'nyud': (480, 640), 'pascal': (512, 512)}
 FOCAL = 518.86
 # Options with which our networks compute what theirs do.
 OPTIONS: dict[str, dict[str, Any]] = {'mti_net': {'softmax': 'released'}}
-# Classes of PASCAL VOC, which their semantic task has on PASCAL-Context.
-VOC: tuple[str, ...] = (
-    'background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair',
-    'cow', 'dining table', 'dog', 'horse', 'motorbike', 'person', 'potted plant', 'sheep', 'sofa',
-    'train', 'tv monitor',
-)  # fmt: skip
 NAMED = 3  # tensors that an error names
 
 
@@ -222,14 +215,6 @@ def configure(
     )
 
 
-def classes(config: Config) -> list[dict[str, Any]]:
-    """What the semantic channels are, for the metadata: NYUD's 40, or the 21 of PASCAL VOC."""
-    if config.task_set == 'nyud':
-        return class_table({}, TASK_SETS['nyud']['semantic'].channels)
-    table = class_table({}, len(VOC))
-    return [{**entry, 'name': name} for entry, name in zip(table, VOC, strict=True)]
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mtl_training import`."""
     parser.add_argument('system', metavar='SYSTEM', help=f'one of: {", ".join(MAPS)}')
@@ -261,8 +246,7 @@ def run(args: argparse.Namespace) -> int:
     weights = read_weights(args.weights)
     net = import_weights(weights, config)
     tensors = {f'net.{name}': tensor for name, tensor in net.state_dict().items()}
-    meta = {**describe_run(config, net, 0, {}), 'classes': classes(config)}
-    save_checkpoint(args.out, tensors, meta)
+    save_checkpoint(args.out, tensors, describe_run(config, net, 0, {}))
     tasks = ', '.join(f'{n} ({task.channels})' for n, task in config_tasks(config).items())
     print(
         f'{args.out}: {args.system} on {args.backbone}, {tasks}; {len(weights)} tensors, all used'

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mtl_training.datasets.classes import NYUD_ID
 from mtl_training.rooms.catalogue import Library, Piece
-from mtl_training.rooms.labels import NYUD_ID
 from mtl_training.scenes.scene import Float, Light, Scene, caster
 from mtl_training.scenes.textures import muted_color, pattern
 

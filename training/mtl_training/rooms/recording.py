@@ -11,8 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from mtl_training import TrainingError
+from mtl_training.datasets.classes import ROBOT_GROUPS
+from mtl_training.datasets.dataset import nyud_table
 from mtl_training.rooms.catalogue import SPLITS, Library
-from mtl_training.rooms.labels import group_lut
 from mtl_training.rooms.layout import random_room
 from mtl_training.rooms.views import path
 from mtl_training.rooms.write import encode
@@ -48,7 +49,7 @@ def _drive(job: tuple[Path, int, int, int]) -> list[dict[str, object]]:
     else:
         raise RecordingError(f'no free path through room {room}: choose another seed')
     exposure = Exposure.random(rng)
-    lut = group_lut()
+    table = nyud_table('the renderer', ROBOT_GROUPS)
     frames = []
     for index, camera in enumerate(cameras):
         picture = render(scene, camera, rng, Quality(), exposure)
@@ -69,7 +70,7 @@ def _drive(job: tuple[Path, int, int, int]) -> list[dict[str, object]]:
             depth = np.round(truth.depth * (1000 / DEPTH_STEP)).astype(np.uint16) * DEPTH_STEP
             frame |= {
                 'depth_mm': _png(depth),
-                'semantic': _png(lut[truth.semantic]),
+                'semantic': _png(table[truth.semantic]),
                 'normals': files['normals'][1].tobytes(),
                 'edges': _png(truth.edges.astype(np.uint8) * 255),
             }

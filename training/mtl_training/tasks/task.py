@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mtl_training.rooms.labels import GROUPS
+from mtl_training.datasets.classes import CLASS_SETS
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Task:
 # Losses and weights of ATRC and hence TIF: semseg 1, parts 2, depth 1, saliency 5, normals 10,
 # edges 50; edge weight w .8 on NYUD, .95 on PASCAL.
 NYUD: dict[str, Task] = {
-    'semantic': Task('semantic', 40, 'cross_entropy', 1.0, 'miou', True),
+    'semantic': Task('semantic', len(CLASS_SETS['nyud']), 'cross_entropy', 1.0, 'miou', True),
     'depth': Task('depth', 1, 'l1', 1.0, 'rmse', False),
     'normals': Task('normals', 3, 'normal_l1', 10.0, 'mean', False),
     'edges': Task('edges', 1, 'balanced_bce', 50.0, 'f', True, positive_weight=0.8),
 }
 PASCAL: dict[str, Task] = {
-    'semantic': Task('semantic', 21, 'cross_entropy', 1.0, 'miou', True),
+    'semantic': Task('semantic', len(CLASS_SETS['pascal']), 'cross_entropy', 1.0, 'miou', True),
     'human_parts': Task('human_parts', 7, 'cross_entropy', 2.0, 'miou', True),
     'saliency': Task('saliency', 1, 'hed_bce', 5.0, 'maxf', True),
     'normals': Task('normals', 3, 'normal_l1', 10.0, 'mean', False),
@@ -52,7 +52,7 @@ PASCAL: dict[str, Task] = {
 # The shipped recipe: the classes a robot gets, and depth with a confidence (mean and log scale of
 # the logarithm of canonical depth).
 ROOMS: dict[str, Task] = {
-    'semantic': replace(NYUD['semantic'], channels=len(GROUPS)),
+    'semantic': replace(NYUD['semantic'], channels=len(CLASS_SETS['rooms'])),
     'depth': Task('depth', 2, 'log_laplace', 1.0, 'absrel', False),
     'normals': NYUD['normals'],
     'edges': NYUD['edges'],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mtl_training.datasets.augment import Sample, augment, crop, distort, fit, flip
-from mtl_training.datasets.rooms import to_tensors
+from mtl_training.datasets.batches import to_tensors
 from mtl_training.loop.config import AugmentConfig
 
 EVERYTHING = AugmentConfig(

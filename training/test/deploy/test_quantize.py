@@ -477,7 +477,7 @@ def test_mistakes_are_one_line_on_stderr(
     missing = tmp_path / 'none'
     cases = {
         'int8 needs pictures to calibrate on, expected --data': [folder, '--precision', 'int8'],
-        f'{missing / "train" / "frames.jsonl"} cannot be read': [
+        f'{missing} is not a data set that can be read': [
             folder, '--precision', 'int8', '--data', missing,
         ],
         f'{missing} cannot be read as a bundle': [missing, '--precision', 'fp16'],

@@ -13,7 +13,9 @@ import pytest
 import torch
 import yaml
 from mtl_training.cli import main
-from mtl_training.datasets.rooms import Batch, Rooms, list_frames, loader
+from mtl_training.datasets.batches import Batch, Examples, loader
+from mtl_training.datasets.classes import NYUD40, ROBOT_GROUPS
+from mtl_training.datasets.rooms import Rooms
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import read_bundle
 from mtl_training.evaluation.evaluate import (
@@ -24,7 +26,7 @@ from mtl_training.evaluation.evaluate import (
     labels,
     markdown,
     predictions,
-    thin_out,
+    sheet,
     trivial_predictors,
 )
 from mtl_training.loop.checkpoint import CheckpointError
@@ -36,17 +38,33 @@ TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'
 
 
 def batches(rooms: Path, focal: float = 277.0) -> list[Batch]:
-    data = Rooms(list_frames(rooms / 'test'), TASKS, height=64, width=96, canonical_focal=focal)
+    frames = Rooms(rooms, 'test', ROBOT_GROUPS)
+    data = Examples(frames, TASKS, height=64, width=96, canonical_focal=focal)
     return list(loader(data, 0, batch_size=2))
 
 
 def test_labels_themselves_are_perfect(rooms: Path) -> None:
-    report = figures(judge(lambda batch: labels(batch, 277.0), batches(rooms), 277.0))
+    judged = judge(lambda batch: labels(batch, 277.0), batches(rooms), 277.0, ROBOT_GROUPS)
+    report = figures(judged, ROBOT_GROUPS)
     assert report['semantic']['miou'] == report['semantic']['iou_chair'] == 1
     assert report['depth'] == pytest.approx({'rmse': 0, 'absrel': 0, 'delta1': 1})
     assert report['normals']['mean'] < 0.1
     assert report['normals']['within_11'] == 1
     assert report['edges']['f'] == report['saliency']['maxf'] == 1
+
+
+def test_forty_classes_are_judged_and_painted_as_forty(rooms: Path) -> None:
+    frames = Rooms(rooms, 'test', NYUD40)
+    data = Examples(frames, ['semantic'], height=64, width=96, canonical_focal=277.0)
+    found = list(loader(data, 0, batch_size=2))
+    ceiling = 21  # beyond the 18 groups
+    assert any((batch['semantic'] == ceiling).any() for batch in found)
+    report = figures(judge(lambda batch: labels(batch, 277.0), found, 277.0, NYUD40), NYUD40)
+    assert report['semantic']['miou'] == report['semantic']['iou_ceiling'] == 1
+    row = sheet(lambda batch: labels(batch, 277.0), found, 277.0, NYUD40)[0]
+    ids = found[0]['semantic'][0].numpy()
+    assert (row[:, 96:][ids == ceiling] == NYUD40[ceiling].color).all()
+    assert (row[:, 96:][ids == 255] == 0).all()
 
 
 def test_depth_is_judged_in_metres_for_any_canonical_focal(rooms: Path) -> None:
@@ -75,11 +93,14 @@ def test_logits_become_what_they_mean() -> None:
 
 
 def test_trivial_predictors_take_their_constants_from_training(rooms: Path) -> None:
-    frames = list_frames(rooms / 'train')
-    trivial = trivial_predictors(frames, TASKS)
+    data = Rooms(rooms, 'train', ROBOT_GROUPS)
+    trivial = trivial_predictors(data, TASKS)
     batch = batches(rooms)[0]
     millimetres = np.concatenate(
-        [cv2.imread(f'{frame.prefix}_depth.png', cv2.IMREAD_ANYDEPTH).ravel() for frame in frames]
+        [
+            cv2.imread(f'{frame.prefix}_depth.png', cv2.IMREAD_ANYDEPTH).ravel()
+            for frame in data.frames
+        ]
     )
     valid = millimetres[millimetres > 0] / 1000
     best = trivial['best constant'](batch)
@@ -214,9 +235,3 @@ def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
     (tmp_path / 'model.onnx').write_bytes(b'')
     with pytest.raises(DeployError, match='is damaged: its sha256 is not'):
         bundle_predictor(tmp_path)
-
-
-def test_thinning_out_is_even(rooms: Path) -> None:
-    frames = list_frames(rooms / 'train')
-    assert [f.prefix.name for f in thin_out(frames, 3)] == ['000000_0', '000003_0', '000006_0']
-    assert thin_out(frames, 0) == frames

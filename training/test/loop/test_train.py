@@ -13,7 +13,8 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from mtl_training.cli import main
-from mtl_training.datasets.rooms import DataError
+from mtl_training.datasets.classes import ROBOT_GROUPS
+from mtl_training.datasets.dataset import DataError
 from mtl_training.loop.checkpoint import CheckpointError, load_checkpoint, read_checkpoint
 from mtl_training.loop.config import Config, load_config
 from mtl_training.loop.train import Loop, sub_sample, train
@@ -293,3 +294,14 @@ def test_mistakes_are_one_line_on_stderr(
     assert main(arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert 'unknown key sed' in line
+
+
+def test_labels_follow_the_classes_of_the_network(rooms: Path, tmp_path: Path) -> None:
+    overrides = [*QUIET, 'task_set=nyud', 'tasks=[semantic]', 'optim.max_steps=2']
+    config = load_config(TINY, [*overrides, 'run.validate_every=2', 'class_balance=0.5'])
+    _, meta = load_checkpoint(train(config, rooms, tmp_path))
+    assert len(meta['classes']) == meta['tasks']['semantic'] == 40
+    judged = {key for key in meta['metrics']['semantic'] if key.startswith('iou_')}
+    assert judged - {f'iou_{group.name}' for group in ROBOT_GROUPS}
+    with pytest.raises(DataError, match='expected them or groups of them'):
+        train(load_config(TINY, [*QUIET, 'task_set=pascal', 'tasks=[semantic]']), rooms, tmp_path)

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mtl_training.datasets.rooms import Rooms, list_frames, loader
+from mtl_training.datasets.batches import Examples, loader
+from mtl_training.datasets.classes import CLASS_SETS
+from mtl_training.datasets.rooms import Rooms
 from mtl_training.deploy.comparison import compare_with_torch
 from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.graph import to_onnx
@@ -72,8 +74,8 @@ def system(request: pytest.FixtureRequest) -> str:
 
 def batch_of(config: Config, rooms: Path, height: int, width: int) -> dict[str, torch.Tensor]:
     """Four images of the training split."""
-    frames = list_frames(rooms / 'train')[:4]
-    data = Rooms(frames, config.tasks, height=height, width=width, canonical_focal=277.0)
+    frames = Rooms(rooms, 'train', CLASS_SETS[config.task_set])
+    data = Examples(frames, config.tasks, height=height, width=width, canonical_focal=277.0)
     return next(iter(loader(data, 0, batch_size=4)))
 
 

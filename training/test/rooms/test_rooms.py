@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mtl_training.datasets.classes import NYUD_ID
 from mtl_training.rooms import write
 from mtl_training.rooms.catalogue import (
     CatalogueError,
@@ -18,7 +19,6 @@ from mtl_training.rooms.catalogue import (
     read_properties,
     split_pieces,
 )
-from mtl_training.rooms.labels import GROUPS, NYUD40, NYUD_ID, group_lut
 from mtl_training.rooms.layout import random_room
 from mtl_training.rooms.views import look_at, path, random_view
 from mtl_training.scenes.meshes import MeshError, read_obj
@@ -207,15 +207,6 @@ def test_properties_join_continued_lines(tmp_path: Path) -> None:
 )
 def test_names_become_classes(name: str, category: str, label: str | None) -> None:
     assert classify(name, category) == label
-
-
-def test_groups_cover_every_class_once() -> None:
-    members = [member for group in GROUPS for member in group.members]
-    assert sorted(members) == sorted(NYUD40[1:])
-    lut = group_lut()
-    assert lut[0] == 255
-    assert lut[NYUD_ID['desk']] == lut[NYUD_ID['table']]
-    assert len({group.color for group in GROUPS}) == len(GROUPS)
 
 
 def test_a_path_moves_smoothly_and_sees_the_room(assets: Path) -> None:

@@ -1,0 +1,117 @@
+"""What every data set offers: labelled frames one by one, and the classes of their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_training import TrainingError
+from mtl_training.datasets.augment import Sample
+from mtl_training.datasets.classes import NYUD40, LabelClass, lookup
+
+
+class DataError(TrainingError):
+    """Training data that cannot be read; the message names the file."""
+
+
+class DataSet(Protocol):
+    """One split of a data set.
+
+    Attributes:
+        name: of the data set and the split, for messages.
+        tasks: that it has labels of.
+        classes: of each task whose labels are classes; the ids of a sample are places in there.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    classes: Mapping[str, Sequence[LabelClass]]
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, tasks: Collection[str]) -> Sample:
+        """One frame with its picture, its focal length and the labels of the given tasks.
+
+        Raises:
+            DataError: a file is missing or is not a picture.
+        """
+        ...
+
+
+class Subset:
+    """Some frames of a data set."""
+
+    def __init__(self, data: DataSet, indices: Sequence[int]) -> None:
+        self.data, self.indices = data, indices
+        self.name, self.tasks, self.classes = data.name, data.tasks, data.classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int, tasks: Collection[str]) -> Sample:
+        """See ``DataSet.read``."""
+        return self.data.read(self.indices[index], tasks)
+
+
+def thin_out(data: DataSet, limit: int) -> DataSet:
+    """At most ``limit`` frames, evenly spaced; all of them for 0."""
+    if limit <= 0 or len(data) <= limit:
+        return data
+    return Subset(data, [index * len(data) // limit for index in range(limit)])
+
+
+def class_weights(data: DataSet, balance: float) -> tuple[float, ...]:
+    """Weights f ** -balance of semantic classes with pixel frequencies f; their mean is 1.
+
+    The mean is over pixels, so that the size of the loss does not change. A class that does not
+    occur counts as if a ten-thousandth of the pixels had it.
+    """
+    counts = np.zeros(256)
+    for index in range(len(data)):
+        ids = data.read(index, ['semantic']).arrays['semantic']
+        counts += np.bincount(ids.reshape(-1), minlength=256)
+    counts = counts[: len(data.classes['semantic'])]
+    share = counts / max(counts.sum(), 1)
+    weights = np.maximum(share, 1e-4) ** -balance
+    return tuple(float(w) for w in weights / (weights * share).sum())
+
+
+def nyud_table(name: str, classes: Sequence[LabelClass]) -> NDArray[np.uint8]:
+    """Table [256] from the ids in files with NYUD's 40 classes, 0 void, to other classes.
+
+    Args:
+        name: of the data set, for the message.
+
+    Raises:
+        DataError: classes that cannot be told from NYUD's.
+    """
+    table = lookup([label.name for label in NYUD40], classes, first=1)
+    if table is None:
+        raise DataError(f"{name} has NYUD's 40 classes, expected them or groups of them")
+    return table
+
+
+def read_color(path: Path) -> NDArray[np.uint8]:
+    """A picture file as RGB [H, W, 3].
+
+    Raises:
+        DataError: the file is missing or is not a picture.
+    """
+    return np.asarray(cv2.cvtColor(read_image(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_image(path: Path, flags: int) -> NDArray[Any]:
+    """A picture file as cv2 reads it with these flags.
+
+    Raises:
+        DataError: the file is missing or is not a picture.
+    """
+    array = cv2.imread(str(path), flags)
+    if array is None:
+        raise DataError(f'{path} is missing or is not a picture')
+    return array
