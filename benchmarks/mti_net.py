@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-import time
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +31,8 @@ from mtl_training.papers.importing import TASKS, configure, import_weights
 from mtl_training.tasks.losses import multi_task_loss, weighted_sum
 from mtl_training.tasks.task import TASK_SETS, Task
 from torch import Tensor, nn
+
+from mtl_perception.engines.timing import Rounds, time_runs
 
 # Their configurations for HRNet-18: what is predicted, and what is auxiliary.
 CONFIGURATIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -169,24 +170,19 @@ def main() -> None:
     apart = max(float((expected[TASKS[t]] - found[t]).abs().max()) for t in tasks)
     print(f'outputs of the same weights differ by {apart:.1e} at most')
 
-    steps = [
-        their_step(theirs.train(), their_loss(tasks, initial), image, truth),
-        our_step(ours.train(), tasks, initial, image, truth),
-    ]
-    clocks = {'time': time.perf_counter, 'processor time': time.process_time}
-    seconds = np.zeros((WARM_UP + options.rounds, len(steps), len(clocks)))
-    for number, row in enumerate(seconds):
-        for which in (0, 1) if number % 2 else (1, 0):
-            began = [clock() for clock in clocks.values()]
-            steps[which]()
-            row[which] = [clock() - t for clock, t in zip(clocks.values(), began, strict=True)]
+    steps = {
+        'theirs': their_step(theirs.train(), their_loss(tasks, initial), image, truth),
+        'ours': our_step(ours.train(), tasks, initial, image, truth),
+    }
+    timings = time_runs(steps, Rounds(warm_up=WARM_UP, least=options.rounds))
     print(
         f'{options.tasks}, {options.size}, batch {options.batch}, {options.threads} threads, '
         f'medians of {options.rounds} steps:'
     )
-    medians = np.median(seconds[WARM_UP:], axis=0)
-    for clock, (their, our) in zip(clocks, medians.T, strict=True):
-        print(f'{clock}: theirs {1e3 * their:.0f} ms, ours {1e3 * our:.0f} ms: {our / their:.2f}')
+    times = {name: (timing.ms, timing.cpu_ms) for name, timing in timings.items()}
+    for index, clock in enumerate(('time', 'processor time')):
+        their, our = (float(np.median(times[name][index])) for name in ('theirs', 'ours'))
+        print(f'{clock}: theirs {their:.0f} ms, ours {our:.0f} ms: {our / their:.2f}')
 
 
 if __name__ == '__main__':

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mtl_perception.bundle import Bundle, BundleError, default_bundle, load_bundle
 from mtl_perception.engines.engine import EngineError, EngineOptions, open_unchecked
+from mtl_perception.engines.timing import Rounds, noise, time_runs
 
-Run = Callable[[NDArray[np.uint8]], Any]
+Run = Callable[[], Any]
 ENGINES = (
     ('onnxruntime', 'fp32'),
     ('onnxruntime', 'int8'),
@@ -31,8 +29,6 @@ ENGINES = (
     ('openvino', 'bf16'),
     ('openvino', 'int8'),
 )
-PICTURES = 8
-WARM_UP = 3
 
 
 def torch_eager(checkpoint: Path, bundle: Bundle, threads: int) -> Run:
@@ -45,35 +41,20 @@ def torch_eager(checkpoint: Path, bundle: Bundle, threads: int) -> Run:
     net, meta = load_checkpoint(checkpoint)
     module = Deployable(net, list(bundle.tasks), mean=meta['mean'], std=meta['std']).eval()
 
-    def run(image: NDArray[np.uint8]) -> Any:
+    image = torch.from_numpy(noise(bundle, 1))
+
+    def run() -> Any:
         with torch.inference_mode():
-            return module(torch.from_numpy(image))
+            return module(image)
 
     return run
 
 
-def engine(name: str, bundle: Bundle, options: EngineOptions) -> tuple[str, Run]:
+def run_of(name: str, bundle: Bundle, options: EngineOptions) -> tuple[str, Run]:
     """The title of an engine, and a run of it."""
-    backend = open_unchecked(name, bundle, options)
-    outputs = list(bundle.outputs)
-    title = f'{name} {backend.identity["version"]} {options.precision}'
-    return title, lambda image: backend.run(image, outputs)
-
-
-def measure(runs: dict[str, Run], bundle: Bundle, rounds: int) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds of every run, alternating; the order turns by one from round to round."""
-    rng = np.random.default_rng(0)
-    size = (PICTURES, 1, bundle.height, bundle.width, 3)
-    pictures = rng.integers(0, 256, size, np.uint8)
-    names = list(runs)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for index in range(WARM_UP + rounds):
-        shift = index % len(names)
-        for name in names[shift:] + names[:shift]:
-            began = time.perf_counter()
-            runs[name](pictures[index % PICTURES])
-            times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: np.array(values[WARM_UP:]) for name, values in times.items()}
+    engine = open_unchecked(name, bundle, options)
+    title = f'{name} {engine.identity["version"]} {options.precision}'
+    return title, partial(engine.run, noise(bundle, 1), list(bundle.outputs))
 
 
 def main() -> None:
@@ -95,7 +76,7 @@ def main() -> None:
             continue
         try:
             wish = EngineOptions(precision=precision, threads=options.threads)
-            title, run = engine(name, bundle, wish)
+            title, run = run_of(name, bundle, wish)
             runs[title] = run
         except (EngineError, BundleError) as error:
             print(f'{name} {precision} is left out: {error}')
@@ -103,9 +84,9 @@ def main() -> None:
     print(f'{bundle.name}, {bundle.height}x{bundle.width}, {options.threads} threads, batch 1\n')
     print('| engine | median ms | p95 ms | against the first |\n|---|---|---|---|')
     medians = []
-    for name, times in measure(runs, bundle, options.rounds).items():
-        medians.append(float(np.median(times)))
-        p95 = float(np.percentile(times, 95))
+    for name, timing in time_runs(runs, Rounds(least=options.rounds)).items():
+        medians.append(timing.median_ms)
+        p95 = timing.percentile(95)
         print(f'| {name} | {medians[-1]:.1f} | {p95:.1f} | {medians[0] / medians[-1]:.2f} |')
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import multiprocessing
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,8 @@ from mtl_training.papers.describe import describe, parse_size
 from mtl_training.tasks.losses import multi_task_loss, weighted_sum
 from mtl_training.tasks.task import NYUD
 from torch import Tensor
+
+from mtl_perception.engines.timing import Rounds, time_runs
 
 UNIT = 'mtl_baseline'
 BACKBONES = ('hrnet_w18_small_v2', 'resnet18_d8')  # the first that a system takes
@@ -133,19 +134,10 @@ def stepper(net: Network, batch: Mapping[str, Tensor]) -> Callable[[], object]:
     return step
 
 
-def alternate(
-    runs: Mapping[Key, Callable[[], object]], rounds: int, warm_up: int = 1
-) -> dict[Key, float]:
-    """Median seconds of every run; the order turns by one from round to round."""
-    keys = list(runs)
-    times: dict[Key, list[float]] = {key: [] for key in keys}
-    for index in range(warm_up + rounds):
-        shift = index % len(keys)
-        for key in keys[shift:] + keys[:shift]:
-            began = time.perf_counter()
-            runs[key]()
-            times[key].append(time.perf_counter() - began)
-    return {key: float(np.median(values[warm_up:])) for key, values in times.items()}
+def medians(runs: Mapping[Key, Callable[[], object]], rounds: int) -> dict[Key, float]:
+    """Milliseconds of every run, the median of so many rounds."""
+    timings = time_runs(runs, Rounds(warm_up=1, least=rounds))
+    return {key: timing.median_ms for key, timing in timings.items()}
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -225,11 +217,11 @@ def main() -> None:
 
     rows = rows_of(options.systems, size)
     keys = [(row.system, row.backbone) for row in rows]
-    latency = alternate(
+    latency = medians(
         deployed(keys, size, options.threads, workers=options.threads), options.rounds
     )
     torch.set_num_threads(options.threads)
-    step = alternate(training(keys, step_size), options.step_rounds)
+    step = medians(training(keys, step_size), options.step_rounds)
     for row, key in zip(rows, keys, strict=True):
         unit = (UNIT, row.backbone)
         row.latency = latency[key] / latency[unit] if key in latency else None
@@ -240,8 +232,8 @@ def main() -> None:
     for backbone in dict.fromkeys(row.backbone for row in rows):
         unit = (UNIT, backbone)
         print(
-            f'\n{UNIT} on {TITLES[backbone]}: {1e3 * latency[unit]:.0f} ms, '
-            f'training step {1e3 * step[unit]:.0f} ms'
+            f'\n{UNIT} on {TITLES[backbone]}: {latency[unit]:.0f} ms, '
+            f'training step {step[unit]:.0f} ms'
         )
     if options.plot:
         plot(rows, options.plot)

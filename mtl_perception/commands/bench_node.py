@@ -22,6 +22,7 @@ from .. import PerceptionError
 from ..bundle import Bundle
 from ..engines.choice import open_engine
 from ..engines.engine import Engine, EngineOptions
+from ..engines.timing import Rounds, Timing, time_engines
 from ..images import payload
 from ..offline.cameras import CameraTopics
 from ..offline.recordings import Recorded
@@ -172,24 +173,11 @@ def stream(
         yield Recorded(camera.image, camera.image_type, stamp, stamped(image, stamp))
 
 
-def bare_engine(backend: Engine, bundle: Bundle, seconds: float) -> tuple[list[float], float]:
-    """Time the engine alone on one image with all outputs, after three runs to warm up.
-
-    Returns:
-        Milliseconds of every run, and processor time of a run, milliseconds over all threads.
-    """
+def bare_engine(engine: Engine, bundle: Bundle, seconds: float) -> Timing:
+    """Time the engine alone on one image with all outputs."""
     image = picture(bundle.width, bundle.height)[None]
-    outputs = list(bundle.outputs)
-    for _ in range(3):
-        backend.run(image, outputs)
-    times: list[float] = []
-    used = time.process_time()
-    end = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < end:
-        start = time.perf_counter()
-        backend.run(image, outputs)
-        times.append((time.perf_counter() - start) * 1e3)
-    return times, (time.process_time() - used) * 1e3 / len(times)
+    rounds = Rounds(least=5, seconds=seconds)
+    return time_engines({'bare': engine}, image, list(bundle.outputs), rounds)['bare']
 
 
 def measure(
@@ -211,7 +199,7 @@ def measure(
     camera = CameraTopics('/bench/image', 'sensor_msgs/msg/Image', '/bench/camera_info')
     bare_seconds = min(3.0, seconds / 3)
     engine = open_engine(backend, bundle, EngineOptions()).engine
-    bare, bare_cpu = bare_engine(engine, bundle, bare_seconds)
+    before = bare_engine(engine, bundle, bare_seconds)
     reports: list[tuple[float, Any]] = []
     parameters = {'bundle': str(bundle.folder.absolute()), 'backend': backend}
     with (
@@ -250,7 +238,7 @@ def measure(
         results = listener.results
         listener.close()
         idle = _idle_cpu(child, executor)
-    again, again_cpu = bare_engine(engine, bundle, bare_seconds)
+    after = bare_engine(engine, bundle, bare_seconds)
     engine.close()
     identity = engine.identity
     return Result(
@@ -258,8 +246,8 @@ def measure(
         what=f'{size[0]}x{size[1]} rgb8 at {rate:g} Hz for {seconds:g} s; {bundle.name} '
         f'{bundle.version} ({bundle.width}x{bundle.height}); {identity["engine"]} '
         f'{identity["version"]}, {identity["provider"]}, {identity["precision"]}',
-        bare_ms=statistics.median(bare + again),
-        bare_cpu_ms=(bare_cpu + again_cpu) / 2,
+        bare_ms=statistics.median(before.ms + after.ms),
+        bare_cpu_ms=statistics.mean(before.cpu_ms + after.cpu_ms),
         node_cpu_ms=1e3 * used / max(answered, 1),
         stage_ms={stage: _median(map(read, statuses)) for stage, read in STAGES.items()},
         latency_ms=_median(status.latency_ms for status in statuses),

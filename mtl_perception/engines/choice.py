@@ -7,40 +7,26 @@ cache for the next start.
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import importlib.util
 import json
 import math
-import os
-import platform
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-
-import numpy as np
+from typing import Protocol
 
 from .. import __version__
 from ..bundle import Bundle, BundleError
 from .agreement import Agreement, SelfCheckError, self_check
 from .cache import CacheError, EngineCache, Key
 from .engine import BACKENDS, Engine, EngineError, EngineOptions, Progress, open_unchecked, quiet
-from .tensors import cpu_name
+from .machine import installed_version, machine_name
+from .timing import Rounds, noise, time_engines
 
 _DEFAULTS = EngineOptions()
 CPU_ENGINES = ('openvino', 'onnxruntime')
-# Python distributions that one of them may come from.
-_DISTRIBUTIONS: Mapping[str, Sequence[str]] = {
-    'openvino': ('openvino',),
-    'onnxruntime': ('onnxruntime', 'onnxruntime-gpu', 'onnxruntime-openvino'),
-}
-WARM_UP_RUNS = 1
-# Turns of every engine: at least so many, then until the time is over. The median of few turns is
-# enough to tell engines apart whose difference anybody would notice.
-MIN_TURNS, MAX_TURNS = 3, 25
-CALIBRATION_S = 1.0
+# The median of few turns is enough to tell engines apart whose difference anybody would notice.
+ROUNDS = Rounds(warm_up=1, least=3, most=25, seconds=1.0)
 # Engines so near to each other are equal. ONNX Runtime is taken then: with a camera and a recorder
 # on the same two cores an image took 26 to 28 % longer in it, in OpenVINO 18 to 48 %, and more CPU.
 NEAR = 1.1
@@ -72,6 +58,40 @@ class ChosenEngine:
     cache_problem: str = ''
 
 
+class Opener(Protocol):
+    """Opens one engine by name, as ``open_unchecked`` does."""
+
+    def __call__(
+        self,
+        name: str,
+        bundle: Bundle,
+        options: EngineOptions,
+        *,
+        cache: EngineCache,
+        progress: Progress,
+    ) -> Engine: ...
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a choice asks of the machine that it runs on.
+
+    Attributes:
+        name: what decides how fast an engine is here.
+        version: of an engine's package; empty where that is not installed.
+        open: opens an engine.
+        clock: seconds.
+    """
+
+    name: Callable[[], str] = machine_name
+    version: Callable[[str], str] = installed_version
+    open: Opener = open_unchecked
+    clock: Callable[[], float] = time.perf_counter
+
+
+_THIS_MACHINE = Machine()
+
+
 def open_engine(
     name: str,
     bundle: Bundle,
@@ -79,6 +99,7 @@ def open_engine(
     *,
     cache: EngineCache | None = None,
     progress: Progress = quiet,
+    machine: Machine = _THIS_MACHINE,
 ) -> ChosenEngine:
     """Open the engine of a name, or the best one, and check that it computes the model's numbers.
 
@@ -93,6 +114,7 @@ def open_engine(
         options: for every engine that is tried; those that are no such engine are skipped.
         cache: left out, the user's.
         progress: see ``Progress``.
+        machine: for tests.
 
     Raises:
         EngineError: unknown name; the named engine does not open; or none works, with every
@@ -101,17 +123,8 @@ def open_engine(
     """
     if name not in ('auto', *BACKENDS):
         raise EngineError(f'unknown backend {name!r}, expected auto or {", ".join(BACKENDS)}')
-    choice = _Choice(bundle, options, cache or EngineCache(), progress)
+    choice = _Choice(bundle, options, cache or EngineCache(), progress, machine)
     return choice.best() if name == 'auto' else choice.named(name)
-
-
-def machine() -> str:
-    """What decides how fast an engine is here: CPU model, cores that may be used, architecture."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        cores = os.cpu_count() or 1
-    return f'{cpu_name()}, {cores} cores, {platform.machine()}'
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,7 @@ class _Opened:
 
 @dataclass(frozen=True)
 class _Decision:
-    """What a calibration found, as it is kept in the cache.
+    """What timing found, as it is kept in the cache.
 
     Attributes:
         winner: the one that was chosen.
@@ -161,11 +174,13 @@ class _Choice:
         options: EngineOptions,
         cache: EngineCache,
         progress: Progress,
+        machine: Machine,
     ) -> None:
         self._bundle = bundle
         self._options = options
         self._cache = cache
         self._progress = progress
+        self._machine = machine
         self._refused: list[str] = []
         self._skipped: list[str] = []
         self._cache_problem = ''
@@ -189,7 +204,7 @@ class _Choice:
         opened = self._try('tensorrt')
         if opened is not None:
             return self._engine(opened, f'tensorrt {self._precision}: it works here')
-        installed = [name for name in CPU_ENGINES if _version(name)]
+        installed = [name for name in CPU_ENGINES if self._machine.version(name)]
         for name in CPU_ENGINES:
             if name not in installed:
                 self._skipped.append(f'{name}: the Python package {name} is not installed')
@@ -247,30 +262,22 @@ class _Choice:
                 other.engine.close()
 
     def _measure(self, opened: Mapping[str, _Opened]) -> dict[str, float]:
-        """Median milliseconds of a run of each engine, in alternation; one that fails is left out.
+        """Median milliseconds of a run of each engine; one that fails is left out.
 
-        A single engine has nothing to be compared with: it is not measured.
+        A single engine has nothing to be compared with: it is not timed, and has NaN.
         """
-        bundle, count = self._bundle, self._options.max_batch
-        noise = np.random.default_rng(0)
-        images = noise.integers(0, 256, (count, bundle.height, bundle.width, 3), np.uint8)
-        times: dict[str, list[float]] = {name: [] for name in opened}
-        end = math.inf
-        for turn in range(-WARM_UP_RUNS, MAX_TURNS):
-            end = time.perf_counter() + CALIBRATION_S if turn == 0 else end
-            if len(times) < 2 or (turn >= MIN_TURNS and time.perf_counter() > end):
-                break
-            for name in list(times):
-                self._progress(f'measuring {name}', math.nan)
-                start = time.perf_counter()
-                try:
-                    opened[name].engine.run(images, list(bundle.outputs))
-                except EngineError as error:
-                    self._skipped.append(f'{name}: {error}')
-                    del times[name]
-                else:
-                    times[name].append(time.perf_counter() - start)
-        return {name: 1e3 * float(np.median(t[WARM_UP_RUNS:] or [0])) for name, t in times.items()}
+        if len(opened) < 2:
+            return dict.fromkeys(opened, math.nan)
+        timings = time_engines(
+            {name: other.engine for name, other in opened.items()},
+            noise(self._bundle, self._options.max_batch),
+            list(self._bundle.outputs),
+            ROUNDS,
+            turn=lambda name: self._progress(f'measuring {name}', math.nan),
+            clock=self._machine.clock,
+        )
+        self._skipped += [f'{name}: {t.failure}' for name, t in timings.items() if t.failure]
+        return {name: t.median_ms for name, t in timings.items() if not t.failure}
 
     def _comparison(self, winner: str, milliseconds: Mapping[str, float]) -> str:
         """Why it was taken."""
@@ -293,15 +300,15 @@ class _Choice:
             self._cache_problem = str(error)
 
     def _key(self, names: Sequence[str]) -> Key:
-        """All that a calibration depends on."""
-        versions = [f'{name} {_version(name)}' for name in names]
+        """All that the timing depends on."""
+        versions = [f'{name} {self._machine.version(name)}' for name in names]
         models = {f'model_{variant}': file.sha256 for variant, file in self._bundle.models.items()}
         return Key(
             kind='choice',
             model_sha256=self._bundle.sha256,
             backend=','.join(names),
             version=', '.join([*versions, f'mtl_perception {__version__}']),
-            device=machine(),
+            device=self._machine.name(),
             precision=self._precision,
             max_batch=self._options.max_batch,
             options={
@@ -316,7 +323,7 @@ class _Choice:
         """Open an engine and check it."""
         self._progress(f'opening {name}', math.nan)
         options = self._options
-        engine = open_unchecked(
+        engine = self._machine.open(
             name, self._bundle, options, cache=self._cache, progress=self._progress
         )
         try:
@@ -358,23 +365,3 @@ class _Choice:
     @property
     def _precision(self) -> str:
         return self._options.precision
-
-
-def _version(name: str) -> str:
-    """Version of an engine's package, without importing it where that can be; '' without it."""
-    if name in sys.modules and sys.modules[name] is None:
-        return ''
-    if name not in sys.modules and importlib.util.find_spec(name) is None:
-        return ''
-    found = []
-    for distribution in _DISTRIBUTIONS[name]:
-        try:
-            found.append(f'{distribution} {importlib.metadata.version(distribution)}')
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    if found:
-        return ' '.join(found)
-    try:  # built from source, or from a system package
-        return str(getattr(importlib.import_module(name), '__version__', 'unknown'))
-    except ImportError:
-        return ''

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from .. import one_line
 from ..bundle import Bundle
 from .engine import EngineError, EngineOptions
-from .tensors import Tensor, check_images, check_results, check_tensors, cpu_name, model_file
+from .machine import cpu_name
+from .tensors import Tensor, check_images, check_results, check_tensors, model_file
 
 _DTYPES = {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32'}
 _PROVIDERS = {

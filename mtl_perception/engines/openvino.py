@@ -14,13 +14,12 @@ from .. import one_line
 from ..bundle import Bundle
 from .cache import CacheError, EngineCache, Key
 from .engine import EngineError, EngineOptions, Progress
+from .machine import cpu_flags, cpu_name
 from .tensors import (
     Tensor,
     check_images,
     check_results,
     check_tensors,
-    cpu_flags,
-    cpu_name,
     model_file,
 )
 

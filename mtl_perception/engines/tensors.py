@@ -1,9 +1,7 @@
-"""What every engine must agree on with the bundle, the tensors; and the names of processors."""
+"""What every engine must agree on with the bundle: its files, tensors, images and results."""
 
 from __future__ import annotations
 
-import hashlib
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,28 +122,3 @@ def check_results(engine: str, arrays: Mapping[str, NDArray[Any]], images: NDArr
 
 def _text(dims: Sequence[int | str | None]) -> str:
     return '[' + ', '.join(str(dim) for dim in dims) + ']'
-
-
-def cpu_name() -> str:
-    """The processor's model name: /proc/cpuinfo on x86, the board's on ARM, else the platform's."""
-    return _cpu_info('model name', 'Model') or platform.processor() or platform.machine()
-
-
-def cpu_flags() -> str:
-    """What the processor can do, as 16 hexadecimal digits.
-
-    Models' names do not tell: a virtual machine keeps its own on whatever it runs.
-    """
-    return hashlib.sha256(_cpu_info('flags', 'Features').encode()).hexdigest()[:16]
-
-
-def _cpu_info(*names: str) -> str:
-    """The first entry of /proc/cpuinfo of one of these names; empty without one."""
-    try:
-        for line in Path('/proc/cpuinfo').read_text(errors='replace').splitlines():
-            key, _, value = line.partition(':')
-            if key.strip() in names and value.strip():
-                return value.strip()
-    except OSError:
-        pass
-    return ''
