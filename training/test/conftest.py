@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -28,14 +29,32 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def write_split(folder: Path, count: int, rng: np.random.Generator) -> None:
-    """Write a split in the format of ``mtl_training rooms render``."""
+@pytest.fixture(scope='session')
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``rooms``, with a label at every pixel; no test split."""
+    root = tmp_path_factory.mktemp('labelled')
+    for seed, (split, count) in enumerate({'train': 9, 'val': 2}.items()):
+        write_split(root / split, count, np.random.default_rng(seed), known=(1, 2, 5, 22))
+    return root
+
+
+def write_split(
+    folder: Path,
+    count: int,
+    rng: np.random.Generator,
+    known: Sequence[int] = (0, 1, 2, 5, 22),
+) -> None:
+    """Write a split in the format of ``mtl_training rooms render``.
+
+    Args:
+        known: NYUD-40 ids that occur; 0 has no labels of any task.
+    """
     folder.mkdir(parents=True)
     lines = []
     for index in range(count):
         name = f'{index:06}_0'
         size = (WIDTH, HEIGHT)
-        ids = rng.choice([0, 1, 2, 5, 22], (4, 6)).astype(np.uint8)  # NYUD-40
+        ids = rng.choice(known, (4, 6)).astype(np.uint8)
         semantic = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
         image = np.stack([semantic * 11, 255 - semantic * 9, semantic * 5 + 40], axis=-1)
         depth = (1000 + 100 * semantic.astype(np.uint16)) * (semantic > 0)

@@ -88,8 +88,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors of a checkpoint, on the CPU, and its metadata.
 
-    Names begin with ``net.`` (weights), ``ema.`` (their moving average), ``optimizer.`` or
-    ``random.``.
+    Names begin with ``net.`` (weights), ``ema.`` (their moving average), ``balancer.``,
+    ``optimizer.`` or ``random.``.
 
     Raises:
         CheckpointError: the file is missing, is not safetensors, or has none of our metadata.

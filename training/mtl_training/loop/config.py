@@ -93,6 +93,14 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class BalancingConfig:
+    """How the losses of the tasks become one step, as ``balancing.make_balancer`` takes it."""
+
+    method: str = 'fixed'
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the method
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """How often things happen, in steps, and on what machine."""
 
@@ -119,6 +127,7 @@ class Config:
     tasks: tuple[str, ...]
     task_set: str = 'rooms'
     weights: Mapping[str, float] = field(default_factory=dict)  # replaces the tasks' own
+    balancing: BalancingConfig = field(default_factory=BalancingConfig)
     class_balance: float = 0.0  # b: semantic classes weigh frequency ** -b, on average 1
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     run: RunConfig = field(default_factory=RunConfig)

@@ -1,11 +1,17 @@
-"""What a run says about itself while it trains: rows of CSV files and a progress bar."""
+"""What a run says about itself: rows of CSV files, and a progress bar."""
 
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from mtl_training.loop.run import Run
 
 
 class CsvLog:
@@ -28,3 +34,47 @@ class CsvLog:
             if new:
                 writer.writeheader()
             writer.writerow(row)
+
+
+class StepLog:
+    """``log.csv`` and the progress bar of a run; silent in all processes but the first."""
+
+    def __init__(self, out: Path, run: Run) -> None:
+        self.run, self.speaks = run, run.fabric.is_global_zero
+        if self.speaks:
+            self.csv = CsvLog(out / 'log.csv', run.progress.step)
+        self.bar = tqdm(
+            total=run.config.optim.max_steps,
+            initial=run.progress.step,
+            unit='step',
+            mininterval=0.5 if sys.stderr.isatty() else 60,
+            disable=not self.speaks,
+        )
+
+    def __enter__(self) -> StepLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def advance(self) -> None:
+        """Move the bar by a step."""
+        self.bar.update()
+
+    def write(
+        self, rate: float, losses: Mapping[str, Tensor], *, seconds: float, waiting: float
+    ) -> None:
+        """A row for the step that was made.
+
+        Args:
+            rate: learning rate.
+            seconds: that the step took, and of these
+            waiting: for the batch.
+        """
+        if not self.speaks:
+            return
+        values = {name: loss.item() for name, loss in losses.items()}
+        self.bar.set_postfix({name: f'{value:.3f}' for name, value in values.items()})
+        row = {'step': self.run.progress.step, 'epoch': self.run.progress.epoch, 'lr': rate}
+        row |= {'seconds': round(seconds, 4), 'waiting': round(waiting, 4)}
+        self.csv.write(row | {name: round(value, 6) for name, value in values.items()})

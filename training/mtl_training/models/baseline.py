@@ -47,3 +47,7 @@ class MTLBaseline(Network):
     def of_one_task(self) -> list[nn.Module]:
         """The heads."""
         return [self.heads]
+
+    def shared_features(self) -> list[nn.Module]:
+        """The backbone."""
+        return [self.backbone]

@@ -76,6 +76,10 @@ class JTRL(Network):
         states = [state for scale in self.states for state in scale.values()]
         return [states[-1], *(state.predict for state in states)]
 
+    def shared_features(self) -> list[nn.Module]:
+        """The backbone."""
+        return [self.backbone]
+
 
 class State(nn.Module):
     """The next state of a task at one scale and its prediction.

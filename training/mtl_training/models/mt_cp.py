@@ -89,6 +89,10 @@ class MTCP(Network):
         """What comes after the other tasks were looked at."""
         return [self.cfm, self.trace_back]
 
+    def shared_features(self) -> list[nn.Module]:
+        """R."""
+        return [self.shared]
+
 
 class Finest(nn.Module):
     """R of Mask2Former, which is the finest scale of its pyramid."""

@@ -96,6 +96,10 @@ class MTINet(Network):
         initial = (self.initial0, self.initial1, self.initial2, self.initial3)
         return [self.heads, self.distillation, *(scale.predict for scale in initial)]
 
+    def shared_features(self) -> list[nn.Module]:
+        """The backbone."""
+        return [self.backbone]
+
 
 class InitialPredictions(nn.Module):
     """The features of every task at one scale, two residual blocks each, and a conv1x1 on them."""

@@ -170,6 +170,10 @@ class Network(nn.Module):
         own = {id(p) for module in self.of_one_task() for p in module.parameters()}
         return [p for p in self.parameters() if id(p) not in own]
 
+    def shared_features(self) -> Sequence[nn.Module]:
+        """Modules through whose outputs alone all tasks see the image: the end of the encoder."""
+        return ()
+
     def early(self, stages: int) -> list[nn.Module]:
         """The stems and the first ``stages`` stages of its backbones, see ``Pyramid.early``.
 

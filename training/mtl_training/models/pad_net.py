@@ -76,6 +76,10 @@ class PADNet(Network):
         """What makes predictions, and the messages to a task."""
         return [self.final, self.distillation, *(head.predict for head in self.initial.values())]
 
+    def shared_features(self) -> list[nn.Module]:
+        """The front, which has one feature for all tasks."""
+        return [self.front]
+
 
 class Distillation(nn.Module):
     """Multi-modal distillation with spatial attention (survey, Eq. 2).

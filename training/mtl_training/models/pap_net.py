@@ -98,6 +98,10 @@ class PAPNet(Network):
         """What makes predictions, and the weights of the affinities."""
         return [self.final, self.diffusion, *(head.predict for head in self.initial.values())]
 
+    def shared_features(self) -> list[nn.Module]:
+        """The front, which has one feature for all tasks."""
+        return [self.front]
+
 
 def affinity(features: Tensor) -> Tensor:
     """M: how much each pixel has in common with every other, rows that sum to one.

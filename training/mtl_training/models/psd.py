@@ -87,6 +87,10 @@ class PSD(Network):
         """What makes predictions."""
         return [self.final, self.predict]
 
+    def shared_features(self) -> list[nn.Module]:
+        """The front, which has one feature for all tasks."""
+        return [self.front]
+
 
 class StructureDiffusion(nn.Module):
     """Intra-task and inter-task diffusion of structures.

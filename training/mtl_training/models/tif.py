@@ -146,6 +146,10 @@ class TIF(Network):
         """The decoders."""
         return [self.decoders]
 
+    def shared_features(self) -> nn.ModuleList:
+        """The enhanced scales."""
+        return self.saff
+
 
 class SAFF(nn.Module):
     """Scale Attentive-Feature Fusion of one scale i (Fig. 3, Eq. 2-5).

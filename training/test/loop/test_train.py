@@ -15,11 +15,16 @@ from lightning.fabric import Fabric
 from mtl_training.cli import main
 from mtl_training.datasets.classes import ROBOT_GROUPS
 from mtl_training.datasets.dataset import DataError
+from mtl_training.evaluation.evaluate import normalise
 from mtl_training.loop.checkpoint import CheckpointError, load_checkpoint, read_checkpoint
 from mtl_training.loop.config import Config, load_config
-from mtl_training.loop.train import Loop, sub_sample, train
+from mtl_training.loop.run import prepare
+from mtl_training.loop.state import begin_with
+from mtl_training.loop.step import sub_sample
+from mtl_training.loop.train import batches, train
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.pyramids import ResNetPyramid
+from mtl_training.tasks.losses import multi_task_loss
 from safetensors.torch import load_file, save_file
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'
@@ -37,18 +42,93 @@ def change(config: Config, section: str, **values: Any) -> Config:
     return dataclasses.replace(config, **{section: part})
 
 
-def test_resume_within_an_epoch_is_bit_equal(rooms: Path, tmp_path: Path) -> None:
-    config = load_config(TINY, [*QUIET, 'augment.noise_p=0.5', 'run.checkpoint_every=3'])
+@pytest.mark.parametrize(
+    'balancing',
+    [
+        '{method: fixed}',
+        '{method: uncertainty}',
+        '{method: dwa}',
+        '{method: mgda, options: {normalization: l2}}',
+        '{method: mgda, options: {normalization: l2, features: true}}',
+    ],
+)
+def test_resume_within_an_epoch_is_bit_equal(balancing: str, rooms: Path, tmp_path: Path) -> None:
+    config = load_config(
+        TINY,
+        [*QUIET, 'augment.noise_p=0.5', 'optim.max_steps=10', f'balancing={balancing}'],
+    )
     whole = train(config, rooms, tmp_path / 'whole')
-    train(config, rooms, tmp_path / 'parts', stop=lambda step: step == 3)  # 4 batches an epoch
+    train(config, rooms, tmp_path / 'parts', stop=lambda step: step == 6)  # 4 batches an epoch
     parts = train(config, rooms, tmp_path / 'parts', resume=True)
     expected, found = load_file(whole), load_file(parts)
     assert expected.keys() == found.keys()
-    assert {name.split('.')[0] for name in found} == {'net', 'ema', 'optimizer', 'random'}
+    kinds = {name.split('.')[0] for name in found} - {'balancer'}
+    assert kinds == {'net', 'ema', 'optimizer', 'random'}
     unequal = [name for name in expected if not torch.equal(expected[name], found[name])]
     assert unequal == []
     assert log_rows(whole.parent / 'log.csv') == log_rows(parts.parent / 'log.csv')
     assert read_checkpoint(parts)[1]['progress'] == read_checkpoint(whole)[1]['progress']
+
+
+def test_what_a_balancer_learns_is_learned_and_kept(rooms: Path, tmp_path: Path) -> None:
+    config = load_config(TINY, [*QUIET, 'balancing.method=uncertainty', 'optim.max_steps=6'])
+    learned = load_file(train(config, rooms, tmp_path / 'learned'))
+    first = log_rows(tmp_path / 'learned' / 'log.csv')[0]
+    for task in config.tasks:  # losses of more than 1 have a variance of more than 1
+        assert float(first[task]) > 1
+        assert learned[f'balancer.log_variance.{task}'] > 0
+    config = load_config(TINY, [*QUIET, 'balancing.method=dwa'])
+    counted = load_file(train(config, rooms, tmp_path / 'counted', stop=lambda step: step == 6))
+    assert counted['balancer.steps'] == 2  # of the second epoch
+    rows = log_rows(tmp_path / 'counted' / 'log.csv')
+    for index, task in enumerate(config.tasks):
+        mean = sum(float(row[task]) for row in rows[:4]) / 4
+        assert counted['balancer.previous'][0, index].item() == pytest.approx(mean, rel=1e-4)
+
+
+def test_a_run_is_resumed_with_the_method_it_began_with(rooms: Path, tmp_path: Path) -> None:
+    config = load_config(TINY, [*QUIET, 'optim.max_steps=2'])
+    train(config, rooms, tmp_path, stop=lambda step: step == 1)
+    other = load_config(TINY, [*QUIET, 'optim.max_steps=2', 'balancing.method=dwa'])
+    with pytest.raises(CheckpointError, match=r"with balancing .*'fixed'.* expected .*'dwa'"):
+        train(other, rooms, tmp_path, resume=True)
+
+
+def test_weights_of_tasks_and_of_auxiliary_predictions_count(rooms: Path, tmp_path: Path) -> None:
+    """MT-CP predicts each task three times; the first two count half."""
+    config = load_config(TINY, [*QUIET, 'optim.max_steps=1', 'weights={semantic: 3, depth: 5}'])
+    config = change(config, 'model', system='mt_cp', options={'width': 16})
+    train(config, rooms, tmp_path)
+    (row,) = ({k: float(v) for k, v in row.items()} for row in log_rows(tmp_path / 'log.csv'))
+    run = prepare(config, Fabric(accelerator='cpu'), rooms)
+    batch = next(batches(run))
+    predictions = run.net.train().predictions(normalise(batch['image'], run.net.mean, run.net.std))
+    total = 0.0
+    for task, weight in (('semantic', 3), ('depth', 5)):
+        final, deep, middle = (
+            multi_task_loss(logits, batch, run.tasks)[task].item()
+            for logits in (predictions.final, *(a.logits for a in predictions.auxiliary))
+        )
+        assert row[task] == pytest.approx(final, rel=1e-3)
+        assert row[f'auxiliary_{task}'] == pytest.approx(deep / 2 + middle / 2, rel=1e-3)
+        total += weight * (final + deep / 2 + middle / 2)
+    assert row['total'] == pytest.approx(total, rel=1e-3)
+
+
+@pytest.mark.parametrize('system', ['tif', 'astmt'])
+def test_mixed_precision_computes_in_16_bits(system: str, rooms: Path, tmp_path: Path) -> None:
+    rows = []
+    for precision in ('32-true', 'bf16-mixed'):
+        config = load_config(TINY, [*QUIET, 'optim.max_steps=2', f'run.precision={precision}'])
+        if system == 'astmt':  # which looks at gradients itself
+            config = change(config, 'model', system=system, backbone='resnet18', options={})
+        last = train(config, rooms, tmp_path / precision)
+        rows.append(log_rows(tmp_path / precision / 'log.csv'))
+        weights = load_file(last)
+        assert all(w.dtype == torch.float32 for n, w in weights.items() if n.endswith('weight'))
+    for full, mixed in zip(*rows, strict=True):
+        assert full['total'] != mixed['total']
+        assert float(full['total']) == pytest.approx(float(mixed['total']), rel=0.05)
 
 
 def test_rows_after_the_last_checkpoint_are_written_again(rooms: Path, tmp_path: Path) -> None:
@@ -204,14 +284,14 @@ def single_tasks(
 
 
 def test_cross_stitch_begins_as_the_single_task_networks_that_were_trained(
-    rooms: Path, tmp_path: Path, single_tasks: tuple[Config, list[Path]]
+    rooms: Path, single_tasks: tuple[Config, list[Path]]
 ) -> None:
     config, runs = single_tasks
     config = change(config, 'model', system='cross_stitch', options={'own': 1.0})
-    loop = Loop(config, Fabric(accelerator='cpu'), rooms, tmp_path)
-    loop.begin_with(runs)
+    run = prepare(config, Fabric(accelerator='cpu'), rooms)
+    begin_with(run, runs)
     image = torch.randn(1, 3, 64, 96)
-    for joined in (loop.net.module.eval(), loop.trained):  # and what is judged
+    for joined in (run.net.eval(), run.judged):
         for task, run in zip(config.tasks, runs, strict=True):
             expected = load_checkpoint(run)[0](image)[task]
             torch.testing.assert_close(joined(image)[task], expected)

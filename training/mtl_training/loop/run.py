@@ -1,0 +1,172 @@
+"""What a training run is made of, and how it is put together from a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mtl_training.balancing import GradientBalancer, LossBalancer, make_balancer
+from mtl_training.datasets import open_data
+from mtl_training.datasets.classes import CLASS_SETS, LabelClass
+from mtl_training.datasets.dataset import DataSet, class_weights, thin_out
+from mtl_training.evaluation.evaluate import Report
+from mtl_training.loop.average import Average
+from mtl_training.loop.checkpoint import auxiliary_tasks, build_network, config_tasks
+from mtl_training.loop.config import Config, ConfigError
+from mtl_training.loop.optimizer import freeze, make_optimizer
+from mtl_training.models import Network, Predictions
+from mtl_training.tasks.task import Task
+
+
+@dataclass
+class Progress:
+    """Where a run stands: with the tensors, all it needs to go on as if nothing had happened."""
+
+    step: int = 0
+    epoch: int = 0
+    epoch_step: int = 0  # batches of this epoch that were seen
+    epoch_frames: int = 0  # frames that this epoch began with; 0 at its start
+    best: float = -1.0
+
+
+@dataclass
+class Run:
+    """A training run in one process; others may have their part of it.
+
+    Attributes:
+        data: folder of the data set.
+        tasks: what is judged, by name.
+        trained_tasks: and what is trained only for the sake of those.
+        predict: normalised images -> predictions with a graph; takes care of several processes.
+        frozen: modules that keep their weights and statistics.
+        metrics: figures of the last validation.
+    """
+
+    config: Config
+    fabric: Fabric
+    data: Path
+    tasks: dict[str, Task]
+    trained_tasks: dict[str, Task]
+    net: Network
+    predict: Callable[[Tensor], Predictions]
+    balancer: LossBalancer | GradientBalancer
+    optimizer: torch.optim.Optimizer
+    frozen: list[nn.Module]
+    average: Average | None
+    progress: Progress = field(default_factory=Progress)
+    metrics: Report = field(default_factory=dict)
+
+    @property
+    def classes(self) -> Sequence[LabelClass]:
+        """That the network tells apart."""
+        return CLASS_SETS[self.config.task_set]
+
+    def split(self, name: str) -> DataSet:
+        """A split of the data as it is now."""
+        return open_data(self.data, name, self.classes)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """w_t of all trained tasks."""
+        return {name: task.weight for name, task in self.trained_tasks.items()}
+
+    @property
+    def judged(self) -> Network:
+        """The network that is validated and shipped: the average if there is one."""
+        return self.average.net if self.average else self.net
+
+    @property
+    def completed(self) -> bool:
+        """Whether all steps were made."""
+        return self.progress.step >= self.config.optim.max_steps
+
+    def due(self, every: int) -> bool:
+        """Whether something that happens every so many steps (0: never) happens now."""
+        return every > 0 and self.progress.step % every == 0
+
+
+class Trainee(nn.Module):
+    """A network whose forward is ``predictions``: several processes know of nothing else."""
+
+    def __init__(self, net: Network) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> Predictions:
+        """See ``Network.predictions``."""
+        return self.net.predictions(image)
+
+
+def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
+    """A run at its beginning.
+
+    Args:
+        data: folder of a data set.
+
+    Raises:
+        TrainingError: a configuration that cannot be trained, or data that cannot be read.
+    """
+    tasks = config_tasks(config)
+    if config.class_balance and 'semantic' in tasks:
+        semantic = tasks['semantic']
+        frames = open_data(data, 'train', CLASS_SETS[config.task_set])
+        weights = class_weights(thin_out(frames, 400), config.class_balance)
+        tasks['semantic'] = replace(semantic, class_weights=weights)
+    trained_tasks = {**auxiliary_tasks(config), **tasks}
+    balancer = make_balancer(
+        config.balancing.method, list(trained_tasks), **config.balancing.options
+    )
+    torch.manual_seed(config.seed)
+    net = build_network(config, pretrained=config.model.pretrained)
+    if isinstance(balancer, GradientBalancer):
+        check_gradients(config, net, balancer)
+    several = fabric.world_size > 1
+    if several and fabric.device.type == 'cuda':  # torch has none for CPUs
+        net = convert_sync_batchnorm(net)
+    net = fabric.to_device(net.to(memory_format=torch.channels_last))
+    frozen = freeze(net, config.optim.frozen_stages)
+    optimizer = make_optimizer(net, config.optim, fabric.to_device(balancer).parameters())
+    predict: Callable[[Tensor], Predictions] = Trainee(net)
+    if several and isinstance(balancer, LossBalancer):
+        devices = [fabric.device] if fabric.device.type == 'cuda' else None
+        predict = DistributedDataParallel(Trainee(net), device_ids=devices)
+    decay = config.optim.ema_decay
+    return Run(
+        config=config,
+        fabric=fabric,
+        data=data,
+        tasks=tasks,
+        trained_tasks=trained_tasks,
+        net=net,
+        predict=predict,
+        balancer=balancer,
+        optimizer=fabric.setup_optimizers(optimizer),
+        frozen=frozen,
+        average=Average(net, decay) if decay else None,
+    )
+
+
+def check_gradients(config: Config, net: Network, balancer: GradientBalancer) -> None:
+    """Whether a method finds the gradients that it looks at.
+
+    Raises:
+        ConfigError: the tasks share nothing of the kind, or gradients are scaled.
+    """
+    method = f'balancing.method is {config.balancing.method}'
+    if not (net.shared_features() if balancer.of == 'features' else net.shared_parameters()):
+        raise ConfigError(
+            f'{method}, which looks at gradients of shared {balancer.of}; '
+            f'expected a system that has them, not {config.model.system}'
+        )
+    if config.run.precision == '16-mixed':
+        raise ConfigError(
+            f'{method}, which looks at gradients, and run.precision 16-mixed scales them; '
+            'expected 32-true or bf16-mixed'
+        )

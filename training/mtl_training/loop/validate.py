@@ -1,0 +1,107 @@
+"""What is looked at while a run goes on: figures and pictures of validation frames."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from mtl_training.datasets.batches import Batch, Examples, loader
+from mtl_training.datasets.dataset import DataSet, thin_out
+from mtl_training.evaluation import pictures
+from mtl_training.evaluation.evaluate import (
+    Predictor,
+    figures,
+    judge,
+    network_predictor,
+    sheet,
+)
+from mtl_training.loop.checkpoint import save_checkpoint
+from mtl_training.loop.log import CsvLog
+from mtl_training.loop.run import Run
+from mtl_training.loop.state import describe
+
+# The share by which a task counts when the best checkpoint is chosen; all are in 0..1, higher is
+# better.
+QUALITY: dict[str, str] = {
+    'semantic': 'miou',
+    'depth': 'delta1',
+    'normals': 'within_11',
+    'edges': 'f',
+    'saliency': 'maxf',
+}
+
+
+class Validation:
+    """Judges the network of a run while it is trained, in the first process only."""
+
+    def __init__(self, run: Run, out: Path) -> None:
+        self.run, self.out = run, out
+        self.frames = thin_out(run.split('val'), run.config.run.validate_frames)
+        if run.fabric.is_global_zero:
+            self.log = CsvLog(out / 'validation.csv', run.progress.step)
+
+    def look(self) -> None:
+        """Judge and take pictures, each when it is due.
+
+        Random numbers of the training go on as if nothing had been drawn: the other processes draw
+        nothing here, either.
+        """
+        every = self.run.config.run
+        devices = [self.run.fabric.device] if self.run.fabric.device.type == 'cuda' else []
+        with torch.random.fork_rng(devices):
+            if every.validate_every and (self.run.due(every.validate_every) or self.run.completed):
+                self.judge()
+            if self.run.due(every.picture_every):
+                self.take_picture()
+
+    def judge(self) -> None:
+        """Log the figures; keep the network as ``best.safetensors`` if it is the best so far."""
+        run, batches = self.run, self.batches(self.frames)
+        focal = run.config.data.canonical_focal
+        run.metrics = figures(judge(self.predictor(), batches, focal, run.classes), run.classes)
+        row = {
+            f'{task}.{figure}': round(value, 5)
+            for task, report in run.metrics.items()
+            for figure, value in report.items()
+            if not figure.startswith('iou_')
+        }
+        quality = sum(run.metrics[task][QUALITY[task]] for task in run.tasks) / len(run.tasks)
+        row = {'step': run.progress.step, 'quality': round(quality, 5), **row}
+        self.log.write(row)
+        tqdm.write('  '.join(f'{key} {value}' for key, value in row.items()), file=sys.stderr)
+        if quality > run.progress.best:
+            run.progress.best = quality
+            weights = {f'net.{name}': t for name, t in run.judged.state_dict().items()}
+            save_checkpoint(self.out / 'best.safetensors', weights, describe(run))
+
+    def take_picture(self) -> None:
+        """Labels and predictions of a few frames, as ``pictures/STEP.png``."""
+        focal, batches = (
+            self.run.config.data.canonical_focal,
+            self.batches(thin_out(self.frames, 6)),
+        )
+        rows = sheet(self.predictor(), batches, focal, self.run.classes)
+        path = self.out / 'pictures' / f'{self.run.progress.step:06}.png'
+        pictures.write_png(path, rows)
+
+    def predictor(self) -> Predictor:
+        """Predict with the network as it is now."""
+        net, focal = self.run.judged, self.run.config.data.canonical_focal
+        meta = {'mean': net.mean, 'std': net.std, 'canonical_focal': focal}
+        return network_predictor(net.eval(), meta, self.run.fabric.device)
+
+    def batches(self, frames: DataSet) -> Iterable[Batch]:
+        """Batches of frames as they are."""
+        config = self.run.config
+        data = Examples(
+            frames,
+            config.tasks,
+            height=config.data.height,
+            width=config.data.width,
+            canonical_focal=config.data.canonical_focal,
+        )
+        return loader(data, 0, batch_size=config.optim.batch_size)
