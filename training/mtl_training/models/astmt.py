@@ -23,7 +23,7 @@ class ASTMT(Network):
 
     SE_t(x)    = x * sigmoid(W_2t relu(W_1t mean_hw(x)))     per task, in encoder and decoder
     L_t(x)     = x + L(x) + RA_t(x),   RA_t a 1x1 convolution that starts at zero
-    BN_t                                                     per task, in the decoder
+    BN_t                                   per task, in the decoder; in the encoder with ``norms``
     L          = (1 - w) sum_t L_t + w sum_t CE(D(g_t / |g_t|), t),   g_t = dL_t / df_t
 
     D sees the gradient of a task's loss with respect to the last features f_t, of unit length at
@@ -47,6 +47,8 @@ class ASTMT(Network):
         width: of the decoder.
         rates: dilations of the decoder's pyramid pooling.
         adapters: whether tasks have residual adapters.
+        norms: whether tasks have their own BatchNorm in the blocks of the encoder, as in the runs
+            that were released.
         discriminator_weight: w.
         steps: of the training, over which alpha rises.
 
@@ -62,6 +64,7 @@ class ASTMT(Network):
         width: int = 64,
         rates: Sequence[int] = (6, 12, 18),
         adapters: bool = True,
+        norms: bool = False,
         discriminator_weight: float = 0.01,
         steps: int = 40_000,
     ) -> None:
@@ -71,7 +74,7 @@ class ASTMT(Network):
         net, modulated = backbone.net, list(tasks) if adapters else []
         self.stem = nn.Sequential(net.conv1, net.bn1, net.act1, net.maxpool)
         self.stages = nn.ModuleList(
-            nn.ModuleList(TaskBlock(block, tasks, modulated) for block in stage)
+            nn.ModuleList(TaskBlock(block, tasks, modulated, norms=norms) for block in stage)
             for stage in backbone.stages
         )
         self.decoder = TaskDecoder(backbone.channels, tasks, modulated, width=width, rates=rates)
@@ -174,25 +177,37 @@ class TaskBlock(nn.Module):
         block: ``BasicBlock`` or ``Bottleneck``; its parts are taken over.
         tasks: names.
         adapted_tasks: names of those that have an adapter.
+        norms: whether each task has its own copy of the norms.
     """
 
-    def __init__(self, block: Any, tasks: Iterable[str], adapted_tasks: Iterable[str]) -> None:
+    def __init__(
+        self, block: Any, tasks: Iterable[str], adapted_tasks: Iterable[str], *, norms: bool
+    ) -> None:
         super().__init__()
+
+        def norm(shared: nn.Module) -> nn.Module:
+            return PerTask({t: copy.deepcopy(shared) for t in tasks}) if norms else shared
+
         conv, bottleneck = block.conv2, hasattr(block, 'conv3')
         channels = block.conv3.out_channels if bottleneck else conv.out_channels
         se = squeeze_excite(channels) if block.se is None else block.se
-        self.enter = nn.Sequential(block.conv1, block.bn1, block.act1)
-        self.conv, self.norm = conv, block.bn2
+        self.enter = nn.Sequential(block.conv1, norm(block.bn1), block.act1)
+        self.conv, self.norm = conv, norm(block.bn2)
         self.adapters = PerTask({task: adapter(conv) for task in adapted_tasks})
-        self.leave = nn.Sequential(*((block.act2, block.conv3, block.bn3) if bottleneck else ()))
+        last = (block.act2, block.conv3, norm(block.bn3)) if bottleneck else ()
+        self.leave = nn.Sequential(*last)
         self.se = PerTask({task: copy.deepcopy(se) for task in tasks})
-        self.shortcut = nn.Identity() if block.downsample is None else block.downsample
+        self.shortcut = nn.Sequential()
+        if block.downsample is not None:
+            *layers, shared = block.downsample
+            self.shortcut = nn.Sequential(*layers, norm(shared))
 
     def forward(self, x: Tensor, task: str) -> Tensor:
         """[B,C,h,w] -> [B,C',h',w'] as the task sees it."""
-        entered = self.enter(x)
-        convolved = self.norm(adapted(self.conv, self.adapters, entered, task))
-        return F.relu(self.se[task](self.leave(convolved)) + self.shortcut(x))
+        entered = through(self.enter, x, task)
+        convolved = adapted(self.conv, self.adapters, entered, task)
+        left = through(self.leave, through([self.norm], convolved, task), task)
+        return F.relu(self.se[task](left) + through(self.shortcut, x, task))
 
 
 class TaskConv(nn.Module):
@@ -262,6 +277,13 @@ class TaskDecoder(nn.Module):
         pyramid = torch.cat([*branches, pooled.expand(-1, -1, *high.shape[-2:])], dim=1)
         deep = resize(self.project(pyramid, task), low.shape[-2:])
         return self.process(self.mix(torch.cat([deep, self.reduce(low, task)], 1), task), task)
+
+
+def through(layers: Iterable[nn.Module], x: Tensor, task: str) -> Tensor:
+    """Layers one after the other, those of the task where each task has its own."""
+    for layer in layers:
+        x = layer[task](x) if isinstance(layer, PerTask) else layer(x)
+    return x
 
 
 def adapted(conv: nn.Conv2d, adapters: PerTask, x: Tensor, task: str) -> Tensor:

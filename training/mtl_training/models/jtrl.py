@@ -28,8 +28,8 @@ class JTRL(Network):
 
     t = 1 .. 4 is scale i = 3 .. 0; what comes from the coarser scale is up-sampled; D_0 and S_0
     are conv1x1 of X_3. Every state is predicted; the predictions of the finest are the final ones,
-    the others are trained with the same weights. D is the first of ``tasks``: the paper has depth
-    first.
+    the others are trained with the same weights. D is depth, as in the paper, in whatever order the
+    tasks are given; of two others, the first.
 
     Our reading: the layers of ``State`` and ``TAM``, and that all states have one width. The
     paper's decoder is wider: 295 M and 660 G (survey, Table V) cannot be reproduced.
@@ -47,6 +47,7 @@ class JTRL(Network):
         super().__init__(tasks, mean=backbone.mean, std=backbone.std)
         if len(tasks) != 2:
             raise ModelError(f'jtrl alternates between two tasks; found {", ".join(tasks)}')
+        tasks = dict(sorted(tasks.items(), key=lambda task: task[0] != 'depth'))  # D, then S
         self.backbone = backbone
         self.begin = nn.ModuleDict({t: ConvBNReLU(backbone.channels[-1], width, 1) for t in tasks})
         self.states = nn.ModuleList(

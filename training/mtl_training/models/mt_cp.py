@@ -171,7 +171,7 @@ class CBAM(nn.Module):
     """Convolutional block attention (Woo et al., ECCV 2018): channels, then places.
 
     x' = x * sigmoid(MLP(mean_hw x) + MLP(max_hw x)),  bottleneck C / 16
-    x'' = x' * sigmoid(conv7x7([mean_c x', max_c x']))
+    x'' = x' * sigmoid(BN(conv7x7([mean_c x', max_c x'])))
     """
 
     def __init__(self, channels: int) -> None:
@@ -180,7 +180,10 @@ class CBAM(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels)
         )
-        self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.spatial = nn.Sequential(
+            nn.Conv2d(2, 1, 7, padding=3, bias=False),
+            nn.BatchNorm2d(1, momentum=0.01),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> [B,C,h,w]."""

@@ -70,8 +70,12 @@ WIDTHS: dict[str, Widths] = {
 class TIF(Network):
     """The whole network (Fig. 2): backbone, one SAFF per scale, one decoder per task.
 
-    Differs from the paper: nothing known. Our reading: there is no projection from the shared
-    \\hat X^i to a "task feature" (Section 3.3 "we abuse"), every decoder starts from \\hat X^i.
+    Differs from the paper: in something unknown. All printed equations are here, but two figures of
+    its Table 8 do not come out of them (see the module's docstring), so some layer is another.
+
+    Our reading: there is no projection from the shared \\hat X^i to a "task feature" (Section 3.3
+    "we abuse"), every decoder starts from \\hat X^i. All attention has one head; the paper names no
+    number. Only the final predictions are trained; of deep supervision the paper says nothing.
 
     Args:
         backbone: pyramid with ``channels`` at strides 4, 8, 16, 32.
@@ -351,7 +355,8 @@ class LTHD(nn.Module):
 
     Our reading: Pool averages to scale 2's grid, the FFN is pre-norm with ratio 1 and GELU, its
     result is up-sampled bilinearly, FeatureFuse is conv1x1 (2D -> D), BN, ReLU. Eq. 12 prints the
-    attention on the right; the shapes ask for it on the left.
+    attention on the right; the shapes ask for it on the left. Neither line has a residual, as
+    printed; that of Eq. 10 has.
     """
 
     def __init__(self, width: int) -> None:

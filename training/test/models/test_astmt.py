@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from mtl_training.loop.config import OptimConfig
@@ -54,6 +56,7 @@ def test_parameters_are_the_released_codes() -> None:
     tasks = {'semantic': 40, 'depth': 1, 'normals': 3, 'edges': 1}
     with torch.device('meta'):
         net = build('astmt', 'seresnet50_d16', tasks)
+        released = build('astmt', 'seresnet50_d16', tasks, norms=True)
     sizes = {name: p.numel() for name, p in net.named_parameters()}
     parts = {
         'discriminator': lambda name: name.startswith('discriminator'),
@@ -63,6 +66,39 @@ def test_parameters_are_the_released_codes() -> None:
     counts = {k: sum(n for name, n in sizes.items() if has(name)) for k, has in parts.items()}
     assert counts == {'discriminator': 39_172, 'adapters': 7_257_088, 'se': 10_142_876}
     assert sum(sizes.values()) == 44_859_565
+    # Its runs train the norms of the encoder, of which every task then has its own. ResNet-50 has
+    # 26,496 channels in the norms of its blocks: 2 parameters each, 3 tasks more.
+    assert sum(p.numel() for p in released.parameters()) == 45_018_541 == 44_859_565 + 6 * 26_496
+
+
+@pytest.mark.parametrize('backbone', ['small', 'small50'])
+def test_tasks_can_have_their_own_norms_in_the_encoder(backbone: str) -> None:
+    """They begin as the backbone's; the statistics of one are of its own pass only."""
+    net, shared = small(backbone, norms=True).eval(), small(backbone).eval()
+    image = torch.rand(2, 3, 64, 96)
+    own = {name for name, _ in net.named_parameters() if not name.startswith('decoder')}
+    assert {f'stages.0.0.enter.1.{task}.weight' for task in TASKS} <= own
+    assert {f'stages.1.0.shortcut.1.{task}.weight' for task in TASKS} <= own
+    assert 'stem.1.weight' in own  # has nothing of a task
+    state = shared.state_dict()
+    sources = {
+        name: next(n for n in (name, *(name.replace(f'.{t}.', '.') for t in TASKS)) if n in state)
+        for name in net.state_dict()
+    }
+    net.load_state_dict({name: state[source] for name, source in sources.items()})
+    for task, logits in net(image).items():
+        assert torch.equal(logits, shared(image)[task])
+    with torch.no_grad():
+        net.stages[1][0].norm['depth'].bias.add_(0.3)
+    after = net(image)
+    assert not torch.allclose(after['depth'], shared(image)['depth'])
+    assert torch.equal(after['semantic'], shared(image)['semantic'])
+    net.train()
+    net.keep(['depth'])
+    net(image)
+    norms = net.stages[2][0].enter[1]
+    assert norms['depth'].num_batches_tracked == 1
+    assert norms['semantic'].num_batches_tracked == 0
 
 
 @pytest.mark.parametrize('backbone', ['small', 'small50'])
@@ -113,10 +149,16 @@ def test_a_task_does_not_move_what_belongs_to_another() -> None:
             assert parameter.grad is not None, name
 
 
+def trained(**options: object) -> tuple[ASTMT, dict[str, Tensor]]:
+    """A network in double precision and its losses of two images, the same every time."""
+    net = small(**options).double().train()
+    image = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)).double()
+    return net, losses_of(net, image)
+
+
 def discriminate(alpha: float) -> tuple[Tensor, dict[str, Tensor | None]]:
     """The discriminator's term at a strength of reversal, and its gradients."""
-    net = small().train()
-    losses = losses_of(net, torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
+    net, losses = trained()
     features = net._features
     term = torch.stack(
         [net.confusion(losses[t], features[t], i, torch.tensor(alpha)) for i, t in enumerate(TASKS)]
@@ -152,6 +194,19 @@ def test_the_penalty_is_weighted_and_its_reversal_grows_with_the_steps() -> None
     assert net._features == {}  # nothing of the pass is kept
     net.penalties(losses_of(net, torch.rand(2, 3, 64, 96)))['discriminator'].backward()
     assert net.stem[0].weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(('step', 'share'), [(2, 0.2), (5, 0.5), (10, 1.0), (25, 1.0)])
+def test_the_reversal_rises_as_a_hyperbolic_tangent(step: int, share: float) -> None:
+    """2 / (1 + exp(-10 p)) - 1 is tanh(5 p); p stays at one after the last step."""
+    _, plain = discriminate(-1.0)
+    net, losses = trained(steps=10)
+    net.step.fill_(step)
+    net.penalties(losses)['discriminator'].backward()
+    weight = 0.01 / 0.99
+    for name in ('stem.0.weight', 'stages.2.0.conv.weight'):
+        found = net.get_parameter(name).grad
+        torch.testing.assert_close(found, -math.tanh(5 * share) * weight * plain[name])
 
 
 def test_an_export_keeps_nothing_of_the_pass() -> None:

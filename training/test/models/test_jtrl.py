@@ -53,8 +53,21 @@ def test_every_state_is_predicted() -> None:
     assert full['semantic'].shape == (1, 40, 64, 96)
 
 
-def test_the_first_task_goes_first() -> None:
-    assert [list(states) for states in small().states] == [['depth', 'semantic']] * 4
+@pytest.mark.parametrize(
+    ('tasks', 'order'),
+    [
+        ({'depth': 1, 'semantic': 40}, ['depth', 'semantic']),
+        ({'semantic': 40, 'depth': 1}, ['depth', 'semantic']),
+        ({'normals': 3, 'edges': 1}, ['normals', 'edges']),
+        ({'edges': 1, 'normals': 3}, ['edges', 'normals']),
+    ],
+)
+def test_depth_goes_first_or_the_first_task(tasks: dict[str, int], order: list[str]) -> None:
+    """D of the paper is depth; a network does not depend on how its tasks are listed."""
+    with torch.device('meta'):
+        net = build('jtrl', 'resnet18', tasks, width=16)
+        assert [list(states) for states in net.states] == [order] * 4
+        assert list(net(torch.zeros(2, 3, 64, 96))) == list(tasks)
 
 
 def test_attention_balances_and_never_closes() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from mtl_training.models import ModelError, build, pyramid
@@ -26,7 +28,7 @@ def parameters(module: nn.Module) -> int:
 
 
 def cbam(c: int) -> int:
-    return 2 * c * (c // 16) + c // 16 + c + 98
+    return 2 * c * (c // 16) + c // 16 + c + 98 + 2  # the last are a BatchNorm
 
 
 def test_parameters_of_a_decoder_are_those_of_its_layers() -> None:
@@ -109,13 +111,60 @@ def test_coherence_averages_what_the_other_tasks_find_alike(pool: int) -> None:
     assert not torch.allclose(cfm(x, others), cfm(x, [o * 2 for o in others]))
 
 
+def test_cbam_is_its_equation(unsettle: Callable[[nn.Module], nn.Module]) -> None:
+    """Channels by MLP(mean) + MLP(max), then places by BN(conv7x7([mean, max]))."""
+    attend, x = unsettle(CBAM(32)), torch.randn(2, 32, 5, 6, dtype=torch.double)
+    weights = {name: p.detach().numpy() for name, p in attend.state_dict().items()}
+
+    def mlp(v: np.ndarray) -> np.ndarray:
+        hidden = np.maximum(v @ weights['mlp.0.weight'].T + weights['mlp.0.bias'], 0)
+        return hidden @ weights['mlp.2.weight'].T + weights['mlp.2.bias']
+
+    y = x.numpy()
+    y = y * sigmoid(mlp(y.mean((2, 3))) + mlp(y.max((2, 3))))[:, :, None, None]
+    both = np.pad(np.stack([y.mean(1), y.max(1)], axis=1), ((0, 0), (0, 0), (3, 3), (3, 3)))
+    logits = np.empty((2, 1, 5, 6))
+    for i, j in np.ndindex(5, 6):
+        patch = both[:, :, i : i + 7, j : j + 7]
+        logits[:, 0, i, j] = (patch * weights['spatial.0.weight'][0]).sum((1, 2, 3))
+    mean, variance = weights['spatial.1.running_mean'], weights['spatial.1.running_var']
+    logits = (logits - mean) / np.sqrt(variance + 1e-5)
+    logits = logits * weights['spatial.1.weight'] + weights['spatial.1.bias']
+    with torch.no_grad():
+        np.testing.assert_allclose(attend(x).numpy(), y * sigmoid(logits), rtol=1e-10)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def test_coherence_is_its_equation(unsettle: Callable[[nn.Module], nn.Module]) -> None:
+    """Gates multiply; every place p gets sum_q A_pq V_q, A_pq = softmax_q <theta_p, phi_q>."""
+    cfm = unsettle(CFM(16, 2, 1))
+    x, *others = torch.randn(3, 1, 16, 3, 4, dtype=torch.double)
+    with torch.no_grad():
+        gated = []
+        for gate, other in zip(cfm.gates, others, strict=True):
+            logits = torch.einsum('oi,bihw->bohw', gate.weight[..., 0, 0], other)
+            gated.append(other / (1 + torch.exp(-logits - gate.bias[:, None, None])))
+        joined = torch.cat(gated, dim=1)
+        mixed = torch.einsum('oi,bihw->bohw', cfm.mix[0].weight[..., 0, 0], joined)
+        mixed = (mixed + cfm.mix[0].bias[:, None, None]).clamp(min=0)
+        theta, phi, value = cfm.theta(mixed)[0], cfm.phi(mixed)[0], cfm.value(x)[0]
+        coherent = torch.empty(1, 16, 3, 4, dtype=torch.double)
+        for i, j in np.ndindex(3, 4):
+            likeness = torch.exp((theta[:, i, j, None, None] * phi).sum(0))
+            coherent[0, :, i, j] = (value * likeness).sum((1, 2)) / likeness.sum()
+        torch.testing.assert_close(cfm(x, others), cfm.out(coherent))
+
+
 def test_cbam_gates_channels_and_then_places() -> None:
     torch.manual_seed(0)
     attend, x = CBAM(16), torch.randn(2, 16, 4, 6)
     gate = attend(x) / x
     assert ((gate > 0) & (gate < 1)).all()
     with torch.no_grad():
-        attend.spatial.weight.zero_()
+        attend.spatial[0].weight.zero_()
     gate = attend(x) / x  # of channels only, and one half everywhere
     torch.testing.assert_close(gate, gate[..., :1, :1].expand_as(gate))
 

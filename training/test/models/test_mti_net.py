@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -137,6 +137,27 @@ def test_released_masks_sum_to_one_in_groups_of_one_tasks_channels() -> None:
 def test_unknown_softmax_is_named() -> None:
     with pytest.raises(ModelError, match="softmax is 'both'; expected one of tasks, released"):
         tiny(softmax='both')
+
+
+def test_propagation_is_its_equation(unsettle: Callable[[nn.Module], nn.Module]) -> None:
+    """P_k = SE_k(g(M F)) + F_k, M the softmax over tasks of f(F), channel by channel."""
+    fpm = unsettle(FPM(16, ['a', 'b', 'c'], 'tasks'))
+    features = {task: torch.randn(1, 16, 3, 5, dtype=torch.double) for task in 'abc'}
+    with torch.no_grad():
+        stacked = torch.cat(list(features.values()), dim=1)  # channel t C + c is c of task t
+        exponents, masked = torch.exp(fpm.f(stacked)), torch.empty_like(stacked)
+        for c in range(16):
+            total = exponents[:, c] + exponents[:, 16 + c] + exponents[:, 32 + c]
+            for t in range(3):
+                channel = 16 * t + c
+                masked[:, channel] = exponents[:, channel] / total * stacked[:, channel]
+        shared = fpm.g(masked)
+        for task, propagated in fpm(features).items():
+            first, _, second, _ = fpm.excite[task].gate
+            hidden = (shared.mean((2, 3)) @ first.weight.T + first.bias).clamp(min=0)
+            gate = 1 / (1 + torch.exp(-(hidden @ second.weight.T + second.bias)))
+            expected = shared * gate[:, :, None, None] + features[task]
+            torch.testing.assert_close(propagated, expected)
 
 
 def test_propagation_keeps_a_tasks_features_and_adds_what_is_shared() -> None:

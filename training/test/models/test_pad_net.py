@@ -6,11 +6,12 @@ import pytest
 import torch
 from mtl_training.models import build
 from mtl_training.models.heads import AllScales, LastScale
-from mtl_training.models.pad_net import Message, PADNet
+from mtl_training.models.pad_net import Distillation, Message, PADNet
 from mtl_training.models.pyramids import Pyramid
 from mtl_training.papers.describe import describe
 from mtl_training.tasks.task import PASCAL
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 PAIR = {'semantic': 40, 'depth': 1}
 OTHERS = {'normals': 3, 'edges': 1}
@@ -84,6 +85,24 @@ def test_closed_gates_predict_from_the_initial_features() -> None:
     for task in PAIR:
         assert (informed[task] - alone[task]).abs().max() > 1e-4
         torch.testing.assert_close(closed[task], alone[task])
+
+
+def test_distillation_is_its_equation() -> None:
+    """F_k + sum_{l != k} sigmoid(W F_l) (V F_l), as printed but for V: messages have both signs."""
+    torch.manual_seed(0)
+    module = Distillation(['a', 'b'], ['a', 'b', 'c'], 6).double()
+    features = {task: torch.randn(2, 6, 5, 7, dtype=torch.double) for task in 'abc'}
+    with torch.no_grad():
+        found = module(features)
+        for task, others in (('a', 'bc'), ('b', 'ac')):
+            expected = features[task].clone()
+            for other in others:
+                message = module.messages[task][other]
+                w = F.conv2d(features[other], message.gate.weight, padding=1)
+                v = F.conv2d(features[other], message.value.weight, padding=1)
+                expected += v / (1 + torch.exp(-w))
+            torch.testing.assert_close(found[task], expected)
+    assert list(found) == ['a', 'b']
 
 
 def test_every_task_informs_the_others_but_not_itself() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import pytest
 import torch
 from mtl_training.models import ModelError, build
@@ -9,6 +12,7 @@ from mtl_training.models import tif as tif_module
 from mtl_training.models.layers import MultiScaleConv, flat, resize
 from mtl_training.models.pyramids import Pyramid
 from mtl_training.models.tif import (
+    LTHD,
     SAFF,
     SFD,
     TIF,
@@ -197,6 +201,110 @@ def test_sfd_branches_are_linear_layers_each_with_its_own_norm() -> None:
     ]
     torch.testing.assert_close(flat(affinity.query), branches[0])
     torch.testing.assert_close(flat(affinity.key), sum(branches[1:]))
+
+
+def conv1x1(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Written out: every place by itself."""
+    y = torch.einsum('oi,bihw->bohw', conv.weight[..., 0, 0], x)
+    return y if conv.bias is None else y + conv.bias[:, None, None]
+
+
+def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return x * scale[:, None, None] + (norm.bias - norm.running_mean * scale)[:, None, None]
+
+
+@pytest.mark.parametrize('scale', range(4))
+def test_saff_is_equations_2_to_5(scale: int, unsettle: Callable[[nn.Module], nn.Module]) -> None:
+    channels = (4, 6, 8, 10)
+    saff = unsettle(SAFF(channels, scale, 8))
+    features = [torch.randn(2, c, 16 >> i, 24 >> i).double() for i, c in enumerate(channels)]
+    size = features[scale].shape[-2:]
+    with torch.no_grad():
+        xl = batch_norm(conv1x1(features[scale], saff.reduce[0]), saff.reduce[1])
+        others = [x for i, x in enumerate(features) if i != scale]
+        others = [F.interpolate(x, size=size, mode='bilinear') for x in others]
+        y = conv1x1(torch.cat(others, dim=1), saff.align)  # (2)
+        hidden = conv1x1(torch.cat([xl, y], dim=1), saff.fuse[0]).clamp(min=0)
+        sfx = conv1x1(hidden, saff.fuse[2]) + xl  # (3)
+        padded, sp = F.pad(sfx, (1, 1, 1, 1)), torch.zeros_like(sfx)
+        for i, j in itertools.product(range(3), range(3)):
+            tap = saff.spatial.weight[:, 0, i, j, None, None]
+            sp += tap * padded[:, :, i : i + size[0], j : j + size[1]]
+        sp = (sp + saff.spatial.bias[:, None, None]).clamp(min=0)  # (4)
+        torch.testing.assert_close(saff(features), conv1x1(sp, saff.mix))  # (5)
+
+
+def ffn(x: Tensor, layers: nn.Sequential) -> Tensor:
+    """Pre-norm, GELU; tokens [B,hw,D]."""
+    norm, first, _, second = layers
+    mean, variance = x.mean(-1, keepdim=True), x.var(-1, keepdim=True, unbiased=False)
+    x = (x - mean) / torch.sqrt(variance + norm.eps) * norm.weight + norm.bias
+    x = x @ first.weight.T + first.bias
+    x = x * (1 + torch.erf(x / 2**0.5)) / 2
+    return x @ second.weight.T + second.bias
+
+
+def test_sfd_is_equations_8_to_10(unsettle: Callable[[nn.Module], nn.Module]) -> None:
+    sfd = unsettle(SFD(8, 3))
+    nn.init.normal_(sfd.gain)
+    x = torch.randn(2, 8, 3, 4).double()
+    with torch.no_grad():
+        found, affinity = sfd(x)
+        query, key, tokens = (t.flatten(2).mT for t in (affinity.query, affinity.key, x))
+        attended = torch.zeros_like(tokens)
+        for p in range(12):
+            likeness = torch.exp((query[:, p, None] * key).sum(-1) / 8**0.5)  # (8)
+            weights = likeness / likeness.sum(-1, keepdim=True)
+            attended[:, p] = (weights[..., None] * key).sum(1)  # V = K
+        refined = attended + tokens  # (9)
+        refined = ffn(refined, sfd.ffn) + refined  # (10)
+        torch.testing.assert_close(found, refined.mT.reshape(2, 8, 3, 4))
+
+
+def test_lthd_is_equations_12_and_13(unsettle: Callable[[nn.Module], nn.Module]) -> None:
+    """Place p of scale 2 gets sum_q A_pq (mean of X over q's cell) W; A is not symmetric."""
+    lthd = unsettle(LTHD(6))
+    x, attention = torch.randn(2, 6, 8, 12).double(), torch.randn(2, 12, 12).double().softmax(-1)
+    with torch.no_grad():
+        values = torch.empty(2, 12, 6).double()
+        for q in range(12):
+            i, j = divmod(q, 4)
+            rows = slice(8 * i // 3, -(-8 * (i + 1) // 3))  # as adaptive pooling cuts 8 into 3
+            cell = x[:, :, rows, 3 * j : 3 * j + 3].mean((2, 3))
+            values[:, q] = cell @ lthd.value.weight.T + lthd.value.bias
+        diffused = torch.zeros_like(values)
+        for p, q in itertools.product(range(12), range(12)):
+            diffused[:, p] += attention[:, p, q, None] * values[:, q]  # (12)
+        low = ffn(diffused, lthd.ffn).mT.reshape(2, 6, 3, 4)
+        up = F.interpolate(low, size=(8, 12), mode='bilinear')
+        fused = batch_norm(conv1x1(torch.cat([up, x], dim=1), lthd.fuse.conv), lthd.fuse.norm)
+        torch.testing.assert_close(lthd(x, attention, (3, 4)), fused.clamp(min=0))  # (13)
+
+
+def test_final_fusion_is_equation_14(unsettle: Callable[[nn.Module], nn.Module]) -> None:
+    fusion = unsettle(FinalFusion(4, 6, 3))
+    nn.init.normal_(fusion.predict.weight)
+    refined = [torch.randn(1, 4, 16 >> i, 24 >> i).double() for i in range(4)]
+    with torch.no_grad():
+        up = [F.interpolate(x, size=(16, 24), mode='bilinear') for x in refined]
+        conv, norm, _ = fusion.fuse
+        fused = batch_norm(F.conv2d(torch.cat(up, dim=1), conv.weight, padding=1), norm)
+        torch.testing.assert_close(fusion(refined), conv1x1(fused.clamp(min=0), fusion.predict))
+
+
+def test_a_decoder_gives_each_scale_what_is_its_own() -> None:
+    """SFD refines scales 2 and 3, LTHD 0 and 1, with one attention that both low scales make."""
+    net = tiny()
+    decoder = net.decoders['depth']
+    enhanced = [torch.randn(1, 16, 16 >> i, 24 >> i) for i in range(4)]
+    with torch.no_grad():
+        rx2, a2 = decoder.sfd2(enhanced[2])
+        rx3, a3 = decoder.sfd3(enhanced[3])
+        attention = (a3.up((4, 6)).matrix() + a2.matrix()).softmax(-1)
+        rx0 = decoder.lthd0(enhanced[0], attention, (4, 6))
+        rx1 = decoder.lthd1(enhanced[1], attention, (4, 6))
+        torch.testing.assert_close(decoder(enhanced), decoder.fusion([rx0, rx1, rx2, rx3]))
 
 
 def test_saff_sees_every_scale() -> None:
