@@ -1,33 +1,35 @@
-"""Built engines on disk: where they live, how they are keyed, checked and replaced.
+"""Built engines on disk, for any number of processes: where they live, checked and replaced.
 
-An entry is two files, ``<digest>.plan`` with the content and ``<digest>.json`` with its hash and
-what it is. It counts only when both are there and agree, so that neither a power cut nor a full
-disk nor a flipped bit can leave an engine that loads.
+Neither a power cut nor a full disk nor a flipped bit can leave an engine that loads.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import json
 import math
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import PerceptionError, __version__
+from .. import PerceptionError
 from ..files import write_beside
+from .entries import (
+    DamageError,
+    Entry,
+    Key,
+    content_of,
+    new_record,
+    read_content,
+    read_entry,
+    read_record,
+)
+from .locks import locked, locked_if_free
 
-SCHEMA = 1
-KINDS = ('plan', 'choice')
-# How often a process that waits for another one's build looks again.
-_POLL_S = 0.1
 # Temporary files that belong to no lock are leftovers when nobody wrote them for so long.
 _LEFTOVER_S = 3600.0
 _DIGEST = re.compile(r'\.?([0-9a-f]{32})\.')
@@ -52,64 +54,6 @@ def default_folder() -> Path:
     home = Path(os.path.expanduser('~'))
     home = home if home.is_absolute() else Path('/nonexistent')
     return home / '.cache' / 'mtl_perception' / 'engines'
-
-
-@dataclass(frozen=True)
-class Key:
-    """All that decides what an engine is; two engines with the same key are interchangeable.
-
-    Attributes:
-        kind: ``plan`` (an engine's bytes) or ``choice`` (a decision, JSON bytes).
-        model_sha256: of the ONNX file that it is built from.
-        backend: one of ``engine.BACKENDS``; for a choice: of all that were compared.
-        version: of the engine's library.
-        device: GPU name and compute capability, or the CPU's model.
-        precision: one of ``engine.PRECISIONS``.
-        max_batch: largest number of images in one run.
-        options: the rest that matters.
-    """
-
-    kind: str
-    model_sha256: str
-    backend: str
-    version: str
-    device: str
-    precision: str
-    max_batch: int
-    options: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f'kind is {self.kind!r}, expected one of {", ".join(KINDS)}')
-
-    def digest(self) -> str:
-        """Name of the entry: 32 hexadecimal digits."""
-        return _digest(self.as_mapping())
-
-    def as_mapping(self) -> dict[str, Any]:
-        """The fields, as they are written into the JSON file."""
-        return asdict(self) | {'options': dict(self.options)}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of the cache, for people.
-
-    Attributes:
-        key: the fields of its ``Key``; empty when the JSON file cannot be read.
-        path: of the plan, even where that is what is missing.
-        size: of the plan, bytes.
-        created: ISO time; empty when unknown.
-        notes: what the builder wrote about it.
-        damaged: why it does not count; empty when it does.
-    """
-
-    key: Mapping[str, Any]
-    path: Path
-    size: int
-    created: str
-    notes: Mapping[str, Any]
-    damaged: str
 
 
 @dataclass(frozen=True)
@@ -146,7 +90,7 @@ class EngineCache:
         """
         content, self.last_reason = self._look(key)
         if self.last_reason:
-            with contextlib.suppress(OSError), self._lock_if_free(key.digest()) as free:
+            with contextlib.suppress(OSError), locked_if_free(self._lock(key.digest())) as free:
                 if free:
                     # Once more: it may have been in the middle of being replaced.
                     content, self.last_reason = self._look(key)
@@ -155,12 +99,12 @@ class EngineCache:
         return content
 
     def store(self, key: Key, content: bytes, notes: Mapping[str, Any] | None = None) -> Path:
-        """Write an entry, or replace it; the path of its plan.
+        """Write an entry, or replace it; the path of its content.
 
         Raises:
             CacheError: it cannot be written; nothing half written stays.
         """
-        with self._lock(key.digest()):
+        with self._locked(key.digest()):
             return self._store(key, content, notes or {})
 
     def discard(self, key: Key) -> None:
@@ -169,9 +113,9 @@ class EngineCache:
         Where it cannot be removed (read-only folder), this object does not give it any more.
         """
         digest = key.digest()
-        with contextlib.suppress(_DamageError):
-            self._refused[digest] = str(_read_record(self._record(digest))['sha256'])
-        with contextlib.suppress(OSError), self._lock_if_free(digest) as free:
+        with contextlib.suppress(DamageError):
+            self._refused[digest] = str(read_record(self._record(digest))['sha256'])
+        with contextlib.suppress(OSError), locked_if_free(self._lock(digest)) as free:
             if free:
                 self._remove(digest)
 
@@ -197,7 +141,7 @@ class EngineCache:
         problem = ''
         with contextlib.ExitStack() as lock:
             try:
-                lock.enter_context(self._lock(key.digest(), progress))
+                lock.enter_context(self._locked(key.digest(), progress))
             except CacheError as error:
                 problem = str(error)
             else:
@@ -214,7 +158,7 @@ class EngineCache:
 
     def entries(self) -> list[Entry]:
         """All entries, damaged ones too, in the order of their names."""
-        return [entry for digest in self._digests() if (entry := self._entry(digest))]
+        return [entry for digest in self._digests() if (entry := read_entry(self._record(digest)))]
 
     def prune(
         self, *, older_than_days: float | None = None, everything: bool = False
@@ -236,11 +180,11 @@ class EngineCache:
         removed = []
         try:
             for digest in self._digests():
-                with self._lock_if_free(digest) as free:
-                    entry = self._entry(digest)
-                    if free and (not entry or everything or _to_go(entry, older_than_days)):
+                with locked_if_free(self._lock(digest)) as free:
+                    entry = read_entry(self._record(digest))
+                    if free and (not entry or everything or entry.to_prune(older_than_days)):
                         self._remove(digest)
-                        self._record(digest).with_suffix('.lock').unlink()
+                        self._lock(digest).unlink()
                         removed += [entry] if entry else []
             if everything:
                 for path in self._files('timing_'):
@@ -251,7 +195,7 @@ class EngineCache:
         return removed
 
     def timing_file(self, name: str) -> Path:
-        """Where the timing cache of that name is kept, for ``save_bytes``; any name will do.
+        """Where the timing cache of that name is kept, to be written beside; any name will do.
 
         The folder is there while ``get_or_build`` builds, if it can be made at all.
         """
@@ -263,17 +207,42 @@ class EngineCache:
     def _record(self, digest: str) -> Path:
         return self.folder / f'{digest}.json'
 
+    def _lock(self, digest: str) -> Path:
+        return self.folder / f'{digest}.lock'
+
+    @contextlib.contextmanager
+    def _locked(
+        self, digest: str, progress: Callable[[str, float], None] | None = None
+    ) -> Iterator[None]:
+        """Hold the lock of an entry.
+
+        Raises:
+            CacheError: the folder cannot be written, or its file system has no locks.
+        """
+
+        def waiting() -> None:
+            if progress is not None:
+                progress('waiting for another process that builds it', math.nan)
+
+        with contextlib.ExitStack() as lock:
+            try:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock.enter_context(locked(self._lock(digest), waiting))
+            except OSError as error:
+                raise _not_written(self.folder, error) from error
+            yield
+
     def _look(self, key: Key) -> tuple[bytes | None, str]:
         """The content, or why an entry that is there does not count; (None, '') without one."""
         path = self._record(key.digest())
         if not os.path.lexists(path):
             return None, ''
         try:
-            record = _read_record(path)
+            record = read_record(path)
             if record['key'] != key.as_mapping():
-                raise _DamageError(f'{path}: is of another engine')
-            content = _read_content(path.with_suffix('.plan'), record)
-        except _DamageError as damage:
+                raise DamageError(f'{path}: is of another engine')
+            content = read_content(content_of(path), record)
+        except DamageError as damage:
             return None, str(damage)
         if self._refused.get(key.digest()) == record['sha256']:
             return None, ''
@@ -288,19 +257,19 @@ class EngineCache:
         except OSError as error:
             raise _not_written(self.folder, error) from error
         self._remove_leftovers()
-        save_bytes(path.with_suffix('.plan'), content)
+        _write(content_of(path), content)
         try:
-            save_bytes(path, _new_record(content, key, notes))
+            _write(path, new_record(content, key, notes))
         except BaseException:
-            _unlink(path.with_suffix('.plan'))
+            _unlink(content_of(path))
             raise
         self._refused.pop(key.digest(), None)
-        return path.with_suffix('.plan')
+        return content_of(path)
 
     def _remove(self, digest: str) -> None:
         """Remove an entry, the JSON file first, and what a killed build of it left."""
         self._record(digest).unlink(missing_ok=True)
-        self._record(digest).with_suffix('.plan').unlink(missing_ok=True)
+        content_of(self._record(digest)).unlink(missing_ok=True)
         for path in self._files(f'.{digest}.'):
             _unlink(path)
 
@@ -322,176 +291,12 @@ class EngineCache:
         found = (_DIGEST.match(path.name) for path in self._files())
         return sorted({match[1] for match in found if match})
 
-    def _entry(self, digest: str) -> Entry | None:
-        path = self._record(digest)
-        plan = path.with_suffix('.plan')
-        if not (os.path.lexists(path) or os.path.lexists(plan)):
-            return None
-        record: dict[str, Any] = {}
-        damaged = ''
-        try:
-            record = _read_record(path)
-            if _digest(record['key']) != digest:
-                raise _DamageError(f'{path}: is of another engine')
-            _read_content(plan, record)
-        except _DamageError as damage:
-            damaged = str(damage)
-        try:
-            size = plan.stat().st_size
-        except OSError:
-            size = 0
-        return Entry(
-            key=record.get('key', {}),
-            path=plan,
-            size=size,
-            created=record.get('created', ''),
-            notes=record.get('notes', {}),
-            damaged=damaged,
-        )
 
-    # --- locks -------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _lock(
-        self, digest: str, progress: Callable[[str, float], None] | None = None
-    ) -> Iterator[None]:
-        """Hold the lock of an entry; it ends with the process that holds it, however that ends.
-
-        Raises:
-            CacheError: the folder cannot be written, or its file system has no locks.
-        """
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            while (handle := self._try_lock(digest)) is None:
-                if progress is not None:
-                    progress('waiting for another process that builds it', math.nan)
-                time.sleep(_POLL_S)
-        except OSError as error:
-            raise _not_written(self.folder, error) from error
-        try:
-            yield
-        finally:
-            os.close(handle)
-
-    @contextlib.contextmanager
-    def _lock_if_free(self, digest: str) -> Iterator[bool]:
-        """Hold the lock of an entry and give True; False where another one has it.
-
-        Raises:
-            OSError: the folder cannot be written, or its file system has no locks.
-        """
-        handle = self._try_lock(digest)
-        try:
-            yield handle is not None
-        finally:
-            if handle is not None:
-                os.close(handle)
-
-    def _try_lock(self, digest: str) -> int | None:
-        """An open file that holds the lock; None if another one has it."""
-        while True:
-            handle = os.open(self.folder / f'{digest}.lock', os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(handle).st_nlink:
-                    return handle
-            except BlockingIOError:
-                os.close(handle)
-                return None
-            except BaseException:
-                os.close(handle)
-                raise
-            os.close(handle)  # ``prune`` removed the file between open and lock
-
-
-# --- files -----------------------------------------------------------------------------------
-
-
-def save_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        CacheError: it cannot be written.
-    """
+def _write(path: Path, content: bytes) -> None:
     try:
         write_beside(path, content)
     except OSError as error:
         raise _not_written(path, error) from error
-
-
-class _DamageError(Exception):
-    """An entry does not count; the message is the reason."""
-
-
-def _new_record(content: bytes, key: Key, notes: Mapping[str, Any]) -> bytes:
-    record = {
-        'schema': SCHEMA,
-        'key': key.as_mapping(),
-        'sha256': hashlib.sha256(content).hexdigest(),
-        'size': len(content),
-        'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        'package': __version__,
-        'notes': dict(notes),
-    }
-    return json.dumps(record, indent=2).encode() + b'\n'
-
-
-_RECORD = {'key': dict, 'sha256': str, 'size': int, 'created': str, 'package': str, 'notes': dict}
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """The JSON file of an engine, its fields checked.
-
-    Raises:
-        _DamageError: it is missing, unreadable or not such a file.
-    """
-    try:
-        record = json.loads(path.read_bytes())
-    except OSError as error:
-        raise _DamageError(f'{path}: cannot be read: {error.strerror}') from None
-    except (ValueError, RecursionError):
-        raise _DamageError(f'{path}: is not valid JSON') from None
-    if not isinstance(record, dict) or record.get('schema') != SCHEMA:
-        raise _DamageError(f'{path}: is not the description of an engine (schema {SCHEMA})')
-    for name, kind in _RECORD.items():
-        if not isinstance(record.get(name), kind):
-            raise _DamageError(f'{path}: {name} is {record.get(name)!r}, expected {kind.__name__}')
-    try:
-        aware = datetime.fromisoformat(record['created']).tzinfo is not None
-    except ValueError:
-        aware = False
-    if not aware:
-        raise _DamageError(f'{path}: created is {record["created"]!r}, expected a time with zone')
-    return record
-
-
-def _read_content(path: Path, record: Mapping[str, Any]) -> bytes:
-    """The file that a record describes.
-
-    Raises:
-        _DamageError: it is missing, unreadable or another one.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _DamageError(f'{path}: cannot be read: {error.strerror}') from None
-    if len(content) != record['size']:
-        raise _DamageError(f'{path}: has {len(content)} bytes, expected {record["size"]}')
-    if hashlib.sha256(content).hexdigest() != record['sha256']:
-        raise _DamageError(f'{path}: its sha256 is not the one that {path.stem}.json gives')
-    return content
-
-
-def _digest(fields: Mapping[str, Any]) -> str:
-    text = json.dumps([SCHEMA, fields], sort_keys=True, separators=(',', ':'))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _to_go(entry: Entry, older_than_days: float | None) -> bool:
-    if entry.damaged or older_than_days is None:
-        return bool(entry.damaged)
-    age = datetime.now(timezone.utc) - datetime.fromisoformat(entry.created)
-    return age > timedelta(days=older_than_days)
 
 
 def _unlink(path: Path) -> None:

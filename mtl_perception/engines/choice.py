@@ -18,8 +18,9 @@ from typing import Protocol
 from .. import __version__
 from ..bundle import Bundle, BundleError
 from .agreement import Agreement, SelfCheckError, self_check
-from .cache import CacheError, EngineCache, Key
+from .cache import CacheError, EngineCache
 from .engine import BACKENDS, Engine, EngineError, EngineOptions, Progress, open_unchecked, quiet
+from .entries import Key
 from .machine import installed_version, machine_name
 from .timing import Rounds, noise, time_engines
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from .. import one_line
 from ..bundle import Bundle
-from .cache import CacheError, EngineCache, Key
+from .cache import CacheError, EngineCache
 from .engine import EngineError, EngineOptions, Progress
+from .entries import Key
 from .machine import cpu_flags, cpu_name
 from .tensors import (
     Tensor,
@@ -93,7 +94,7 @@ class OpenVinoEngine:
                 f'what {self._engine} has on this CPU ({cpu_name()})'
             )
         self._key = Key(
-            kind='plan',
+            kind='engine',
             model_sha256=self._file.sha256,
             backend=self.name,
             version=str(openvino.__version__),

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from mtl_perception.commands import cli
-from mtl_perception.engines.cache import EngineCache, Key
+from mtl_perception.engines.cache import EngineCache
+from mtl_perception.engines.entries import Key
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -61,7 +62,7 @@ def test_the_cache_is_listed_and_pruned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv('MTL_PERCEPTION_CACHE', str(tmp_path))
-    key = Key('plan', 'b' * 64, 'openvino', '2026.4', 'a processor', 'bf16', 1)
+    key = Key('engine', 'b' * 64, 'openvino', '2026.4', 'a processor', 'bf16', 1)
     EngineCache().store(key, b'x' * 1000)
     assert cli.main(['engines']) == 0
     assert 'openvino 2026.4 bf16, model bbbbbbbbbbbb' in capsys.readouterr().out

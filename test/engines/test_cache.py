@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -16,17 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from mtl_perception.engines import cache as engine_cache
-from mtl_perception.engines.cache import (
-    CacheError,
-    EngineCache,
-    Key,
-    default_folder,
-    save_bytes,
-)
+from mtl_perception.engines.cache import CacheError, EngineCache, default_folder
+from mtl_perception.engines.entries import Key
+from mtl_perception.engines.locks import locked, try_lock
+from mtl_perception.files import write_beside
 
 KEY = Key(
-    kind='plan',
+    kind='engine',
     model_sha256='0' * 64,
     backend='tensorrt',
     version='10.3.0',
@@ -76,8 +73,8 @@ def test_a_key_is_all_that_decides_what_an_engine_is():
     assert same.digest() == KEY.digest()
     ordered, turned = {'a': '1', 'b': '2'}, {'b': '2', 'a': '1'}
     assert replace(KEY, options=ordered).digest() == replace(KEY, options=turned).digest()
-    with pytest.raises(ValueError, match="kind is 'engine', expected one of plan, choice"):
-        replace(KEY, kind='engine')
+    with pytest.raises(ValueError, match="kind is 'plan', expected one of engine, choice"):
+        replace(KEY, kind='plan')
 
 
 def test_what_was_stored_is_loaded(cache):
@@ -114,7 +111,7 @@ def test_whatever_a_key_holds_stays_in_the_folder(cache, tmp_path):
     for name in ('../../x', '/etc/passwd', '', '.', '..', 'a\0b', 'NVIDIA GeForce RTX 4090 8.9'):
         path = cache.timing_file(name)
         assert path.parent == cache.folder
-        save_bytes(path, b'times')
+        write_beside(path, b'times')
         assert path.resolve().parent == cache.folder.resolve()
     assert [path.name for path in tmp_path.iterdir()] == ['engines']
     assert cache.timing_file('A B') != cache.timing_file('A_B')
@@ -155,23 +152,23 @@ def test_a_discarded_content_is_not_given_again_even_where_it_cannot_be_removed(
 # --- damage ----------------------------------------------------------------------------------
 
 
-def plan_and_record(cache):
+def content_and_record(cache):
     (entry,) = cache.entries()
     return entry.path, entry.path.with_suffix('.json')
 
 
-def truncate(plan, record):
-    os.truncate(plan, len(CONTENT) // 2)
+def truncate(content, record):
+    os.truncate(content, len(CONTENT) // 2)
 
 
-def flip(plan, record):
-    content = bytearray(plan.read_bytes())
-    content[1000] ^= 0x10
-    plan.write_bytes(content)
+def flip(content, record):
+    changed = bytearray(content.read_bytes())
+    changed[1000] ^= 0x10
+    content.write_bytes(changed)
 
 
 def rewrite(change):
-    def damage(plan, record):
+    def damage(content, record):
         values = json.loads(record.read_bytes())
         change(values)
         record.write_text(json.dumps(values))
@@ -180,15 +177,15 @@ def rewrite(change):
 
 
 DAMAGE = {
-    'truncated plan': (truncate, 'has 5120 bytes, expected 10240'),
+    'truncated content': (truncate, 'has 5120 bytes, expected 10240'),
     'flipped byte': (flip, 'sha256'),
-    'no plan': (lambda plan, record: plan.unlink(), 'No such file'),
-    'empty plan': (lambda plan, record: plan.write_bytes(b''), 'has 0 bytes'),
-    'garbage': (lambda plan, record: record.write_bytes(b'\xff\x00{'), 'not valid JSON'),
-    'empty JSON': (lambda plan, record: record.write_bytes(b''), 'not valid JSON'),
-    'truncated JSON': (lambda plan, record: os.truncate(record, 100), 'not valid JSON'),
-    'deep JSON': (lambda plan, record: record.write_text('[' * 100_000), 'not valid JSON'),
-    'a list': (lambda plan, record: record.write_text('[]'), 'not the description of an engine'),
+    'no content': (lambda content, record: content.unlink(), 'No such file'),
+    'empty content': (lambda content, record: content.write_bytes(b''), 'has 0 bytes'),
+    'garbage': (lambda content, record: record.write_bytes(b'\xff\x00{'), 'not valid JSON'),
+    'empty JSON': (lambda content, record: record.write_bytes(b''), 'not valid JSON'),
+    'truncated JSON': (lambda content, record: os.truncate(record, 100), 'not valid JSON'),
+    'deep JSON': (lambda content, record: record.write_text('[' * 100_000), 'not valid JSON'),
+    'a list': (lambda content, record: record.write_text('[]'), 'not the description of an engine'),
     'newer': (rewrite(lambda v: v.update(schema=2)), 'not the description of an engine'),
     'no hash': (rewrite(lambda v: v.pop('sha256')), 'sha256 is None, expected str'),
     'no time': (rewrite(lambda v: v.update(created='today')), "created is 'today'"),
@@ -200,7 +197,7 @@ DAMAGE = {
 def test_a_damaged_entry_is_told_removed_and_built_again(cache, how):
     damage, reason = DAMAGE[how]
     cache.store(KEY, CONTENT)
-    damage(*plan_and_record(cache))
+    damage(*content_and_record(cache))
     (entry,) = cache.entries()
     assert reason in entry.damaged
     assert cache.load(KEY) is None
@@ -209,7 +206,7 @@ def test_a_damaged_entry_is_told_removed_and_built_again(cache, how):
     assert cache.entries() == []
 
     cache.store(KEY, CONTENT)
-    damage(*plan_and_record(cache))
+    damage(*content_and_record(cache))
     again = cache.get_or_build(KEY, build)
     assert (again.content, again.built, again.problem) == (CONTENT, True, '')
     assert reason in cache.last_reason
@@ -217,10 +214,10 @@ def test_a_damaged_entry_is_told_removed_and_built_again(cache, how):
     assert cache.last_reason == ''
 
 
-def test_a_plan_without_its_description_does_not_count(cache):
+def test_a_content_without_its_description_does_not_count(cache):
     """As a power cut between the two files leaves it."""
     cache.store(KEY, CONTENT)
-    _, record = plan_and_record(cache)
+    _, record = content_and_record(cache)
     record.unlink()
     assert cache.load(KEY) is None
     assert 'No such file' in cache.entries()[0].damaged
@@ -233,13 +230,13 @@ def test_a_plan_without_its_description_does_not_count(cache):
 CHILD = """
     import os, sys
     from pathlib import Path
-    from mtl_perception.engines.cache import EngineCache, Key
-    from mtl_perception.engines import cache as engine_cache
+    from mtl_perception.engines.cache import EngineCache
+    from mtl_perception.engines.entries import Key
 
     def tell(*words):
         print(*words, flush=True)
 
-    key = Key('plan', '0' * 64, 'tensorrt', '10.3.0', 'Orin 8.7', 'fp16', 1, {'dla_core': '0'})
+    key = Key('engine', '0' * 64, 'tensorrt', '10.3.0', 'Orin 8.7', 'fp16', 1, {'dla_core': '0'})
     cache = EngineCache(Path(sys.argv[1]))
 """
 
@@ -322,7 +319,7 @@ STOPPED = """
 """
 
 
-@pytest.mark.parametrize('number', [-1, 0, 1], ids=['building', 'plan', 'description'])
+@pytest.mark.parametrize('number', [-1, 0, 1], ids=['building', 'content', 'description'])
 def test_kill_9_leaves_nothing_that_loads_and_the_next_one_builds(start, cache, number):
     process = start(STOPPED.format(number=number))
     assert process.stdout.readline() == 'stopped\n'
@@ -333,7 +330,7 @@ def test_kill_9_leaves_nothing_that_loads_and_the_next_one_builds(start, cache, 
     assert (again.content, again.built, again.problem) == (CONTENT, True, '')
     assert cache.load(KEY) == CONTENT
     digest = KEY.digest()
-    assert names(cache) == [f'{digest}.json', f'{digest}.lock', f'{digest}.plan']
+    assert names(cache) == [f'{digest}.bin', f'{digest}.json', f'{digest}.lock']
 
 
 def test_prune_removes_what_a_killed_process_left_and_nothing_of_a_running_one(start, cache):
@@ -341,7 +338,7 @@ def test_prune_removes_what_a_killed_process_left_and_nothing_of_a_running_one(s
     killed = start(STOPPED.format(number=1))
     assert killed.stdout.readline() == 'stopped\n'
     left = names(cache)
-    assert len(left) == 3  # lock, plan, and the description under a temporary name
+    assert len(left) == 3  # lock, content, and the description under a temporary name
     cache.store(other, CONTENT)
     assert cache.prune(everything=True) != []
     assert names(cache) == left
@@ -354,7 +351,8 @@ def test_prune_removes_what_a_killed_process_left_and_nothing_of_a_running_one(s
 def test_a_lock_that_was_pruned_is_still_one_lock(cache):
     """Who opened the file before it was removed must not hold a lock that nobody else sees."""
     cache.store(KEY, CONTENT)
-    opened, flock = [], engine_cache.fcntl.flock
+    opened, flock = [], fcntl.flock
+    lock = cache.folder / f'{KEY.digest()}.lock'
 
     def prune_first(handle, how):
         if not opened:
@@ -363,10 +361,10 @@ def test_a_lock_that_was_pruned_is_still_one_lock(cache):
         flock(handle, how)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_cache.fcntl, 'flock', prune_first)
-        with cache._lock(KEY.digest()):
-            assert (cache.folder / f'{KEY.digest()}.lock').exists()
-            assert cache._try_lock(KEY.digest()) is None
+        patch.setattr(fcntl, 'flock', prune_first)
+        with locked(lock):
+            assert lock.exists()
+            assert try_lock(lock) is None
 
 
 def test_threads_of_one_process_take_turns_too(cache):
@@ -398,7 +396,9 @@ def test_what_progress_raises_ends_the_waiting(cache):
     def progress(activity, share):
         raise Enough
 
-    with cache._lock(KEY.digest()), pytest.raises(Enough):
+    lock = cache.folder / f'{KEY.digest()}.lock'
+    cache.folder.mkdir()
+    with locked(lock), pytest.raises(Enough):
         EngineCache(cache.folder).get_or_build(KEY, no_build, progress=progress)
 
 
@@ -474,7 +474,7 @@ def test_a_folder_without_write_permission(cache):
         cache.folder.chmod(0o700)
 
 
-@pytest.mark.parametrize('when', [0, 1], ids=['plan', 'description'])
+@pytest.mark.parametrize('when', [0, 1], ids=['content', 'description'])
 def test_a_full_disk_is_no_reason_to_fail_and_leaves_nothing_half_written(cache, monkeypatch, when):
     calls, fsync = iter(range(99)), os.fsync
     files = []
@@ -504,7 +504,7 @@ def test_prune_by_age(cache):
     old, new = KEY, replace(KEY, max_batch=2)
     cache.store(old, CONTENT)
     long_ago = (datetime.now(timezone.utc) - timedelta(days=40)).isoformat()
-    rewrite(lambda v: v.update(created=long_ago))(*plan_and_record(cache))
+    rewrite(lambda v: v.update(created=long_ago))(*content_and_record(cache))
     cache.store(new, CONTENT)
     assert cache.prune() == []
     assert cache.prune(older_than_days=50) == []
@@ -517,7 +517,7 @@ def test_prune_by_age(cache):
 def test_prune_all_leaves_nothing_of_ours_and_all_that_is_not(cache):
     cache.store(KEY, CONTENT)
     cache.store(replace(KEY, max_batch=2), CONTENT)
-    save_bytes(cache.timing_file('Orin'), b'times')
+    write_beside(cache.timing_file('Orin'), b'times')
     (cache.folder / 'notes.txt').write_text('mine')
     cache.prune()
     assert len(cache.entries()) == 2
@@ -528,7 +528,7 @@ def test_prune_all_leaves_nothing_of_ours_and_all_that_is_not(cache):
 
 def test_prune_removes_damaged_ones(cache):
     cache.store(KEY, CONTENT)
-    flip(*plan_and_record(cache))
+    flip(*content_and_record(cache))
     cache.store(replace(KEY, max_batch=2), CONTENT)
     (removed,) = cache.prune()
     assert 'sha256' in removed.damaged

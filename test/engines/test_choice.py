@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from mtl_perception.bundle import BundleError, load_bundle
-from mtl_perception.engines.cache import EngineCache, Key
+from mtl_perception.engines.cache import EngineCache
 from mtl_perception.engines.choice import ROUNDS, Machine, open_engine
 from mtl_perception.engines.engine import BACKENDS, EngineError, EngineOptions, open_unchecked
+from mtl_perception.engines.entries import Key
 from mtl_perception.engines.machine import machine_name
 
 pytest.importorskip('onnxruntime')

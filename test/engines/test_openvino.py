@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from mtl_perception.bundle import BundleError, default_bundle, load_bundle
-from mtl_perception.engines.cache import EngineCache, Key
+from mtl_perception.engines.cache import EngineCache
 from mtl_perception.engines.engine import EngineError, EngineOptions, open_unchecked
+from mtl_perception.engines.entries import Key
 from mtl_perception.engines.openvino import OpenVinoEngine
 
 pytest.importorskip('openvino')

@@ -1,4 +1,4 @@
-"""The TensorRT backend around a stand-in for TensorRT and CUDA, which need a GPU.
+"""The TensorRT engine around a stand-in for TensorRT and CUDA, which need a GPU.
 
 What can run without one is tested with the real things: parsing and compiling in
 ``test_tensorrt_compile.py``, the API's types in ``tensorrt_api/``. The stand-in here computes with
@@ -26,10 +26,12 @@ import numpy as np
 import pytest
 
 from mtl_perception.bundle import BundleError, default_bundle, load_bundle
-from mtl_perception.engines.cache import EngineCache, Key
-from mtl_perception.engines.cuda import CudaBindings, open_cuda
+from mtl_perception.engines.cache import EngineCache
+from mtl_perception.engines.cuda import CudaBindings, open_gpu
 from mtl_perception.engines.engine import EngineError, EngineOptions, open_unchecked
-from mtl_perception.engines.tensorrt import TensorRtEngine, import_tensorrt
+from mtl_perception.engines.entries import Key
+from mtl_perception.engines.tensorrt import TensorRtEngine
+from mtl_perception.engines.tensorrt_api import import_tensorrt
 
 onnxruntime = pytest.importorskip('onnxruntime')
 OUTPUTS = ['semantic', 'semantic_confidence', 'depth', 'normals', 'edges']
@@ -703,7 +705,7 @@ def test_dla(open_engine, tiny_bundle, make_bundle, trt):
     assert config.default_device_type is trt.DeviceType.DLA
     assert config.DLA_core == 1
     assert config.flags == [trt.BuilderFlag.GPU_FALLBACK]
-    assert backend._runtime.DLA_core == 1
+    assert backend._plan.runtime.DLA_core == 1
     assert backend.identity['provider'] == 'DLA core 1 and GPU, CUDA graph'
     assert backend.identity['precision'] == 'fp16'
     assert 'has no fp32' in refused(open_engine, dla_core=1)
@@ -895,7 +897,7 @@ def real_bindings():
 
 
 def test_the_real_bindings_without_a_driver(real_bindings):
-    assert 'found no NVIDIA driver' in refused(lambda: open_cuda(0))
+    assert 'found no NVIDIA driver' in refused(lambda: open_gpu(0))
 
 
 def test_the_real_bindings_take_our_calls(real_bindings):
@@ -929,7 +931,7 @@ def test_the_real_bindings_take_our_calls(real_bindings):
 def real_gpu():
     try:
         import_tensorrt()
-        open_cuda(0)
+        open_gpu(0)
     except EngineError as error:
         pytest.skip(str(error))
 

@@ -13,7 +13,7 @@ import pytest
 from mtl_perception.bundle import default_bundle, load_bundle
 from mtl_perception.engines.engine import EngineError, EngineOptions
 from mtl_perception.engines.quantized import unsigned_node
-from mtl_perception.engines.tensorrt import build_plan
+from mtl_perception.engines.tensorrt_build import build_plan
 
 trt = pytest.importorskip('tensorrt_rtx', reason='the compiler that needs no GPU; x86_64 only')
 onnx = pytest.importorskip('onnx')

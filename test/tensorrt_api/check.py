@@ -1,10 +1,10 @@
-"""Type-check backends/tensorrt.py against the real Python API of a TensorRT version, without a GPU.
+"""Type-check engines/tensorrt*.py against the real Python API of a TensorRT version, without a GPU.
 
     python test/tensorrt_api/check.py [PACKAGE==VERSION ...]
 
 In a temporary folder, for each version: NVIDIA's bindings (1 MB from PyPI, not the libraries),
 stand-ins for the libraries so that the bindings can be imported (gcc: every function gives null),
-type stubs of what they then contain (pybind11-stubgen), and ``mypy --strict`` on the backend with
+type stubs of what they then contain (pybind11-stubgen), and ``mypy --strict`` on the engine with
 ``import tensorrt`` resolved to those stubs. What the code uses and a version does not have is an
 error of mypy. Takes some minutes. Needs gcc, readelf and nm (binutils), a package index, and a
 Python that the version has bindings for (10.3.0: up to 3.12). Nothing of NVIDIA's is kept. The
@@ -81,7 +81,7 @@ def check(version: str, python: Path, folder: Path) -> list[str]:
             *(python, '-m', 'mypy', '--strict', '--follow-imports=silent'),
             *('--config-file=', '--cache-dir', folder / 'cache', '--python-executable', python),
             *('--disable-error-code=import-not-found', '--disable-error-code=import-untyped'),
-            ROOT / 'mtl_perception/backends/tensorrt.py',
+            *sorted(ROOT.glob('mtl_perception/engines/tensorrt*.py')),
         ],
         cwd=ROOT,
         env=os.environ | {'MYPYPATH': str(folder / 'stubs')},

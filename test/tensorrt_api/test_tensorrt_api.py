@@ -1,4 +1,4 @@
-"""The TensorRT backend uses nothing that a supported version does not have.
+"""The TensorRT engine uses nothing that a supported version does not have.
 
 It installs packages, so it runs only where the environment variable MTL_PERCEPTION_TENSORRT_API
 is 1; see ``check.py``.
@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 
-def test_backend_type_checks_against_every_version():
+def test_the_engine_type_checks_against_every_version():
     for tool in ('gcc', 'readelf', 'nm'):
         if shutil.which(tool) is None:
             pytest.skip(f'needs {tool}')

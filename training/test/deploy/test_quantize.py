@@ -211,7 +211,7 @@ def test_tensorrt_compiles_every_format_of_real_systems(
 ) -> None:
     """NVIDIA's compiler that needs no GPU, with an open batch."""
     trt = pytest.importorskip('tensorrt_rtx', reason='the compiler that needs no GPU; x86_64 only')
-    tensorrt = pytest.importorskip('mtl_perception.engines.tensorrt')
+    tensorrt = pytest.importorskip('mtl_perception.engines.tensorrt_build')
     backends = pytest.importorskip('mtl_perception.engines.engine')
     small = {'layers': (1, 1, 1, 1), 'channels': (8, 16, 24, 32), 'out_indices': (1, 2, 3, 4)}
     tasks = {'semantic': 5, 'normals': 3}

@@ -149,6 +149,6 @@ def test_it_becomes_a_graph_that_says_the_same_and_that_tensorrt_understands(sys
     refused = [str(agreement) for agreement in found if not agreement.ok]
     assert refused == []
     trt = pytest.importorskip('tensorrt_rtx', reason='the compiler that needs no GPU; x86_64 only')
-    tensorrt = pytest.importorskip('mtl_perception.engines.tensorrt')
+    tensorrt = pytest.importorskip('mtl_perception.engines.tensorrt_build')
     backends = pytest.importorskip('mtl_perception.engines.engine')
     assert len(tensorrt.build_plan(trt, model, backends.EngineOptions(max_batch=2))) > 1000
