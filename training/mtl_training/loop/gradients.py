@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mtl_training.balancing import GradientBalancer
 from mtl_training.datasets.batches import Batch
 from mtl_training.loop.losses import Losses, losses_of
+from mtl_training.loop.processes import mean
 from mtl_training.loop.run import Run
 
 
@@ -23,7 +24,7 @@ def descend_balanced(run: Run, batch: Batch, balancer: GradientBalancer) -> Loss
     shared = SharedFeatures(run) if balancer.of == 'features' else SharedParameters(run)
     with shared.exposed():
         losses = losses_of(run, batch)
-    objectives, means = (x.objectives(run.weights) for x in (losses, losses.mean(run.fabric)))
+    objectives, means = (x.objectives(run.weights) for x in (losses, losses.averaged(run.fabric)))
 
     rows, parts = [], []  # of every task: the gradient of what is shared, and of the rest
     for objective in objectives.values():
@@ -33,7 +34,8 @@ def descend_balanced(run: Run, batch: Batch, balancer: GradientBalancer) -> Loss
     balance = balancer(shared.pool(torch.stack(rows)), torch.stack(list(means.values())))
     step, factors = balance.shared, balance.own
     if losses.penalties:
-        row, part = gradients(sum(losses.penalties.values()), shared.tensors, shared.others)
+        penalty = torch.stack(list(losses.penalties.values())).sum()
+        row, part = gradients(penalty, shared.tensors, shared.others)
         parts.append(part)
         step, factors = step + shared.pool(row), torch.cat([factors, factors.new_ones(1)])
 
@@ -43,7 +45,7 @@ def descend_balanced(run: Run, batch: Batch, balancer: GradientBalancer) -> Loss
     shared.descend(step)
     for parameter in shared.others:
         if parameter.grad is not None:
-            parameter.grad = run.fabric.all_reduce(parameter.grad, reduce_op='mean')
+            parameter.grad = mean(parameter.grad, run.fabric)
     return losses
 
 
@@ -68,7 +70,7 @@ class SharedParameters:
 
     def pool(self, rows: Tensor) -> Tensor:
         """Gradients [..., N] of this process's batch -> of all processes' [..., N]."""
-        return self.fabric.all_reduce(rows, reduce_op='mean')
+        return mean(rows, self.fabric)
 
     def descend(self, step: Tensor) -> None:
         """Take a step [N] as gradient."""
@@ -128,6 +130,6 @@ def gradients(
 
 
 def pieces(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """A vector [N] in the shapes and number formats of tensors with N entries together."""
+    """A vector [N] in the shapes, layouts and number formats of tensors with N entries."""
     parts = vector.split([x.numel() for x in like])
-    return [part.view_as(x).to(x.dtype) for part, x in zip(parts, like, strict=True)]
+    return [torch.empty_like(x).copy_(part.view_as(x)) for part, x in zip(parts, like, strict=True)]

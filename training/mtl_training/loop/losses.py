@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtl_training.datasets.batches import Batch
 from mtl_training.evaluation.evaluate import normalise
+from mtl_training.loop.processes import mean
 from mtl_training.loop.run import Run
 from mtl_training.tasks.losses import multi_task_loss
 
@@ -31,14 +32,14 @@ class Losses(NamedTuple):
     def objectives(self, weights: Mapping[str, float]) -> dict[str, Tensor]:
         """w_t (L_t + auxiliary_t) by task: what a balancer works on."""
         return {
-            task: weight * sum(part[task] for part in self[:2] if task in part)
+            task: weight * torch.stack([part[task] for part in self[:2] if task in part]).sum()
             for task, weight in weights.items()
         }
 
-    def mean(self, fabric: Fabric) -> Losses:
+    def averaged(self, fabric: Fabric) -> Losses:
         """The mean over all processes, without graphs."""
         values = torch.stack([loss.detach() for part in self for loss in part.values()])
-        means = iter(fabric.all_reduce(values, reduce_op='mean'))
+        means = iter(mean(values, fabric))
         return Losses(*({name: next(means) for name in part} for part in self))
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from lightning.fabric import Fabric
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mtl_training.balancing import GradientBalancer, LossBalancer, make_balancer
 from mtl_training.datasets import open_data
@@ -21,6 +20,7 @@ from mtl_training.loop.average import Average
 from mtl_training.loop.checkpoint import auxiliary_tasks, build_network, config_tasks
 from mtl_training.loop.config import Config, ConfigError
 from mtl_training.loop.optimizer import freeze, make_optimizer
+from mtl_training.loop.processes import averaging, to_device
 from mtl_training.models import Network, Predictions
 from mtl_training.tasks.task import Task
 
@@ -44,7 +44,7 @@ class Run:
         data: folder of the data set.
         tasks: what is judged, by name.
         trained_tasks: and what is trained only for the sake of those.
-        predict: normalised images -> predictions with a graph; takes care of several processes.
+        predict: normalised images -> predictions with a graph.
         frozen: modules that keep their weights and statistics.
         metrics: figures of the last validation.
     """
@@ -92,18 +92,6 @@ class Run:
         return every > 0 and self.progress.step % every == 0
 
 
-class Trainee(nn.Module):
-    """A network whose forward is ``predictions``: several processes know of nothing else."""
-
-    def __init__(self, net: Network) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, image: Tensor) -> Predictions:
-        """See ``Network.predictions``."""
-        return self.net.predictions(image)
-
-
 def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
     """A run at its beginning.
 
@@ -127,16 +115,10 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
     net = build_network(config, pretrained=config.model.pretrained)
     if isinstance(balancer, GradientBalancer):
         check_gradients(config, net, balancer)
-    several = fabric.world_size > 1
-    if several and fabric.device.type == 'cuda':  # torch has none for CPUs
-        net = convert_sync_batchnorm(net)
-    net = fabric.to_device(net.to(memory_format=torch.channels_last))
+    net = to_device(net, fabric)
     frozen = freeze(net, config.optim.frozen_stages)
     optimizer = make_optimizer(net, config.optim, fabric.to_device(balancer).parameters())
-    predict: Callable[[Tensor], Predictions] = Trainee(net)
-    if several and isinstance(balancer, LossBalancer):
-        devices = [fabric.device] if fabric.device.type == 'cuda' else None
-        predict = DistributedDataParallel(Trainee(net), device_ids=devices)
+    by_losses = isinstance(balancer, LossBalancer)
     decay = config.optim.ema_decay
     return Run(
         config=config,
@@ -145,9 +127,9 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
         tasks=tasks,
         trained_tasks=trained_tasks,
         net=net,
-        predict=predict,
+        predict=averaging(net, fabric) if by_losses else net.predictions,
         balancer=balancer,
-        optimizer=fabric.setup_optimizers(optimizer),
+        optimizer=cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer)),
         frozen=frozen,
         average=Average(net, decay) if decay else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mtl_training.balancing import GradientBalancer, LossBalancer
@@ -9,6 +10,7 @@ from mtl_training.datasets.batches import Batch
 from mtl_training.loop.gradients import descend_balanced
 from mtl_training.loop.losses import Losses, losses_of
 from mtl_training.loop.optimizer import set_learning_rate
+from mtl_training.loop.processes import mean
 from mtl_training.loop.run import Run
 
 
@@ -37,21 +39,22 @@ def make_step(run: Run, batch: Batch, rate: float) -> dict[str, Tensor]:
 
     if run.average:
         run.average.update(run.net, run.progress.step)
-    mean = losses.mean(run.fabric)
-    objectives = mean.objectives(run.weights)
+    losses = losses.averaged(run.fabric)
+    objectives = losses.objectives(run.weights)
     run.balancer.observe(objectives)
-    auxiliary = {f'auxiliary_{task}': loss for task, loss in mean.auxiliary.items()}
-    total = sum((*objectives.values(), *mean.penalties.values()))
-    return {**mean.final, **auxiliary, **mean.penalties, 'total': total}
+    auxiliary = {f'auxiliary_{task}': loss for task, loss in losses.auxiliary.items()}
+    total = torch.stack([*objectives.values(), *losses.penalties.values()]).sum()
+    return {**losses.final, **auxiliary, **losses.penalties, 'total': total}
 
 
 def descend(run: Run, batch: Batch, balancer: LossBalancer) -> Losses:
     """Give every parameter the gradient of what a method makes of the losses."""
     losses = losses_of(run, batch)
-    total = balancer(losses.objectives(run.weights)) + sum(losses.penalties.values())
-    run.fabric.backward(total)
-    for parameter in balancer.parameters():  # each process has its own; the network's are one
-        parameter.grad = run.fabric.all_reduce(parameter.grad, reduce_op='mean')
+    balanced = balancer(losses.objectives(run.weights))
+    run.fabric.backward(torch.stack([balanced, *losses.penalties.values()]).sum())
+    for parameter in balancer.parameters():  # whose gradients nothing averages by itself
+        if parameter.grad is not None:
+            parameter.grad = mean(parameter.grad, run.fabric)
     return losses
 
 

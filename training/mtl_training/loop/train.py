@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-
-import cv2
-import torch
-from lightning.fabric import Fabric
+from typing import cast
 
 from mtl_training.datasets.batches import Batch, EpochBatches, Examples, loader
 from mtl_training.datasets.dataset import DataError, DataSet
-from mtl_training.loop.config import Config, RunConfig
+from mtl_training.loop.config import Config
 from mtl_training.loop.log import StepLog
+from mtl_training.loop.processes import launch
 from mtl_training.loop.run import Run, prepare
 from mtl_training.loop.schedule import learning_rate
 from mtl_training.loop.state import begin_with, restore, save
@@ -78,18 +76,6 @@ def train(
     return last
 
 
-def launch(config: RunConfig) -> Fabric:
-    """The processes of a run, this one among them."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    cv2.setNumThreads(0)
-    fabric = Fabric(
-        accelerator=config.accelerator, devices=config.devices, precision=config.precision
-    )
-    fabric.launch()
-    return fabric
-
-
 def batches(run: Run) -> Iterator[Batch]:
     """Batches without end, epoch by epoch, from where the run stands.
 
@@ -116,7 +102,8 @@ def batches(run: Run) -> Iterator[Batch]:
         if keys.count == 0:
             raise DataError(f'{frames.name} lists {len(frames)} frames, expected at least a batch')
         examples = loader(crops(run, frames), config.data.workers, batch_sampler=keys)
-        yield from fabric.setup_dataloaders(examples, use_distributed_sampler=False)
+        loaded = fabric.setup_dataloaders(examples, use_distributed_sampler=False)
+        yield from cast(Iterable[Batch], loaded)
         progress.epoch += 1
         progress.epoch_step = progress.epoch_frames = 0
 

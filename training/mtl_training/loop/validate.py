@@ -92,7 +92,7 @@ class Validation:
         """Predict with the network as it is now."""
         net, focal = self.run.judged, self.run.config.data.canonical_focal
         meta = {'mean': net.mean, 'std': net.std, 'canonical_focal': focal}
-        return network_predictor(net.eval(), meta, self.run.fabric.device)
+        return network_predictor(net.eval(), meta, str(self.run.fabric.device))
 
     def batches(self, frames: DataSet) -> Iterable[Batch]:
         """Batches of frames as they are."""
