@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from mtl_perception.bundle import Bundle, BundleError, default_bundle, load_bundle
-from mtl_perception.engines.engine import EngineError, EngineOptions, open_unchecked
+from mtl_perception.engines.engine import EngineError, EngineOptions
+from mtl_perception.engines.opening import open_unchecked
 from mtl_perception.engines.timing import Rounds, noise, time_runs
 
 Run = Callable[[], Any]

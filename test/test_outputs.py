@@ -10,7 +10,8 @@ import pytest
 from mtl_perception.bundle import load_bundle
 from mtl_perception.camera import CameraModel
 from mtl_perception.clouds import Cloud
-from mtl_perception.engines.engine import EngineOptions, open_unchecked
+from mtl_perception.engines.engine import EngineOptions
+from mtl_perception.engines.opening import open_unchecked
 from mtl_perception.images import LAYOUTS
 from mtl_perception.outputs import CAMERA_INFO, CLOUD, IMAGE, OUTPUTS, outputs_of, topics_markdown
 from mtl_perception.pipeline import Frame, Pipeline

@@ -7,7 +7,8 @@ import pytest
 
 from mtl_perception.bundle import BundleError, load_bundle
 from mtl_perception.camera import CameraError, CameraModel, Letterbox
-from mtl_perception.engines.engine import EngineOptions, open_unchecked
+from mtl_perception.engines.engine import EngineOptions
+from mtl_perception.engines.opening import open_unchecked
 from mtl_perception.pipeline import Frame, Options, Pipeline
 
 CAMERA = CameraModel(192, 96, 400.0, 400.0, 95.5, 47.5)  # half of it on the grid: fx 200

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from ..bundle import Bundle, BundleError
 from ..engines.agreement import Agreement, SelfCheckError, self_check
-from ..engines.engine import Engine, EngineError, EngineOptions, open_unchecked
+from ..engines.engine import Engine, EngineError, EngineOptions
 from ..engines.machine import cores, cpu_name
+from ..engines.opening import open_unchecked
 from ..engines.timing import Rounds, Timing, noise, time_engines
 
 # What is compared unless something else is asked for, as far as the bundle and the machine have it.

@@ -363,7 +363,7 @@ def _version(name: str) -> tuple[str | None, str]:
 def _bundle() -> list[Finding]:
     try:
         from ..bundle import default_bundle, load_bundle
-        from ..engines.engine import open_unchecked
+        from ..engines.opening import open_unchecked
 
         bundle = load_bundle(default_bundle())
         open_unchecked('onnxruntime', bundle).close()

@@ -19,9 +19,10 @@ from .. import __version__
 from ..bundle import Bundle, BundleError
 from .agreement import Agreement, SelfCheckError, self_check
 from .cache import CacheError, EngineCache
-from .engine import BACKENDS, Engine, EngineError, EngineOptions, Progress, open_unchecked, quiet
+from .engine import BACKENDS, Engine, EngineError, EngineOptions, Progress, quiet
 from .entries import Key
 from .machine import installed_version, machine_name
+from .opening import open_unchecked
 from .timing import Rounds, noise, time_engines
 
 _DEFAULTS = EngineOptions()

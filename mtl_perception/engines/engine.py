@@ -1,4 +1,4 @@
-"""Engines that run a bundle: the interface, what can be asked of one, and opening one by name."""
+"""What every engine that runs a bundle is: its interface, and what can be asked of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import PerceptionError
-from ..bundle import Bundle
-from .cache import EngineCache
 
 BACKENDS = ('tensorrt', 'openvino', 'onnxruntime')
 PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8')
@@ -111,44 +109,3 @@ class Engine(Protocol):
 
 def quiet(activity: str, share: float) -> None:
     """Progress that nobody looks at."""
-
-
-def open_unchecked(
-    name: str,
-    bundle: Bundle,
-    options: EngineOptions = EngineOptions(),
-    *,
-    cache: EngineCache | None = None,
-    progress: Progress = quiet,
-) -> Engine:
-    """Open one engine on a bundle and check the bundle's tensors against the model.
-
-    Engines that take long to build are taken from the cache or built and put there. What the
-    engine computes is not compared with the model: ``choice.open_engine`` does that.
-
-    Args:
-        name: one of ``BACKENDS``.
-        bundle: from ``load_bundle``.
-        cache: left out, the user's (``cache.default_folder``).
-        progress: see ``Progress``.
-
-    Raises:
-        EngineError: unknown name, engine not installed, options that it does not have, or it
-            cannot open the model.
-        bundle.BundleError: the model's tensors are not those that the bundle describes, or the
-            bundle has no model of the precision.
-    """
-    cache = cache or EngineCache()
-    if name == 'tensorrt':
-        from .tensorrt import TensorRtEngine
-
-        return TensorRtEngine(bundle, options, cache, progress)
-    if name == 'openvino':
-        from .openvino import OpenVinoEngine
-
-        return OpenVinoEngine(bundle, options, cache, progress)
-    if name == 'onnxruntime':
-        from .onnxruntime import OnnxRuntimeEngine
-
-        return OnnxRuntimeEngine(bundle, options)
-    raise EngineError(f'unknown backend {name!r}, expected one of {", ".join(BACKENDS)}')

@@ -9,7 +9,8 @@ import pytest
 
 from mtl_perception.bundle import KINDS, BundleError, default_bundle, load_bundle
 from mtl_perception.engines.agreement import LIMITS, SelfCheckError, compare, self_check
-from mtl_perception.engines.engine import PRECISIONS, EngineError, EngineOptions, open_unchecked
+from mtl_perception.engines.engine import PRECISIONS, EngineError, EngineOptions
+from mtl_perception.engines.opening import open_unchecked
 
 pytest.importorskip('onnxruntime')
 

@@ -16,9 +16,10 @@ import pytest
 from mtl_perception.bundle import BundleError, load_bundle
 from mtl_perception.engines.cache import EngineCache
 from mtl_perception.engines.choice import ROUNDS, Machine, open_engine
-from mtl_perception.engines.engine import BACKENDS, EngineError, EngineOptions, open_unchecked
+from mtl_perception.engines.engine import BACKENDS, EngineError, EngineOptions
 from mtl_perception.engines.entries import Key
 from mtl_perception.engines.machine import machine_name
+from mtl_perception.engines.opening import open_unchecked
 
 pytest.importorskip('onnxruntime')
 OPTIONS = EngineOptions(threads=1)

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from mtl_perception.bundle import BundleError, load_bundle
-from mtl_perception.engines.engine import EngineError, EngineOptions, open_unchecked
+from mtl_perception.engines.engine import EngineError, EngineOptions
+from mtl_perception.engines.opening import open_unchecked
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import yaml
 
 from mtl_perception.bundle import BundleError, default_bundle, load_bundle
 from mtl_perception.engines.cache import EngineCache
-from mtl_perception.engines.engine import EngineError, EngineOptions, open_unchecked
+from mtl_perception.engines.engine import EngineError, EngineOptions
 from mtl_perception.engines.entries import Key
+from mtl_perception.engines.opening import open_unchecked
 from mtl_perception.engines.openvino import OpenVinoEngine
 
 pytest.importorskip('openvino')

@@ -28,8 +28,9 @@ import pytest
 from mtl_perception.bundle import BundleError, default_bundle, load_bundle
 from mtl_perception.engines.cache import EngineCache
 from mtl_perception.engines.cuda import CudaBindings, open_gpu
-from mtl_perception.engines.engine import EngineError, EngineOptions, open_unchecked
+from mtl_perception.engines.engine import EngineError, EngineOptions
 from mtl_perception.engines.entries import Key
+from mtl_perception.engines.opening import open_unchecked
 from mtl_perception.engines.tensorrt import TensorRtEngine
 from mtl_perception.engines.tensorrt_api import import_tensorrt
 
