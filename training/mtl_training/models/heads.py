@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl_training.models.backbones import Pyramid
 from mtl_training.models.layers import ASPP, Bottleneck, ConvBNReLU, resize
+from mtl_training.models.pyramids import Pyramid
 
 
 class DeepLabHead(nn.Sequential):

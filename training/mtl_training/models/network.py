@@ -9,14 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from mtl_training.models.backbones import (
-    BACKBONES,
-    ModelError,
-    Pyramid,
-    ResNetPyramid,
-    pyramid,
-)
+from mtl_training.models.backbones import BACKBONES, pyramid
 from mtl_training.models.layers import FeatureFuse, resize
+from mtl_training.models.pyramids import ModelError, Pyramid, ResNetPyramid
 
 
 @dataclass(frozen=True)
