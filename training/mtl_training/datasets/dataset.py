@@ -26,11 +26,13 @@ class DataSet(Protocol):
         name: of the data set and the split, for messages.
         tasks: that it has labels of.
         classes: of each task whose labels are classes; the ids of a sample are places in there.
+        frames: their names, for messages and for choosing among them.
     """
 
     name: str
     tasks: tuple[str, ...]
     classes: Mapping[str, Sequence[LabelClass]]
+    frames: Sequence[str]
 
     def __len__(self) -> int: ...
 
@@ -49,6 +51,7 @@ class Subset:
     def __init__(self, data: DataSet, indices: Sequence[int]) -> None:
         self.data, self.indices = data, indices
         self.name, self.tasks, self.classes = data.name, data.tasks, data.classes
+        self.frames: Sequence[str] = [data.frames[index] for index in indices]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import LabelClass
+from mtl_training.datasets.classes import IGNORE, LabelClass
 from mtl_training.datasets.dataset import DataError, nyud_table, read_color, read_image
+from mtl_training.datasets.derive import edges_of
 
 FX = 518.858  # px, at 640x480 and in every crop of it
 SIZE = (480, 640)
@@ -26,6 +27,9 @@ LISTS = {'train': 'train.txt', 'val': 'test.txt', 'test': 'test.txt'}
 class NYUD:
     """One split: 795 frames of train, 654 of test.
 
+    Edges are derived from the labels, see ``edges_of``; normals are not derived, since depth of 8
+    bits is too coarse for them.
+
     Files: ``train.txt`` and ``test.txt`` with one number per line; ``images/N.jpg``;
     ``labels40/N.png``, ids 1..40, 0 void; ``depth8/N.png``, see ``MILLIMETRES``; all 640x480.
 
@@ -36,7 +40,7 @@ class NYUD:
         DataError: a list that is missing or empty, or classes that cannot be told from NYUD's.
     """
 
-    tasks: tuple[str, ...] = ('semantic', 'depth')
+    tasks: tuple[str, ...] = ('semantic', 'depth', 'edges')
 
     def __init__(self, folder: Path, split: str, classes: Sequence[LabelClass]) -> None:
         self.name = f'{folder}, {split}'
@@ -44,7 +48,7 @@ class NYUD:
         self.classes: Mapping[str, Sequence[LabelClass]] = {'semantic': classes}
         path = folder / LISTS[split]
         try:
-            self.frames = path.read_text(encoding='utf-8').split()
+            self.frames: Sequence[str] = path.read_text(encoding='utf-8').split()
         except OSError as error:
             raise DataError(f'{path} cannot be read, expected a list of NYUD frames') from error
         if not self.frames:
@@ -58,8 +62,12 @@ class NYUD:
         """See ``DataSet.read``."""
         number = self.frames[index]
         arrays: dict[str, NDArray[np.generic]] = {'image': self._crop('images', f'{number}.jpg')}
-        if 'semantic' in tasks:
-            arrays['semantic'] = cv2.LUT(self._crop('labels40', f'{number}.png'), self.table)
+        if 'semantic' in tasks or 'edges' in tasks:
+            stored = self._crop('labels40', f'{number}.png')
+            if 'semantic' in tasks:
+                arrays['semantic'] = cv2.LUT(stored, self.table)
+            if 'edges' in tasks:
+                arrays['edges'] = edges_of(np.where(stored == 0, np.uint8(IGNORE), stored))
         if 'depth' in tasks:
             arrays['depth'] = MILLIMETRES[self._crop('depth8', f'{number}.png')]
         return Sample(arrays, FX)

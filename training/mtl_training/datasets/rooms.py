@@ -45,15 +45,16 @@ class Rooms:
     def __init__(self, folder: Path, split: str, classes: Sequence[LabelClass]) -> None:
         self.name = str(folder / split)
         self.classes: Mapping[str, Sequence[LabelClass]] = {'semantic': classes}
-        self.frames = list_frames(folder / split)
+        self.listed = list_frames(folder / split)
+        self.frames: Sequence[str] = [frame.prefix.name for frame in self.listed]
         self.table = nyud_table(self.name, classes)
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.listed)
 
     def read(self, index: int, tasks: Collection[str]) -> Sample:
         """See ``DataSet.read``."""
-        frame = self.frames[index]
+        frame = self.listed[index]
 
         def file(task: str) -> Path:
             return frame.prefix.with_name(f'{frame.prefix.name}_{task}.png')

@@ -68,6 +68,16 @@ def test_only_what_is_asked_for_is_read(folder: Path) -> None:
         data.read(0, ['depth'])
 
 
+def test_edges_run_between_labels(folder: Path) -> None:
+    labels = np.full((480, 640), 5, np.uint8)
+    labels[:, 300:] = 0  # a seam
+    labels[:, 304:] = 8
+    cv2.imwrite(str(folder / 'labels40' / '0003.png'), labels)
+    edges = NYUD(folder, 'train', ROBOT_GROUPS).read(0, ['edges']).arrays
+    assert sorted(edges) == ['edges', 'image']
+    assert set(np.flatnonzero(edges['edges'][9])) == {301 - 40, 302 - 40}
+
+
 def test_splits_are_the_official_ones(folder: Path) -> None:
     assert [len(open_data(folder, split, NYUD40)) for split in ('train', 'val', 'test')] == [
         2,

@@ -1,0 +1,147 @@
+"""Mixture: several data sets as one, by a YAML file that lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from mtl_training.datasets.augment import PADDING, Sample
+from mtl_training.datasets.classes import LabelClass
+from mtl_training.datasets.dataset import DataError, DataSet, Subset
+
+SPLITS = ('train', 'val', 'test')
+
+
+@dataclass(frozen=True)
+class Part:
+    """One entry of the list.
+
+    Attributes:
+        path: folder of a data set; relative ones are beside the file.
+        weight: how often a frame is seen in an epoch; below 1, so many frames, evenly spaced.
+        splits: in which splits of the mixture the set takes part.
+        only, without: beginnings of the names of frames that are taken, or left out.
+    """
+
+    path: Path
+    weight: float = 1.0
+    splits: tuple[str, ...] = SPLITS
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def choose(self, data: DataSet) -> DataSet:
+        """The frames that the part takes, as often as it takes them."""
+        named = [
+            index
+            for index, name in enumerate(data.frames)
+            if name.startswith(self.only or '') and not name.startswith(self.without)
+        ]
+        count = round(len(named) * self.weight)
+        if count == 0:
+            raise DataError(
+                f'{data.name}: no frames are left of {len(data)} by only {list(self.only)}, '
+                f'without {list(self.without)} and weight {self.weight}'
+            )
+        return Subset(data, [named[index * len(named) // count] for index in range(count)])
+
+
+class Mixture:
+    """One split of several data sets, one after the other.
+
+    What a set has no labels of is masked: its samples get the padding of that task everywhere, so
+    that batches stack and no loss or figure counts it.
+
+    Args:
+        path: the YAML file.
+        opener: opens the split of a data set in a folder.
+
+    Raises:
+        DataError: a file that is not such a list, a set that cannot be read, or a split without
+            any.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        split: str,
+        classes: Sequence[LabelClass],
+        opener: Callable[[Path, str, Sequence[LabelClass]], DataSet],
+    ) -> None:
+        self.name = f'{path}, {split}'
+        parts = [part for part in read_parts(path) if split in part.splits]
+        if not parts:
+            raise DataError(f'{path} lists no data set for the split {split}')
+        self.parts = [part.choose(opener(part.path, split, classes)) for part in parts]
+        self.classes: Mapping[str, Sequence[LabelClass]] = {
+            task: labels for part in self.parts for task, labels in part.classes.items()
+        }
+        found = {task for part in self.parts for task in part.tasks}
+        self.tasks = tuple(task for task in PADDING if task in found)
+        self.ends = np.cumsum([len(part) for part in self.parts])
+        self.frames: Sequence[str] = [name for part in self.parts for name in part.frames]
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def read(self, index: int, tasks: Collection[str]) -> Sample:
+        """See ``DataSet.read``; tasks without labels are padding everywhere."""
+        number = int(np.searchsorted(self.ends, index, side='right'))
+        part = self.parts[number]
+        first = int(self.ends[number]) - len(part)
+        sample = part.read(index - first, [task for task in tasks if task in part.tasks])
+        size = sample.arrays['image'].shape[:2]
+        masks = {task: _padding(task, size) for task in tasks if task not in part.tasks}
+        return Sample({**sample.arrays, **masks}, sample.fx)
+
+
+def read_parts(path: Path) -> list[Part]:
+    """The entries of a mixture's file.
+
+    Raises:
+        DataError: not a list of mappings with ``path``, an unknown key, or a wrong value.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f'{path} cannot be read: {error}') from error
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f'{path} is {entries!r}, expected a list of data sets')
+    return [
+        _part(entry, path.parent, f'{path}, entry {number}')
+        for number, entry in enumerate(entries, 1)
+    ]
+
+
+def _part(entry: Any, folder: Path, where: str) -> Part:
+    known = Part.__dataclass_fields__
+    if not isinstance(entry, dict) or not isinstance(entry.get('path'), str):
+        raise DataError(f'{where} is {entry!r}, expected a mapping with path')
+    for key in entry:
+        if key not in known:
+            raise DataError(f'{where} has the key {key!r}, expected of {", ".join(known)}')
+    weight = entry.get('weight', 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight <= 0:
+        raise DataError(f'{where}: weight is {weight!r}, expected a number above 0')
+    names = {}
+    for key in ('splits', 'only', 'without'):
+        value = entry.get(key, list(known[key].default))
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise DataError(f'{where}: {key} is {value!r}, expected a list of names')
+        names[key] = tuple(value)
+    if not set(names['splits']) <= set(SPLITS):
+        raise DataError(
+            f'{where}: splits is {list(names["splits"])}, expected of {", ".join(SPLITS)}'
+        )
+    return Part(folder / entry['path'], float(weight), **names)
+
+
+def _padding(task: str, size: tuple[int, ...]) -> NDArray[np.generic]:
+    """A map of ``task`` without any label."""
+    shape = (*size, 3) if task == 'normals' else size
+    return np.full(shape, PADDING[task], np.uint16 if task == 'depth' else np.uint8)
