@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from mtl_training.datasets.batches import Batch, Examples, loader
-from mtl_training.datasets.dataset import DataSet, thin_out
+from mtl_training.datasets.dataset import DataError, DataSet, thin_out
 from mtl_training.evaluation import pictures
 from mtl_training.evaluation.evaluate import (
     Predictor,
@@ -36,11 +36,23 @@ QUALITY: dict[str, str] = {
 
 
 class Validation:
-    """Judges the network of a run while it is trained, in the first process only."""
+    """Judges the network of a run while it is trained, in the first process only.
+
+    Judged are the tasks that the validation frames have labels of.
+
+    Raises:
+        DataError: they have labels of none.
+    """
 
     def __init__(self, run: Run, out: Path) -> None:
         self.run, self.out = run, out
         self.frames = thin_out(run.split('val'), run.config.run.validate_frames)
+        self.tasks = [task for task in run.config.tasks if task in self.frames.tasks]
+        if not self.tasks:
+            raise DataError(
+                f'{self.frames.name} has labels of {", ".join(self.frames.tasks)} only, expected '
+                f'some of {", ".join(run.config.tasks)}'
+            )
         if run.fabric.is_global_zero:
             self.log = CsvLog(out / 'validation.csv', run.progress.step)
 
@@ -69,7 +81,7 @@ class Validation:
             for figure, value in report.items()
             if not figure.startswith('iou_')
         }
-        quality = sum(run.metrics[task][QUALITY[task]] for task in run.tasks) / len(run.tasks)
+        quality = sum(run.metrics[task][QUALITY[task]] for task in self.tasks) / len(self.tasks)
         row = {'step': run.progress.step, 'quality': round(quality, 5), **row}
         self.log.write(row)
         tqdm.write('  '.join(f'{key} {value}' for key, value in row.items()), file=sys.stderr)
@@ -99,7 +111,7 @@ class Validation:
         config = self.run.config
         data = Examples(
             frames,
-            config.tasks,
+            self.tasks,
             height=config.data.height,
             width=config.data.width,
             canonical_focal=config.data.canonical_focal,

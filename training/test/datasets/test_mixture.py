@@ -95,15 +95,26 @@ def test_normals_and_depth_are_masked_with_nothing_measured(
     assert sorted(arrays) == ['depth', 'image', 'normals', 'semantic']
 
 
-def test_a_network_is_trained_on_a_mixture(rooms: Path, depths: Path, tmp_path: Path) -> None:
-    mix(tmp_path, 'train', {'path': str(rooms)}, {'path': 'depths', 'splits': ['train']})
+def test_a_network_is_trained_on_a_mixture(
+    rooms: Path, depths: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mix(tmp_path, 'train', {'path': str(rooms), 'splits': ['train']}, {'path': 'depths'})
     out = tmp_path / 'run'
     words = ['train', str(TINY), '--data', str(tmp_path / 'mixture.yaml'), '--out', str(out)]
     assert main([*words, '--set', 'task_set=nyud', '--set', 'optim.batch_size=6']) == 0
     rows = (out / 'log.csv').read_text().splitlines()
     assert len(rows) == 9
     assert not any('nan' in row for row in rows)
-    assert len(read_checkpoint(out / 'last.safetensors')[1]['classes']) == 40
+    meta = read_checkpoint(out / 'best.safetensors')[1]
+    assert len(meta['classes']) == 40
+    assert meta['metrics'].keys() == {
+        'depth',
+        'normals',
+    }  # all that val has
+
+    assert main([*words, '--set', 'tasks=[saliency]']) == 1
+    wanted = 'has labels of depth, normals only, expected some of saliency'
+    assert wanted in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
