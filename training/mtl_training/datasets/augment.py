@@ -1,13 +1,15 @@
 """Training-time augmentation of one labelled frame, on uint8 arrays with cv2.
 
-The geometry and the photometric distortion are ATRC's (Bruggemann et al., ICCV 2021): scale, random
-crop with ``cat_max_ratio``, horizontal flip, brightness, contrast, saturation, hue. Blur, noise,
-JPEG, gamma, colour balance and gray conversion come on top, for cameras that a renderer does not
-know.
+After ATRC's (Bruggemann et al., ICCV 2021): scale, random crop with ``cat_max_ratio``, horizontal
+flip, brightness, contrast, saturation, hue. Blur, noise, JPEG, gamma, colour balance and gray
+conversion come on top, for cameras that a renderer does not know.
 
 Differs from ATRC: depth is not divided by the scale. Metres stay metres and fx is scaled instead;
 canonical depth (metres * canonical_focal / fx) then shrinks by the same factor, and what the
-network sees stays true to a camera of that focal length.
+network sees stays true to a camera of that focal length. A scale of 1 is the one at which the whole
+frame fits into the crop, where ATRC's is the frame's own size; pictures are padded with their
+border pixels, where ATRC's are with the mean colour; and contrast always comes before saturation
+and hue, where ATRC's comes after them every other time.
 """
 
 from __future__ import annotations
@@ -125,8 +127,7 @@ def distort(
 ) -> NDArray[np.uint8]:
     """Change how a picture [H, W, 3] uint8 RGB was exposed, coloured, focused, and stored."""
     image = cv2.LUT(image, _tone_curve(config, rng))
-    if rng.random() < config.photometric_p:
-        image = _saturation_hue(image, config, rng)
+    image = _saturation_hue(image, config, rng)
     if rng.random() < config.gray_p:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if rng.random() < config.blur_p:
@@ -173,11 +174,16 @@ def _tone_curve(config: AugmentConfig, rng: np.random.Generator) -> NDArray[np.u
 def _saturation_hue(
     image: NDArray[np.uint8], config: AugmentConfig, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Scale the saturation and turn the hue (cv2: 180 steps for the full circle)."""
+    """Scale the saturation, turn the hue (cv2: 180 steps for the full circle), or both."""
+    saturate, turn = rng.random(2) < config.photometric_p
+    if not (saturate or turn):
+        return image  # converting there and back would round
     levels = np.arange(256, dtype=np.float64)
     table = np.stack([levels, levels, levels], axis=1)  # [256, (hue, saturation, value)]
-    table[:, 0] = (levels + rng.uniform(-config.hue, config.hue)) % 180
-    table[:, 1] = np.clip(levels * rng.uniform(*config.saturation), 0, 255)
+    if saturate:
+        table[:, 1] = np.clip(levels * rng.uniform(*config.saturation), 0, 255)
+    if turn:
+        table[:, 0] = (levels + rng.uniform(-config.hue, config.hue)) % 180
     hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table.astype(np.uint8)[:, None])
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from mtl_training.datasets.augment import Sample, augment, crop, distort, fit, flip
@@ -105,6 +106,39 @@ def test_no_distortion_is_the_identity() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (8, 8, 3), np.uint8)
     np.testing.assert_array_equal(distort(image, AugmentConfig(photometric_p=0.0), rng), image)
+
+
+OFF: dict[str, object] = {
+    'brightness': 0.0,
+    'contrast': (1.0, 1.0),
+    'saturation': (1.0, 1.0),
+    'hue': 0.0,
+    'photometric_p': 1.0,
+}
+
+
+def test_brightness_adds_and_contrast_multiplies() -> None:
+    image = np.full((4, 4, 3), 100, np.uint8)  # gray: saturation and hue have no part in it
+    doubled = AugmentConfig(**{**OFF, 'contrast': (1.5, 1.5)})  # type: ignore[arg-type]
+    assert (distort(image, doubled, np.random.default_rng(0)) == 150).all()
+    brighter = AugmentConfig(**{**OFF, 'brightness': 32.0})  # type: ignore[arg-type]
+    seen = [int(distort(image, brighter, np.random.default_rng(s))[0, 0, 0]) for s in range(50)]
+    assert 68 <= min(seen) < 80
+    assert 120 < max(seen) <= 132
+
+
+def test_saturation_and_hue_are_drawn_apart() -> None:
+    image = np.full((4, 4, 3), (200, 100, 100), np.uint8)  # hue 0, half saturated
+    config = AugmentConfig(
+        **{**OFF, 'saturation': (1.5, 1.5), 'hue': 18.0, 'photometric_p': 0.5}  # type: ignore[arg-type]
+    )
+    seen = set()
+    for seed in range(60):
+        pixel = distort(image, config, np.random.default_rng(seed))[:1, :1]
+        hue, saturation, value = cv2.cvtColor(pixel, cv2.COLOR_RGB2HSV)[0, 0]
+        assert value == 200
+        seen.add((bool(saturation > 150), bool(hue not in (0, 179))))
+    assert seen == {(False, False), (True, False), (False, True), (True, True)}
 
 
 def test_same_seed_same_bytes() -> None:
