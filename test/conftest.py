@@ -92,6 +92,32 @@ def tiny_model(width: int = WIDTH, height: int = HEIGHT, batch: Any = 'N') -> by
     return bytes(model.SerializeToString())
 
 
+def cropping_model() -> bytes:
+    """The tiny network, but ``edges`` has as many rows as the brightest pixel says."""
+    onnx = pytest.importorskip('onnx', reason='makes the tiny network of the tests')
+    model = onnx.load_from_string(tiny_model())
+    graph, node, numpy_helper = model.graph, onnx.helper.make_node, onnx.numpy_helper
+    squeeze = next(n for n in graph.node if 'edges' in n.output)
+    squeeze.output[0] = 'all_edges'
+    subtract = next(n for n in graph.node if 'edges' in n.input)
+    subtract.input[1] = 'all_edges'
+    graph.initializer.extend(
+        numpy_helper.from_array(np.array([value], np.int64), name)
+        for name, value in (('first', 0), ('rows', 1), ('one', 1))
+    )
+    graph.node.extend(
+        [
+            node('Cast', ['image'], ['integers'], to=onnx.TensorProto.INT64),
+            node('ReduceMax', ['integers'], ['brightest'], keepdims=0),
+            node('Reshape', ['brightest', 'one'], ['last']),
+            node('Slice', ['all_edges', 'first', 'last', 'rows'], ['edges']),
+        ]
+    )
+    edges = next(value for value in graph.output if value.name == 'edges')
+    edges.type.tensor_type.shape.dim[1].dim_param = 'rows'
+    return bytes(model.SerializeToString())
+
+
 def tiny_description(model: bytes, width: int = WIDTH, height: int = HEIGHT) -> dict[str, Any]:
     """The content of ``bundle.yaml`` for the tiny network."""
     return {
@@ -204,6 +230,12 @@ def probe_images(height: int, width: int) -> np.ndarray:
         color = noise.integers(0, 256, 3)
         images[1, row : row + height // 4, column : column + width // 4] = color
     return images
+
+
+@pytest.fixture
+def cropping_bundle(make_bundle: Callable[..., Path]) -> Path:
+    """The folder of a bundle whose model is ``cropping_model``."""
+    return make_bundle(model=cropping_model(), name='cropping')
 
 
 @pytest.fixture(scope='session')

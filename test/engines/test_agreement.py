@@ -290,6 +290,21 @@ def test_a_single_value_that_is_not_finite_is_refused(tiny, value):
         self_check(Engine(backend, after=spoil), bundle, 'int8')
 
 
+@pytest.mark.parametrize('probe', [0, 1])
+def test_one_probe_that_gives_no_numbers_is_enough(tiny, probe):
+    bundle, backend = tiny
+    spoilt = []
+
+    def spoil(arrays):
+        spoilt.append(len(spoilt) == probe)
+        return {**arrays, 'depth': np.full_like(arrays['depth'], np.nan)} if spoilt[-1] else arrays
+
+    engine = Engine(backend, after=spoil)
+    with pytest.raises(SelfCheckError, match=r'^depth has values that are not finite$'):
+        self_check(engine, bundle, 'fp32')
+    assert spoilt == [probe == 0, probe == 1]
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

@@ -543,8 +543,12 @@ def test_temporary_files_without_a_lock_go_when_they_are_old(cache):
         path.write_bytes(b'half')
         seconds = datetime.now().timestamp() - age
         os.utime(path, (seconds, seconds))
+    mine = cache.folder / '.mine'
+    mine.touch()
+    os.utime(mine, (0, 0))
     cache.prune()
-    assert [name for name in names(cache) if name.endswith('.tmp')] == [f'.{timing.name}.10.tmp']
+    hidden = [name for name in names(cache) if name.startswith('.')]
+    assert hidden == ['.mine', f'.{timing.name}.10.tmp']
 
 
 # --- where -----------------------------------------------------------------------------------

@@ -61,6 +61,14 @@ def test_a_failed_run_is_one_sentence_and_the_next_one_works(backend, capfd):
         backend.run(np.zeros((1, 64, 96, 3), np.uint8), ['depth'])
 
 
+def test_results_of_another_size_are_refused(cropping_bundle):
+    pytest.importorskip('onnxruntime')
+    backend = open_unchecked('onnxruntime', load_bundle(cropping_bundle), EngineOptions(threads=1))
+    assert backend.run(np.full((1, 64, 96, 3), 64, np.uint8), ['edges'])
+    with pytest.raises(EngineError, match=r'onnxruntime: output edges .* expected \[1, 64, 96\]'):
+        backend.run(np.full((1, 64, 96, 3), 32, np.uint8), ['edges'])
+
+
 def test_unknown_backend_names_the_known_ones(tiny_bundle):
     with pytest.raises(EngineError, match="'tensorflow', expected one of tensorrt, openv"):
         open_unchecked('tensorflow', load_bundle(tiny_bundle))

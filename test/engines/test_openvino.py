@@ -122,6 +122,13 @@ def test_wrong_images_are_refused_and_the_next_run_works(tiny, open_openvino):
     assert backend.run(pictures(2), ['depth'])
 
 
+def test_results_of_another_size_are_refused(cropping_bundle, open_openvino):
+    backend = open_openvino(load_bundle(cropping_bundle))
+    assert backend.run(np.full((1, 64, 96, 3), 64, np.uint8), ['edges'])
+    with pytest.raises(EngineError, match=r'openvino: output edges .* expected \[1, 64, 96\]'):
+        backend.run(np.full((1, 64, 96, 3), 32, np.uint8), ['edges'])
+
+
 def test_closed_or_asked_for_an_unknown_output(tiny, open_openvino):
     backend = open_openvino(tiny)
     with pytest.raises(EngineError) as caught:
