@@ -130,7 +130,7 @@ def _part(entry: Any, folder: Path, where: str) -> Part:
         raise DataError(f'{where}: weight is {weight!r}, expected a number above 0')
     names = {}
     for key in ('splits', 'only', 'without'):
-        value = entry.get(key, list(known[key].default))
+        value = entry.get(key, list(getattr(Part, key)))
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise DataError(f'{where}: {key} is {value!r}, expected a list of names')
         names[key] = tuple(value)

@@ -98,6 +98,9 @@ class Deployable(nn.Module):
         mean, std: normalisation of RGB in 0..1 that it was trained with.
     """
 
+    scale: Tensor
+    offset: Tensor
+
     def __init__(
         self, net: Network, tasks: Sequence[str], *, mean: Sequence[float], std: Sequence[float]
     ) -> None:

@@ -35,6 +35,7 @@ def to_onnx(module: Deployable, size: tuple[int, int], opset: int = OPSET) -> on
         external_data=False,
         verbose=False,
     )
+    assert program is not None  # as it is with dynamo
     model = program.model_proto
     written = {entry.domain: entry.version for entry in model.opset_import}
     if written.get('') != opset:

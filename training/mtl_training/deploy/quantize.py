@@ -34,7 +34,8 @@ def read_pictures(
 
     frames = thin_out(open_data(data, split, ROBOT_GROUPS), count)
     return [
-        fit(frames.read(index, ()), *size).arrays['image'][None] for index in range(len(frames))
+        np.asarray(fit(frames.read(index, ()), *size).arrays['image'][None], np.uint8)
+        for index in range(len(frames))
     ]
 
 

@@ -234,7 +234,7 @@ def trivial_predictors(frames: DataSet, tasks: Sequence[str]) -> dict[str, Predi
         if 'depth' in arrays:
             depths += np.bincount(arrays['depth'].ravel(), minlength=65536)
         if 'normals' in arrays:
-            vectors = arrays['normals'].reshape(-1, 3)
+            vectors = np.asarray(arrays['normals'], np.float64).reshape(-1, 3)
             normal += (vectors[vectors.any(axis=1)] / 127.5 - 1).sum(axis=0)
     depths[0] = 0
     pixels = max(int(depths.sum()), 1)

@@ -80,7 +80,7 @@ class DepthError:
     def compute(self) -> dict[str, float]:
         """``rmse`` in metres, ``absrel``, ``delta1``."""
         squares, relative, within, pixels = self.sums
-        pixels = max(pixels, 1)
+        pixels = np.maximum(pixels, 1)
         return {
             'rmse': float(np.sqrt(squares / pixels)),
             'absrel': float(relative / pixels),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from timm.layers import SEModule
+from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,6 +55,9 @@ class ASTMT(Network):
     Raises:
         ModelError: the backbone is no ResNet.
     """
+
+    stages: Any  # of blocks
+    step: Tensor
 
     def __init__(
         self,
@@ -293,7 +296,8 @@ def adapted(conv: nn.Conv2d, adapters: PerTask, x: Tensor, task: str) -> Tensor:
 
 def adapter(conv: nn.Conv2d) -> nn.Conv2d:
     """A residual adapter beside a convolution: 1x1, zero (Rebuffi et al., CVPR 2018)."""
-    parallel = nn.Conv2d(conv.in_channels, conv.out_channels, 1, stride=conv.stride, bias=False)
+    stride = conv.stride[0]  # to both sides
+    parallel = nn.Conv2d(conv.in_channels, conv.out_channels, 1, stride=stride, bias=False)
     nn.init.zeros_(parallel.weight)
     return parallel
 

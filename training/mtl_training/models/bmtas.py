@@ -49,6 +49,7 @@ class BMTAS(Network):
         steps: of the whole search.
     """
 
+    step: Tensor
     not_exportable: ClassVar[str] = (
         'a super-net holds every tree and samples one at each pass; '
         'build the tree that it found as branched, train and export that'
@@ -66,7 +67,7 @@ class BMTAS(Network):
         super().__init__(tasks, mean=backbone.mean, std=backbone.std)
         stages, count = backbone.blocks(), len(tasks)
         self.macs = block_macs(stages, size)
-        self.stages = nn.ModuleList(
+        self.stages: Any = nn.ModuleList(
             nn.ModuleList(Mixed(block, count) for block in stage) for stage in stages
         )
         self.heads = nn.ModuleDict(
@@ -105,7 +106,8 @@ class BMTAS(Network):
         done = self.step / self.steps
         tau = (5 - 4.9 * (done - 0.05) / 0.95).clamp(0.1, 5)
         own = torch.eye(len(self.tasks), device=self.alpha.device).expand_as(self.alpha)
-        return torch.where(self.searching(), F.gumbel_softmax(self.alpha, tau=tau), own)
+        drawn = F.gumbel_softmax(self.alpha, tau)  # type: ignore[arg-type]  # not a float
+        return torch.where(self.searching(), drawn, own)
 
     def searching(self) -> Tensor:
         """Whether the warm-up is over."""
@@ -147,7 +149,9 @@ class Mixed(nn.Module):
         self.copies = nn.ModuleList(copy.deepcopy(block) for _ in range(copies))
         for module in self.modules():
             if isinstance(module, _BatchNorm):
-                module.affine, module.weight, module.bias = False, None, None
+                module.affine = False
+                module.register_parameter('weight', None)
+                module.register_parameter('bias', None)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """[B,C,h,w], [copies] -> [B,C',h',w']."""

@@ -54,7 +54,7 @@ class Branched(Network):
         if tree is None:
             tree = [[names]] * (len(stages) - 1) + [[[task] for task in names]]
         levels = iter(levels_of(tree, names, [len(stage) for stage in stages]))
-        self.stages = nn.ModuleList(
+        self.stages: Any = nn.ModuleList(
             nn.ModuleList(Level(block, next(levels)) for block in stage) for stage in stages
         )
         self.heads = nn.ModuleDict(

@@ -50,7 +50,7 @@ class JTRL(Network):
         tasks = dict(sorted(tasks.items(), key=lambda task: task[0] != 'depth'))  # D, then S
         self.backbone = backbone
         self.begin = nn.ModuleDict({t: ConvBNReLU(backbone.channels[-1], width, 1) for t in tasks})
-        self.states = nn.ModuleList(
+        self.states: Any = nn.ModuleList(
             nn.ModuleDict({task: State(channels, width, c) for task, c in tasks.items()})
             for channels in reversed(backbone.channels)
         )

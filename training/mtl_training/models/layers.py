@@ -23,9 +23,9 @@ def flat(x: Tensor) -> Tensor:
     return x.flatten(2).mT
 
 
-def grid(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+def grid(tokens: Tensor, size: Sequence[int]) -> Tensor:
     """Tokens [B,hw,D] -> [B,D,h,w], a channels-last view."""
-    return tokens.mT.unflatten(2, size)
+    return tokens.mT.unflatten(2, tuple(size))
 
 
 class ConvBNReLU(nn.Sequential):
@@ -143,7 +143,9 @@ class MultiScaleConv(nn.Conv2d):
         self.channels = tuple(channels)
         self.as_written = False
 
-    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def forward(  # type: ignore[override]  # a convolution of several features
+        self, features: Sequence[Tensor], size: tuple[int, int]
+    ) -> Tensor:
         """Features [B,C_j,H_j,W_j] -> [B,width,*size]."""
         if self.as_written:
             return super().forward(torch.cat([resize(x, size) for x in features], dim=1))
@@ -152,10 +154,11 @@ class MultiScaleConv(nn.Conv2d):
             self.weight[:, end - c : end] for c, end in zip(self.channels, ends, strict=True)
         ]
         biases = [self.bias] + [None] * (len(features) - 1)
-        return sum(
+        first, *others = (
             _conv_and_resize(x, weight, bias, size)
             for x, weight, bias in zip(features, weights, biases, strict=True)
         )
+        return sum(others, start=first)
 
 
 def _conv_and_resize(
@@ -182,6 +185,8 @@ class FeatureFuse(nn.Module):
         """Fold the norm, in use, into the convolution: exporters do not see through its sum."""
         norm, conv = self.norm, self.conv
         if isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
             conv.weight, conv.bias = fuse_conv_bn_weights(
                 conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps,
                 norm.weight, norm.bias,
@@ -193,6 +198,7 @@ def prediction(width: int, channels: int) -> nn.Conv2d:
     """The last 1x1 convolution, started near zero (ATRC: N(0, 0.01))."""
     conv = nn.Conv2d(width, channels, 1)
     nn.init.normal_(conv.weight, std=0.01)
+    assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
 

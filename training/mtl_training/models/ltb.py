@@ -44,6 +44,7 @@ class LTB(Network):
         steps: of the whole search.
     """
 
+    step: Tensor
     not_exportable: ClassVar[str] = (
         'a super-net holds every tree and samples one at each pass; '
         'build the tree that it found as branched, train and export that'
@@ -61,7 +62,7 @@ class LTB(Network):
         first = backbones[0]
         super().__init__(tasks, mean=first.mean, std=first.std)
         chains = [backbone.blocks() for backbone in backbones]
-        self.stages = nn.ModuleList(
+        self.stages: Any = nn.ModuleList(
             nn.ModuleList(nn.ModuleList(nodes) for nodes in zip(*stages, strict=True))
             for stages in zip(*chains, strict=True)
         )
@@ -102,7 +103,7 @@ class LTB(Network):
         done = self.step / self.steps
         tau = 10 / (200 * done + 1).sqrt()
         alike = torch.full_like(self.theta, 1 / len(self.tasks))
-        choices = F.gumbel_softmax(self.theta, tau=tau, hard=True)
+        choices = F.gumbel_softmax(self.theta, tau, hard=True)  # type: ignore[arg-type]  # not a float
         return torch.where(self.searching(), choices, alike)
 
     def searching(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -156,7 +156,7 @@ class Network(nn.Module):
         """
         return {}
 
-    def of_one_task(self) -> Sequence[nn.Module]:
+    def of_one_task(self) -> Iterable[nn.Module]:
         """Modules each of whose parameters is reached by the losses of one task at most."""
         return ()
 
@@ -165,7 +165,7 @@ class Network(nn.Module):
         own = {id(p) for module in self.of_one_task() for p in module.parameters()}
         return [p for p in self.parameters() if id(p) not in own]
 
-    def shared_features(self) -> Sequence[nn.Module]:
+    def shared_features(self) -> Sequence[nn.Module] | nn.ModuleList:
         """Modules through whose outputs alone all tasks see the image: the end of the encoder."""
         return ()
 

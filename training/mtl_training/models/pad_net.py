@@ -74,7 +74,11 @@ class PADNet(Network):
 
     def of_one_task(self) -> list[nn.Module]:
         """What makes predictions, and the messages to a task."""
-        return [self.final, self.distillation, *(head.predict for head in self.initial.values())]
+        return [
+            self.final,
+            self.distillation,
+            *(h.get_submodule('predict') for h in self.initial.values()),
+        ]
 
     def shared_features(self) -> list[nn.Module]:
         """The front, which has one feature for all tasks."""

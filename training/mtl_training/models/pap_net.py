@@ -96,7 +96,11 @@ class PAPNet(Network):
 
     def of_one_task(self) -> list[nn.Module]:
         """What makes predictions, and the weights of the affinities."""
-        return [self.final, self.diffusion, *(head.predict for head in self.initial.values())]
+        return [
+            self.final,
+            self.diffusion,
+            *(h.get_submodule('predict') for h in self.initial.values()),
+        ]
 
     def shared_features(self) -> list[nn.Module]:
         """The front, which has one feature for all tasks."""
@@ -140,7 +144,8 @@ class Diffusion(nn.Module):
     def combine(self, affinities: Mapping[str, Tensor]) -> Tensor:
         """M_i [B,hw,hw] by task -> \\hat M [B,hw,hw]."""
         alpha: Sequence[Tensor] = self.logits.softmax(0).unbind()
-        return sum(a * affinities[task] for a, task in zip(alpha, self.tasks, strict=True))
+        terms = [a * affinities[task] for a, task in zip(alpha, self.tasks, strict=True)]
+        return sum(terms[1:], start=terms[0])
 
     def forward(self, features: Tensor, affinities: Mapping[str, Tensor]) -> Tensor:
         """F [B,C,h,w] and M_i [B,hw,hw] by task -> F [B,C,h,w]."""

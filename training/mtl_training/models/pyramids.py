@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import timm
-from timm.layers import LayerNorm2d
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,6 +67,8 @@ class Pyramid(nn.Module):
 
 class TimmPyramid(Pyramid):
     """A timm backbone whose features come out NCHW."""
+
+    net: Any  # as timm makes it
 
     def __init__(self, name: str, arguments: Mapping[str, Any], *, pretrained: bool) -> None:
         super().__init__()

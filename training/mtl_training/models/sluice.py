@@ -146,7 +146,9 @@ class LayerMixture(nn.Module):
 
 def last_convolution(block: nn.Module) -> nn.Conv2d:
     """The convolution of a residual block that writes its output."""
-    return getattr(block, 'conv3', None) or block.conv2
+    convolution = getattr(block, 'conv3', None) or block.conv2
+    assert isinstance(convolution, nn.Conv2d)
+    return convolution
 
 
 def overlap(weight: Tensor) -> Tensor:

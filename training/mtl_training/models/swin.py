@@ -73,8 +73,10 @@ def merge(windows: Tensor, shape: torch.Size, side: int) -> Tensor:
     return x.transpose(2, 3).reshape(-1, height, width, channels)
 
 
-def use_shifted_windows(stages: Iterable[SwinTransformerStage]) -> None:
+def use_shifted_windows(stages: Iterable[nn.Module]) -> None:
     """Put ``ShiftedWindows`` in the place of timm's blocks."""
     for stage in stages:
+        assert isinstance(stage, SwinTransformerStage)
         for index, block in enumerate(stage.blocks):
+            assert isinstance(block, SwinTransformerBlock)
             stage.blocks[index] = ShiftedWindows(block)

@@ -246,7 +246,7 @@ class Affinity(NamedTuple):
     query: Tensor
     key: Tensor
 
-    def up(self, size: tuple[int, int]) -> Affinity:
+    def up(self, size: Sequence[int]) -> Affinity:
         """f_up of Eq. 11, exactly: A is linear in Q and in K, and so is bilinear interpolation."""
         return Affinity(resize(self.query, size), resize(self.key, size))
 

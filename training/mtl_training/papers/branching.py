@@ -33,6 +33,7 @@ from mtl_training.models.baseline import MTLBaseline
 from mtl_training.models.bmtas import BMTAS
 from mtl_training.models.branched import Tree, block_macs, levels_of, tree_macs
 from mtl_training.models.ltb import LTB
+from mtl_training.models.pyramids import Pyramid, TimmPyramid
 from mtl_training.models.single_task import SingleTask
 from mtl_training.papers import PapersError
 from mtl_training.papers.trees import (
@@ -110,7 +111,9 @@ def by_representations(net: SingleTask, config: Config, measuring: Measuring) ->
         task: [dissimilarity(stage) for stage in representations(backbone, images)]
         for task, backbone in net.backbones.items()
     }
-    stages_of = net.backbones[config.tasks[0]].blocks()
+    first = net.backbones[config.tasks[0]]
+    assert isinstance(first, Pyramid)
+    stages_of = first.blocks()
     macs = iter(block_macs(stages_of, (config.data.height, config.data.width)))
     costs = [float(sum(itertools.islice(macs, len(stage)))) for stage in stages_of]
     return search(affinity(stages), config.tasks, costs, measuring.budget * sum(costs))
@@ -128,6 +131,7 @@ def by_difficulty(net: MTLBaseline, config: Config, measuring: Measuring) -> Tre
         predictions = net.predictions(normalise(batch['image'], net.mean, net.std))
         of_image = multi_task_loss(predictions.final, batch, tasks)
         losses.append([of_image[task].item() for task in tasks])
+    assert isinstance(net.backbone, TimmPyramid)
     strides = net.backbone.net.feature_info.reduction()
     costs = [strides[-1] / stride / 10 for stride in strides]
     agreed = agreement(difficulty(np.array(losses)))

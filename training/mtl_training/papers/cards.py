@@ -24,7 +24,7 @@ from mtl_training.models import BACKBONES, SYSTEMS, ModelError, Network, build
 from mtl_training.models.pretrained import SOURCES, WEIGHTS
 from mtl_training.papers import PapersError
 from mtl_training.papers.describe import Part, describe
-from mtl_training.papers.importing import MAPS
+from mtl_training.papers.survey_names import MAPS
 from mtl_training.tasks.task import NYUD, PASCAL
 
 
@@ -249,10 +249,10 @@ def write_card(name: str, figures: list[tuple[Network, Part | str]]) -> str:
     lines = [f'## {name}', '']
     for paragraph in [*paragraphs(module), *paragraphs(type(net))]:
         lines += [paragraph, '']
-    parts = [(kind, *paragraphs(kind)) for kind in _classes(module, net)]
+    parts = [(kind, paragraphs(kind)) for kind in _classes(module, net)]
     if parts:
         lines += ['Made of:', '']
-        for kind, first, *rest in parts:
+        for kind, (first, *rest) in parts:
             lines.append(f'- `{kind.__name__}`: {first}')
             lines += [f'  {text}' for text in rest if re.match('Differs|Our reading', text)]
         lines.append('')

@@ -24,7 +24,7 @@ Partition = tuple[int, ...]  # the number of its group for every task, in order 
 
 def dissimilarity(features: Array) -> Array:
     """1 - Pearson's correlation between the features of any two images: [K, D] -> [K, K]."""
-    return 1 - np.corrcoef(features)
+    return np.asarray(1 - np.corrcoef(features))
 
 
 def affinity(stages: Mapping[str, Sequence[Array]]) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from mtl_perception.files import beside
 from mtl_training import TrainingError
 
-Float = NDArray[np.float32]
+Float = NDArray[np.floating[Any]]
 
 # Diffuse colours of the material names that Java 3D's OBJ loader knows and the core catalogue uses
 # without a material file (approximate).
@@ -164,9 +165,13 @@ def read_obj(
         elif key in ('f', 'fo'):
             corners = []
             for word in words[1:]:
-                v, t, n = [*word.split('/'), '', ''][:3]
+                point, texel, normal = [*word.split('/'), '', ''][:3]
                 corners.append(
-                    (_index(v, len(vertices)), _index(t, len(coordinates)), _index(n, len(normals)))
+                    (
+                        _index(point, len(vertices)),
+                        _index(texel, len(coordinates)),
+                        _index(normal, len(normals)),
+                    )
                 )
             for i in range(1, len(corners) - 1):  # fan
                 group += (corners[0], corners[i], corners[i + 1])

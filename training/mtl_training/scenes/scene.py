@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from mtl_training import TrainingError
 from mtl_training.scenes.meshes import Mesh
 from mtl_training.scenes.textures import GAMMA, Textures
 
-Float = NDArray[np.float32]
+Float = NDArray[np.floating[Any]]
 Int = NDArray[np.int64]
 EPSILON = np.float32(2e-3)  # metres a ray starts above its surface
 
@@ -164,7 +165,7 @@ class Scene:
         points = (mesh.vertices * np.array(scale, np.float32)) @ turn + np.array(
             position, np.float32
         )
-        normals = unit(mesh.normals / np.array(scale, np.float32)) @ turn
+        normals = unit(np.divide(mesh.normals, np.array(scale, np.float32))) @ turn
         start = 0
         for part, count in enumerate(mesh.counts):
             rows = slice(start, start + int(count))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float32]
+Float = NDArray[np.floating[Any]]
 LEVELS = 10  # 512 px down to 1 px
 GAMMA = 2.2
 TO_LINEAR = (np.arange(256, dtype=np.float32) / 255) ** np.float32(GAMMA)
