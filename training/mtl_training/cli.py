@@ -14,6 +14,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     'rooms': ('mtl_training.rooms.cli', 'render the synthetic data set and the sample recording'),
     'train': ('mtl_training.loop.cli', 'train a network from a YAML configuration'),
     'evaluate': ('mtl_training.evaluation.evaluate', 'measure a checkpoint on held-out frames'),
+    'delta': (
+        'mtl_training.protocols.delta',
+        'compare a multi-task network with single-task ones in one number',
+    ),
     'describe': (
         'mtl_training.papers.describe',
         'count parameters and multiply-accumulates of a network',

@@ -1,0 +1,1 @@
+"""How the literature measures: figures that may be held against printed ones."""
