@@ -22,6 +22,7 @@ from mtl_training.loop.config import Config, ConfigError
 from mtl_training.loop.optimizer import freeze, make_optimizer
 from mtl_training.loop.processes import averaging, to_device
 from mtl_training.models import Network, Predictions
+from mtl_training.tasks.losses import SIGNED
 from mtl_training.tasks.task import Task
 
 
@@ -111,6 +112,12 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
     balancer = make_balancer(
         config.balancing.method, list(trained_tasks), **config.balancing.options
     )
+    signed = [name for name, task in trained_tasks.items() if task.loss in SIGNED]
+    if signed and balancer.positive:
+        raise ConfigError(
+            f'balancing.method is {config.balancing.method}, which has no meaning for losses below '
+            f'0, as of {", ".join(signed)} in task_set {config.task_set}; expected another method'
+        )
     torch.manual_seed(config.seed)
     net = build_network(config, pretrained=config.model.pretrained)
     if isinstance(balancer, GradientBalancer):

@@ -85,6 +85,10 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Task], Tensor]] = {
 }
 
 
+# Likelihoods, which fall below 0 where the network is sure and right.
+SIGNED = ('log_laplace',)
+
+
 def multi_task_loss(
     outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], tasks: Mapping[str, Task]
 ) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'
 PLAIN = Path(__file__).with_name('plain.py')
 SETTINGS = [
     'model={system: plain, backbone: none}',
+    'task_set=nyud',
     'tasks=[semantic, depth, normals]',
     'augment={scale: [1, 1]}',  # no borders: there are as many labelled pixels in each process
     'optim={lr: 0.01, max_steps: 5, optimizer: sgd, ema_decay: 0.9, clip_norm: 0.5}',

@@ -17,7 +17,7 @@ from mtl_training.datasets.classes import ROBOT_GROUPS
 from mtl_training.datasets.dataset import DataError
 from mtl_training.evaluation.evaluate import normalise
 from mtl_training.loop.checkpoint import CheckpointError, load_checkpoint, read_checkpoint
-from mtl_training.loop.config import Config, load_config
+from mtl_training.loop.config import Config, ConfigError, load_config
 from mtl_training.loop.run import prepare
 from mtl_training.loop.state import begin_with
 from mtl_training.loop.step import sub_sample
@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'
 QUIET = ('run.validate_every=0', 'run.picture_every=0', 'tasks=[semantic, depth]')
+POSITIVE = ('task_set=nyud',)  # depth with L1 instead of a likelihood
 
 
 def log_rows(path: Path) -> list[dict[str, str]]:
@@ -55,7 +56,7 @@ def change(config: Config, section: str, **values: Any) -> Config:
 def test_resume_within_an_epoch_is_bit_equal(balancing: str, rooms: Path, tmp_path: Path) -> None:
     config = load_config(
         TINY,
-        [*QUIET, 'augment.noise_p=0.5', 'optim.max_steps=10', f'balancing={balancing}'],
+        [*QUIET, *POSITIVE, 'augment.noise_p=0.5', 'optim.max_steps=10', f'balancing={balancing}'],
     )
     whole = train(config, rooms, tmp_path / 'whole')
     train(config, rooms, tmp_path / 'parts', stop=lambda step: step == 6)  # 4 batches an epoch
@@ -71,13 +72,14 @@ def test_resume_within_an_epoch_is_bit_equal(balancing: str, rooms: Path, tmp_pa
 
 
 def test_what_a_balancer_learns_is_learned_and_kept(rooms: Path, tmp_path: Path) -> None:
-    config = load_config(TINY, [*QUIET, 'balancing.method=uncertainty', 'optim.max_steps=6'])
+    settings = [*QUIET, *POSITIVE, 'optim.max_steps=6', 'balancing.method=uncertainty']
+    config = load_config(TINY, settings)
     learned = load_file(train(config, rooms, tmp_path / 'learned'))
     first = log_rows(tmp_path / 'learned' / 'log.csv')[0]
     for task in config.tasks:  # losses of more than 1 have a variance of more than 1
         assert float(first[task]) > 1
         assert learned[f'balancer.log_variance.{task}'] > 0
-    config = load_config(TINY, [*QUIET, 'balancing.method=dwa'])
+    config = load_config(TINY, [*QUIET, *POSITIVE, 'balancing.method=dwa'])
     counted = load_file(train(config, rooms, tmp_path / 'counted', stop=lambda step: step == 6))
     assert counted['balancer.steps'] == 2  # of the second epoch
     rows = log_rows(tmp_path / 'counted' / 'log.csv')
@@ -87,11 +89,23 @@ def test_what_a_balancer_learns_is_learned_and_kept(rooms: Path, tmp_path: Path)
 
 
 def test_a_run_is_resumed_with_the_method_it_began_with(rooms: Path, tmp_path: Path) -> None:
-    config = load_config(TINY, [*QUIET, 'optim.max_steps=2'])
+    config = load_config(TINY, [*QUIET, *POSITIVE, 'optim.max_steps=2'])
     train(config, rooms, tmp_path, stop=lambda step: step == 1)
-    other = load_config(TINY, [*QUIET, 'optim.max_steps=2', 'balancing.method=dwa'])
+    other = load_config(TINY, [*QUIET, *POSITIVE, 'optim.max_steps=2', 'balancing.method=dwa'])
     with pytest.raises(CheckpointError, match=r"with balancing .*'fixed'.* expected .*'dwa'"):
         train(other, rooms, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    'balancing',
+    ['{method: uncertainty}', '{method: dwa}', '{method: mgda, options: {normalization: loss+}}'],
+)
+def test_methods_that_need_losses_above_0_are_not_given_likelihoods(
+    balancing: str, rooms: Path, tmp_path: Path
+) -> None:
+    config = load_config(TINY, [*QUIET, f'balancing={balancing}'])
+    with pytest.raises(ConfigError, match='for losses below 0, as of depth in task_set rooms'):
+        train(config, rooms, tmp_path)
 
 
 def test_weights_of_tasks_and_of_auxiliary_predictions_count(rooms: Path, tmp_path: Path) -> None:
