@@ -7,14 +7,18 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from mtl_training.loop.checkpoint import read_checkpoint
 from mtl_training.loop.config import load_config
+from mtl_training.loop.processes import to_device
 from mtl_training.loop.train import train
-from mtl_training.models import SYSTEMS
+from mtl_training.models import SYSTEMS, build
 from safetensors.torch import load_file
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'
 PLAIN = Path(__file__).with_name('plain.py')
@@ -79,3 +83,24 @@ def test_two_processes_resume_as_if_they_had_not_been_interrupted(
     expected, found = load_file(whole), load_file(parts)
     assert expected.keys() == found.keys()
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+
+
+def test_norms_that_count_over_all_gpus_keep_what_belongs_to_them() -> None:
+    """timm's norms hold the activation, which torch's own conversion would drop.
+
+    Without GPUs, only what they do in use can be compared.
+    """
+    torch.manual_seed(0)
+    net = build('tif', 'tf_efficientnet_lite0', {'depth': 1}, width=8, fuse_width=8).eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = net(image)['depth']
+    names = list(net.state_dict())
+    several = Mock(world_size=2, device=torch.device('cuda'))
+    assert to_device(net, several) is net
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm)]
+    assert norms
+    assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    assert list(net.state_dict()) == names
+    with torch.no_grad():
+        torch.testing.assert_close(net.eval()(image)['depth'], expected)
