@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .. import one_line
 from .engine import EngineError
 
 if TYPE_CHECKING:
     import tensorrt
-
-P = ParamSpec('P')
-T = TypeVar('T')
 
 OLDEST = (10, 3)
 
@@ -92,14 +89,15 @@ def import_tensorrt() -> Api:
     return cast('Api', trt)
 
 
-def start(trt: Api, kind: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
-    """Make one of TensorRT's objects.
+@contextlib.contextmanager
+def making(trt: Api) -> Iterator[None]:
+    """Around a constructor of TensorRT, and nothing else: say why it cannot start.
 
     Where its library gives nothing, the bindings raise a TypeError: there is no other here, as the
     types of the arguments are checked against the bindings (``test/tensorrt_api``).
     """
     try:
-        return kind(*arguments, **keywords)
+        yield
     except TypeError as error:
         raise EngineError(
             f'TensorRT {trt.__version__} cannot start ({one_line(error)}): the NVIDIA driver is '

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..files import write_beside
 from .engine import EngineError, EngineOptions, Progress, quiet
 from .quantized import unsigned_node
-from .tensorrt_api import Api, log_of, short, start
+from .tensorrt_api import Api, log_of, making, short
 
 if TYPE_CHECKING:
     import tensorrt
@@ -50,9 +50,11 @@ def build_plan(
     _refuse_unsigned(model, name)
     log = log_of(trt)
     log.take()
-    builder = start(trt, trt.Builder, log.logger)
+    with making(trt):
+        builder = trt.Builder(log.logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = start(trt, trt.OnnxParser, network, log.logger)
+    with making(trt):
+        parser = trt.OnnxParser(network, log.logger)
     if not parser.parse(model):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         reasons = '; '.join(map(_parser_error, errors[:3])) or log.take()

@@ -11,7 +11,7 @@ from ..bundle import DataFile
 from .cache import EngineCache
 from .engine import EngineError, EngineOptions, Progress
 from .entries import Key
-from .tensorrt_api import Api, log_of, start
+from .tensorrt_api import Api, log_of, making
 from .tensorrt_build import build_plan
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def _deserialize(
     """A runtime with the engine, or with None and what TensorRT logged."""
     log = log_of(trt)
     log.take()
-    runtime = start(trt, trt.Runtime, log.logger)
+    with making(trt):
+        runtime = trt.Runtime(log.logger)
     if options.dla_core >= 0:
         runtime.DLA_core = options.dla_core
     engine: Any = runtime.deserialize_cuda_engine(content)
