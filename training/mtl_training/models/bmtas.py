@@ -14,11 +14,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mtl_training.models.branched import block_macs, grown
 from mtl_training.models.heads import survey_head
-from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.network import Plan, Predictions
 from mtl_training.models.pyramids import Pyramid
+from mtl_training.models.super_net import SuperNet
 
 
-class BMTAS(Network):
+class BMTAS(SuperNet):
     """Branched multi-task architecture search (Bruggemann et al., BMVC 2020).
 
     Every block l has a copy j for every task, and every task i a distribution over the copies:
@@ -49,11 +50,7 @@ class BMTAS(Network):
         steps: of the whole search.
     """
 
-    step: Tensor
-    not_exportable: ClassVar[str] = (
-        'a super-net holds every tree and samples one at each pass; '
-        'build the tree that it found as branched, train and export that'
-    )
+    warm_up: ClassVar[float] = 0.05
 
     def __init__(
         self,
@@ -64,7 +61,9 @@ class BMTAS(Network):
         cost_weight: float = 0.05,
         steps: int = 40_000,
     ) -> None:
-        super().__init__(tasks, mean=backbone.mean, std=backbone.std)
+        super().__init__(
+            tasks, mean=backbone.mean, std=backbone.std, cost_weight=cost_weight, steps=steps
+        )
         stages, count = backbone.blocks(), len(tasks)
         self.macs = block_macs(stages, size)
         self.stages: Any = nn.ModuleList(
@@ -74,8 +73,6 @@ class BMTAS(Network):
             {task: survey_head(backbone, channels) for task, channels in tasks.items()}
         )
         self.alpha = nn.Parameter(torch.zeros(len(self.macs), count, count))
-        self.cost_weight, self.steps = cost_weight, steps
-        self.register_buffer('step', torch.zeros((), dtype=torch.long))
 
     @classmethod
     def from_plan(cls, plan: Plan, **options: Any) -> BMTAS:
@@ -103,34 +100,15 @@ class BMTAS(Network):
 
     def sample(self) -> Tensor:
         """z [blocks, tasks, copies]; in the warm-up each task's own copies."""
-        done = self.step / self.steps
-        tau = (5 - 4.9 * (done - 0.05) / 0.95).clamp(0.1, 5)
+        tau = (5 - 4.9 * (self.done - self.warm_up) / (1 - self.warm_up)).clamp(0.1, 5)
         own = torch.eye(len(self.tasks), device=self.alpha.device).expand_as(self.alpha)
         drawn = F.gumbel_softmax(self.alpha, tau)  # type: ignore[arg-type]  # not a float
-        return torch.where(self.searching(), drawn, own)
-
-    def searching(self) -> Tensor:
-        """Whether the warm-up is over."""
-        return self.step / self.steps >= 0.05
+        return torch.where(self.searching, drawn, own)
 
     def expected_macs(self) -> Tensor:
         """E[cost] in multiply-accumulates of the encoder, over all trees."""
         macs = self.alpha.new_tensor(self.macs)
         return (macs * expected_groups(self.alpha.softmax(-1))).sum()
-
-    def of_one_task(self) -> list[nn.Module]:
-        """The heads."""
-        return [self.heads]
-
-    def penalties(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """lambda E[cost], in GFLOP, after the warm-up; counts the steps of the search.
-
-        While all choices are alike, the cost has a gradient of rounding errors only, which Adam
-        would make steps of: the tree would grow together before any task had a say.
-        """
-        searching = self.searching()
-        self.step += 1
-        return {'cost': searching * self.cost_weight * 2e-9 * self.expected_macs()}
 
     def learning_rates(self, *, adaptive: bool) -> dict[str, float]:
         """The paper's, with Adam, are 0.001 for weights and 0.01 for alpha."""

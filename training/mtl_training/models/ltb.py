@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 from mtl_training.models.branched import block_macs, grown
 from mtl_training.models.heads import survey_head
-from mtl_training.models.network import Network, Plan, Predictions
+from mtl_training.models.network import Plan, Predictions
 from mtl_training.models.pyramids import Pyramid
+from mtl_training.models.super_net import SuperNet
 
 
-class LTB(Network):
+class LTB(SuperNet):
     """Learning to branch (Guo, Lee & Ulbricht, ICML 2020).
 
     Every level has as many nodes as there are tasks. A node j of level l+1 samples its parent i
@@ -44,11 +45,7 @@ class LTB(Network):
         steps: of the whole search.
     """
 
-    step: Tensor
-    not_exportable: ClassVar[str] = (
-        'a super-net holds every tree and samples one at each pass; '
-        'build the tree that it found as branched, train and export that'
-    )
+    warm_up: ClassVar[float] = 0.01
 
     def __init__(
         self,
@@ -60,7 +57,9 @@ class LTB(Network):
         steps: int = 40_000,
     ) -> None:
         first = backbones[0]
-        super().__init__(tasks, mean=first.mean, std=first.std)
+        super().__init__(
+            tasks, mean=first.mean, std=first.std, cost_weight=cost_weight, steps=steps
+        )
         chains = [backbone.blocks() for backbone in backbones]
         self.stages: Any = nn.ModuleList(
             nn.ModuleList(nn.ModuleList(nodes) for nodes in zip(*stages, strict=True))
@@ -72,8 +71,6 @@ class LTB(Network):
         self.macs = block_macs(chains[0], size)
         # [choices, children, parents]: of the levels after the first, then of the tasks
         self.theta = nn.Parameter(torch.zeros(len(self.macs), len(tasks), len(tasks)))
-        self.cost_weight, self.steps = cost_weight, steps
-        self.register_buffer('step', torch.zeros((), dtype=torch.long))
 
     @classmethod
     def from_plan(cls, plan: Plan, **options: Any) -> LTB:
@@ -100,15 +97,10 @@ class LTB(Network):
 
     def sample(self) -> Tensor:
         """d [choices, children, parents], rows one-hot; in the warm-up all parents alike."""
-        done = self.step / self.steps
-        tau = 10 / (200 * done + 1).sqrt()
+        tau = 10 / (200 * self.done + 1).sqrt()
         alike = torch.full_like(self.theta, 1 / len(self.tasks))
         choices = F.gumbel_softmax(self.theta, tau, hard=True)  # type: ignore[arg-type]  # not a float
-        return torch.where(self.searching(), choices, alike)
-
-    def searching(self) -> Tensor:
-        """Whether the warm-up is over."""
-        return self.step / self.steps >= 0.01
+        return torch.where(self.searching, choices, alike)
 
     def expected_macs(self) -> Tensor:
         """Expected multiply-accumulates of the nodes that lead to a task."""
@@ -119,19 +111,6 @@ class LTB(Network):
             used = 1 - (1 - used[:, None] * probabilities).prod(0)  # by at least one child
             total = total + macs * used.sum()
         return total
-
-    def of_one_task(self) -> list[nn.Module]:
-        """The heads."""
-        return [self.heads]
-
-    def penalties(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The expected cost in GFLOP, weighted, after the warm-up; counts the steps of the search.
-
-        In the warm-up its gradient would be of rounding errors only, see ``BMTAS.penalties``.
-        """
-        searching = self.searching()
-        self.step += 1
-        return {'cost': searching * self.cost_weight * 2e-9 * self.expected_macs()}
 
     def learning_rates(self, *, adaptive: bool) -> dict[str, float]:
         """Choices learn ten times as fast as weights, as in BMTAS."""

@@ -30,11 +30,10 @@ from mtl_training.loop.checkpoint import config_tasks, load_checkpoint
 from mtl_training.loop.config import Config, from_mapping
 from mtl_training.models.backbones import pyramid
 from mtl_training.models.baseline import MTLBaseline
-from mtl_training.models.bmtas import BMTAS
 from mtl_training.models.branched import Tree, block_macs, levels_of, tree_macs
-from mtl_training.models.ltb import LTB
 from mtl_training.models.pyramids import Pyramid, TimmPyramid
 from mtl_training.models.single_task import SingleTask
+from mtl_training.models.super_net import SuperNet
 from mtl_training.papers import PapersError
 from mtl_training.papers.trees import (
     Array,
@@ -99,7 +98,7 @@ class Measuring:
         yield from loader(examples, 0, batch_size=1)
 
 
-def learned(net: BMTAS | LTB, config: Config, measuring: Measuring) -> Tree:
+def learned(net: SuperNet, config: Config, measuring: Measuring) -> Tree:
     """What a super-net has found."""
     return net.tree()
 
