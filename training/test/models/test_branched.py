@@ -276,7 +276,7 @@ def test_nothing_is_decided_before_the_tasks_have_a_say(system: str) -> None:
     choices = net.alpha if isinstance(net, BMTAS) else net.theta
     optimizer = make_optimizer(net, OptimConfig(lr=1e-3, max_steps=1))
     image = torch.rand(2, 3, 64, 96)
-    while not net.searching():
+    while not net.searching:
         logits = net.predictions(image).final.values()
         total = sum(x.square().mean() for x in logits) + sum(net.penalties({}).values())
         optimizer.zero_grad()
