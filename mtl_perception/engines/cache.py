@@ -30,7 +30,7 @@ from .entries import (
 )
 from .locks import locked, locked_if_free
 
-# Temporary files that belong to no lock are leftovers when nobody wrote them for so long.
+# Temporary files that no lock belongs to are leftovers once nobody has written them for this long.
 _LEFTOVER_S = 3600.0
 _DIGEST = re.compile(r'\.?([0-9a-f]{32})\.')
 
@@ -129,7 +129,7 @@ class EngineCache:
         """The content of an entry, built and stored where there is none.
 
         Of several processes that ask at once one builds, the others wait for it. A cache that
-        cannot be read, locked or written is no failure: the content is built.
+        cannot be read, locked or written is not a failure: the content is built.
 
         Args:
             build: gives content and notes; what it raises goes through.
@@ -274,7 +274,7 @@ class EngineCache:
             _unlink(path)
 
     def _remove_leftovers(self) -> None:
-        """Remove temporary files that nobody has written for long."""
+        """Remove temporary files that nobody has written for a long time."""
         for path in self._files('.'):
             with contextlib.suppress(OSError):
                 if '.tmp' in path.suffixes and time.time() - path.stat().st_mtime > _LEFTOVER_S:

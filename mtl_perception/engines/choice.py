@@ -107,16 +107,16 @@ def open_engine(
 
     An engine that the self-check refuses is not used; the next one of ``BACKENDS`` takes its
     place and ``ChosenEngine.refused`` says so. Nothing else replaces an engine that was asked for
-    by name. A refused engine stays in the cache: to build it anew would take minutes at every start
-    and give the same.
+    by name. A refused engine stays in the cache: building it again would take minutes at every
+    start and give the same.
 
     Args:
         name: ``auto`` or one of ``BACKENDS``.
         bundle: from ``load_bundle``.
-        options: for every engine that is tried; those that are no such engine are skipped.
+        options: for every engine that is tried; an engine that cannot be that is skipped.
         cache: left out, the user's.
         progress: see ``Progress``.
-        machine: for tests.
+        machine: another one, for tests.
 
     Raises:
         EngineError: unknown name; the named engine does not open; or none works, with every
@@ -154,7 +154,7 @@ class _Decision:
 
     @classmethod
     def parse(cls, content: bytes) -> _Decision | None:
-        """The opposite of ``dump``; None where it is no decision."""
+        """The opposite of ``dump``; None where the content is not a decision."""
         try:
             fields = json.loads(content)
             decision = cls(**fields)
@@ -230,7 +230,7 @@ class _Choice:
             return None
         before = len(self._refused), len(self._skipped)
         opened = self._try(decision.winner)
-        if opened is None:  # it is tried once more among the others, and gives its reason then
+        if opened is None:  # it is tried again among the others, and gives its reason then
             del self._refused[before[0] :], self._skipped[before[1] :]
             return None
         reason = (
@@ -303,7 +303,7 @@ class _Choice:
 
     def _key(self, names: Sequence[str]) -> Key:
         """All that the timing depends on."""
-        versions = [f'{name} {self._machine.version(name)}' for name in names]
+        versions = [self._machine.version(name) for name in names]
         models = {f'model_{variant}': file.sha256 for variant, file in self._bundle.models.items()}
         return Key(
             kind='choice',

@@ -108,4 +108,4 @@ class Engine(Protocol):
 
 
 def quiet(activity: str, share: float) -> None:
-    """Progress that nobody looks at."""
+    """Ignore progress."""

@@ -40,13 +40,16 @@ def cpu_name() -> str:
 def cpu_flags() -> str:
     """What the processor can do, as 16 hexadecimal digits.
 
-    Models' names do not tell: a virtual machine keeps its own on whatever it runs.
+    The model's name does not say: a virtual machine keeps its own wherever it runs.
     """
     return hashlib.sha256(_cpu_info('flags', 'Features').encode()).hexdigest()[:16]
 
 
 def installed_version(package: str) -> str:
-    """Version of an engine's package, without importing it where that can be; '' without it."""
+    """Distribution and version of an engine's package; empty where it is not installed.
+
+    It is imported only if there is no other way to tell.
+    """
     if package in sys.modules and sys.modules[package] is None:
         return ''
     if package not in sys.modules and importlib.util.find_spec(package) is None:
@@ -60,9 +63,10 @@ def installed_version(package: str) -> str:
     if found:
         return ' '.join(found)
     try:  # built from source, or from a system package
-        return str(getattr(importlib.import_module(package), '__version__', 'unknown'))
+        version = getattr(importlib.import_module(package), '__version__', 'unknown')
     except ImportError:
         return ''
+    return f'{package} {version}'
 
 
 def _cpu_info(*names: str) -> str:

@@ -46,7 +46,7 @@ class OnnxRuntimeEngine:
             core).
 
     Raises:
-        EngineError: onnxruntime is not installed, has not the provider, or cannot open the
+        EngineError: onnxruntime is not installed, lacks the provider, or cannot open the
             model.
         BundleError: the file changed since it was loaded, its tensors are not as described, or
             the bundle has none of the precision.
@@ -149,7 +149,7 @@ class OnnxRuntimeEngine:
             raise EngineError(
                 f'{self._engine} uses {used}, expected {provider}, which did not start; {_INSTALL}'
             )
-        # Since 1.24. Shapes are computed on the CPU on purpose, so a few nodes there are no fault.
+        # Since 1.24. Shapes are computed on the CPU on purpose, so a few nodes there are fine.
         if hasattr(self._session, 'get_provider_graph_assignment_info'):
             parts = self._session.get_provider_graph_assignment_info()
             nodes = [part.ep_name for part in parts for _ in part.get_nodes()]

@@ -56,7 +56,7 @@ class OpenVinoEngine:
         variant, identity, cached, cache_problem: see ``Engine``.
 
     Raises:
-        EngineError: openvino is not installed, the CPU has not the precision, or the model
+        EngineError: openvino is not installed, the CPU lacks the precision, or the model
             cannot be compiled.
         BundleError: the file changed since it was loaded, its tensors are not as described, or
             the bundle has none of the precision.

@@ -93,8 +93,8 @@ def import_tensorrt() -> Api:
 def making(trt: Api) -> Iterator[None]:
     """Around a constructor of TensorRT, and nothing else: say why it cannot start.
 
-    Where its library gives nothing, the bindings raise a TypeError: there is no other here, as the
-    types of the arguments are checked against the bindings (``test/tensorrt_api``).
+    The bindings raise a TypeError where TensorRT's library returns null. It cannot mean anything
+    else here: the arguments are type-checked against the bindings (``test/tensorrt_api``).
     """
     try:
         yield

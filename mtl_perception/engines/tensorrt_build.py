@@ -39,7 +39,7 @@ def build_plan(
         trt: the module ``tensorrt`` (or ``tensorrt_rtx``, which compiles without a GPU).
         model: ONNX file with one input ``image`` of an open batch.
         options: ``max_batch, dla_core, workspace_mb, precision`` count.
-        progress: what it raises ends the build and comes out here.
+        progress: what it raises ends the build and is raised here.
         timing: file with the times of kernels, read and written; None for none.
         name: of the model, for messages.
 
@@ -79,7 +79,7 @@ def build_plan(
 
 
 def _refuse_unsigned(model: bytes, name: str) -> None:
-    """TensorRT reads uint8 as int8 with no more than a warning: other numbers than the model's."""
+    """TensorRT reads uint8 as int8 with just a warning, and computes other numbers."""
     try:
         node = unsigned_node(model)
     except ValueError as error:

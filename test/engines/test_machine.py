@@ -26,7 +26,7 @@ def test_a_package_is_known_by_its_distribution_and_version(monkeypatch, tmp_pat
     monkeypatch.syspath_prepend(tmp_path)
     assert installed_version(name) == 'onnxruntime-gpu 1.30'
     monkeypatch.setattr(importlib.metadata, 'version', versions({}))
-    assert installed_version(name) == '1.2'  # built from source
+    assert installed_version(name) == 'onnxruntime 1.2'  # built from source
 
 
 def versions(known):
