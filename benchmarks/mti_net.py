@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from mtl_training.datasets.classes import CLASS_SETS
 from mtl_training.loop.config import OptimConfig
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import Network
 from mtl_training.papers.describe import parse_size
 from mtl_training.papers.importing import TASKS, configure, import_weights
-from mtl_training.tasks.losses import multi_task_loss, weighted_sum
-from mtl_training.tasks.task import TASK_SETS, Task
+from mtl_training.tasks import TASK_SETS, Task, multi_task_loss, weighted_sum
 from torch import Tensor, nn
 
 from mtl_perception.engines.timing import Rounds, time_runs
@@ -74,17 +74,18 @@ def their_network(code: Path, tasks: Mapping[str, Task], initial: Mapping[str, T
 def their_loss(tasks: Mapping[str, Task], initial: Mapping[str, Task]) -> nn.Module:
     """Their sum of losses, final and of all scales."""
     functions = their_module('losses.loss_functions')
-    kinds: dict[str, Callable[[Task], nn.Module]] = {
-        'cross_entropy': lambda task: functions.SoftMaxwithLoss(),
-        'l1': lambda task: functions.DepthLoss('l1'),
-        'normal_l1': lambda task: functions.NormalsLoss(normalize=True, size_average=True, norm=1),
-        'balanced_bce': lambda task: functions.BalancedCrossEntropyLoss(pos_weight=0.95),
-        'hed_bce': lambda task: functions.BalancedCrossEntropyLoss(),
+    kinds: dict[str, Callable[[], nn.Module]] = {
+        'semantic': lambda: functions.SoftMaxwithLoss(),
+        'human_parts': lambda: functions.SoftMaxwithLoss(),
+        'depth': lambda: functions.DepthLoss('l1'),
+        'normals': lambda: functions.NormalsLoss(normalize=True, size_average=True, norm=1),
+        'edges': lambda: functions.BalancedCrossEntropyLoss(pos_weight=0.95),
+        'saliency': lambda: functions.BalancedCrossEntropyLoss(),
     }
     return their_module('losses.loss_schemes').MTINetLoss(
         [TASKS[t] for t in tasks],
         [TASKS[t] for t in initial],
-        nn.ModuleDict({TASKS[t]: kinds[task.loss](task) for t, task in initial.items()}),
+        nn.ModuleDict({TASKS[t]: kinds[t]() for t in initial}),
         {TASKS[t]: task.weight for t, task in initial.items()},
     )
 
@@ -92,13 +93,14 @@ def their_loss(tasks: Mapping[str, Task], initial: Mapping[str, Task]) -> nn.Mod
 def labels(tasks: Mapping[str, Task], batch: int, size: tuple[int, int]) -> dict[str, Tensor]:
     """Random labels of every pixel, as our losses take them."""
     kinds: dict[str, Callable[[Task], Tensor]] = {
-        'cross_entropy': lambda task: torch.randint(task.channels, (batch, *size)),
-        'l1': lambda task: torch.rand(batch, 1, *size) + 0.5,
-        'normal_l1': lambda task: nn.functional.normalize(torch.randn(batch, 3, *size)),
-        'balanced_bce': lambda task: (torch.rand(batch, 1, *size) > 0.9).float(),
-        'hed_bce': lambda task: (torch.rand(batch, 1, *size) > 0.7).float(),
+        'semantic': lambda task: torch.randint(task.channels, (batch, *size)),
+        'human_parts': lambda task: torch.randint(task.channels, (batch, *size)),
+        'depth': lambda task: torch.rand(batch, 1, *size) + 0.5,
+        'normals': lambda task: nn.functional.normalize(torch.randn(batch, 3, *size)),
+        'edges': lambda task: (torch.rand(batch, 1, *size) > 0.9).float(),
+        'saliency': lambda task: (torch.rand(batch, 1, *size) > 0.7).float(),
     }
-    return {name: kinds[task.loss](task) for name, task in tasks.items()}
+    return {name: kinds[name](task) for name, task in tasks.items()}
 
 
 def their_step(
@@ -158,7 +160,7 @@ def main() -> None:
 
     names, auxiliary = CONFIGURATIONS[options.tasks]
     config = configure('mti_net', BACKBONE, names, auxiliary=auxiliary, task_set=options.tasks)
-    known = TASK_SETS[options.tasks]
+    known = TASK_SETS[options.tasks](CLASS_SETS[options.tasks])
     tasks = {name: known[name] for name in config.tasks}
     initial = {name: known[name] for name in TASKS if name in (*names, *auxiliary)}
     theirs = their_network(options.code, tasks, initial)

@@ -36,11 +36,13 @@ def torch_eager(checkpoint: Path, bundle: Bundle, threads: int) -> Run:
     """The network of a checkpoint with the bundle's tasks, run by torch eager in fp32."""
     import torch
     from mtl_training.deploy.deployable import Deployable
-    from mtl_training.loop.checkpoint import load_checkpoint
+    from mtl_training.loop.checkpoint import load_checkpoint, tasks_of
+    from mtl_training.tasks import choose
 
     torch.set_num_threads(threads)
     net, meta = load_checkpoint(checkpoint)
-    module = Deployable(net, list(bundle.tasks), mean=meta['mean'], std=meta['std']).eval()
+    tasks = choose(tasks_of(meta), list(bundle.tasks))
+    module = Deployable(net, tasks, mean=meta['mean'], std=meta['std']).eval()
 
     image = torch.from_numpy(noise(bundle, 1))
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mtl_training.datasets.classes import NYUD40
 from mtl_training.deploy.bundles import open_model
 from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.graph import to_onnx
@@ -26,8 +27,7 @@ from mtl_training.loop.config import OptimConfig
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import SYSTEMS, ModelError, Network, build
 from mtl_training.papers.describe import describe, parse_size
-from mtl_training.tasks.losses import multi_task_loss, weighted_sum
-from mtl_training.tasks.task import NYUD
+from mtl_training.tasks import choose, multi_task_loss, nyud, weighted_sum
 from torch import Tensor
 
 from mtl_perception.engines.timing import Rounds, time_runs
@@ -35,7 +35,7 @@ from mtl_perception.engines.timing import Rounds, time_runs
 UNIT = 'mtl_baseline'
 BACKBONES = ('hrnet_w18_small_v2', 'resnet18_d8')  # the first that a system takes
 TITLES = {'hrnet_w18_small_v2': 'HRNet-18', 'resnet18_d8': 'dilated ResNet-18'}
-TASKS = {name: NYUD[name] for name in ('semantic', 'depth')}
+TASKS = choose(nyud(NYUD40), ['semantic', 'depth'])
 CHANNELS = {name: task.channels for name, task in TASKS.items()}
 BATCH = 2
 
@@ -85,7 +85,7 @@ def exported(key: Key, size: tuple[int, int]) -> bytes | None:
     net = build(*key, CHANNELS).eval()
     if net.not_exportable:
         return None
-    module = Deployable(net, list(CHANNELS), mean=net.mean, std=net.std)
+    module = Deployable(net, TASKS, mean=net.mean, std=net.std)
     return bytes(to_onnx(module, size).SerializeToString())
 
 

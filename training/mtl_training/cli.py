@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from mtl_perception import PerceptionError
 from mtl_training import TrainingError
 
 # name -> (module with add_arguments(parser) and run(args), one line of help)
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('mtl_training: interrupted', file=sys.stderr)
         return 130
-    except TrainingError as error:
+    except (TrainingError, PerceptionError) as error:
         print(f'mtl_training {args.command}: {error}', file=sys.stderr)
         return 1
 

@@ -29,6 +29,7 @@ def open_data(folder: Path, split: str, classes: Sequence[LabelClass]) -> DataSe
         classes: that the semantic labels are given in.
 
     Raises:
+        ClassesError: classes that the data does not tell apart.
         DataError: a folder of another kind, or what the reader finds wrong.
     """
     if folder.suffix in ('.yaml', '.yml'):

@@ -14,6 +14,7 @@ and hue, where ATRC's comes after them every other time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -21,9 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_training.loop.config import AugmentConfig
-
-# What pixels outside the frame get: no label, or no measurement.
-PADDING: dict[str, int] = {'semantic': 255, 'depth': 0, 'normals': 0, 'edges': 255, 'saliency': 255}
+from mtl_training.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,12 @@ class Sample:
 
 
 def augment(
-    sample: Sample, config: AugmentConfig, height: int, width: int, rng: np.random.Generator
+    sample: Sample,
+    tasks: Mapping[str, Task],
+    config: AugmentConfig,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
 ) -> Sample:
     """Scale, crop, flip and distort a frame to [height, width], as ``rng`` has it."""
     frame_height, frame_width = sample.arrays['image'].shape[:2]
@@ -54,18 +58,18 @@ def augment(
         top = _offset(scaled_height - height, rng)
         if _largest_share(sample, scale, left, top, height, width) < config.cat_max_ratio:
             break
-    sample = crop(sample, scale, left, top, height, width)
+    sample = crop(sample, tasks, scale, left, top, height, width)
     if rng.random() < config.flip_p:
-        sample = flip(sample)
+        sample = flip(sample, tasks)
     image = distort(np.asarray(sample.arrays['image'], np.uint8), config, rng)
     return Sample({**sample.arrays, 'image': image}, sample.fx)
 
 
-def fit(sample: Sample, height: int, width: int) -> Sample:
+def fit(sample: Sample, tasks: Mapping[str, Task], height: int, width: int) -> Sample:
     """The frame on the network's grid, not augmented: scaled to fit, padded right and below."""
     if sample.arrays['image'].shape[:2] == (height, width):
         return sample
-    return crop(sample, fit_scale(sample, height, width), 0, 0, height, width)
+    return crop(sample, tasks, fit_scale(sample, height, width), 0, 0, height, width)
 
 
 def fit_scale(sample: Sample, height: int, width: int) -> float:
@@ -74,15 +78,25 @@ def fit_scale(sample: Sample, height: int, width: int) -> float:
     return min(height / frame_height, width / frame_width)
 
 
-def crop(sample: Sample, scale: float, left: int, top: int, height: int, width: int) -> Sample:
+def crop(
+    sample: Sample,
+    tasks: Mapping[str, Task],
+    scale: float,
+    left: int,
+    top: int,
+    height: int,
+    width: int,
+) -> Sample:
     """Scale a frame and cut a window from it.
 
     Args:
+        tasks: whose labels to keep.
         left, top: corner of the window in pixels of the scaled frame; negative where it is padded.
 
     Returns:
-        The window [height, width] with fx scaled. Labels are sampled nearest and padded with
-        ``PADDING``; the image is averaged (scale < 1) or bilinear, its border pixels repeated.
+        The window [height, width] with fx scaled. Labels are sampled nearest, and there
+        are none outside the frame; the image is averaged (scale < 1) or bilinear, its border pixels
+        repeated.
     """
     # Pixel centres: source + 1/2 = (target + offset + 1/2) / scale.
     matrix = np.array(
@@ -92,34 +106,25 @@ def crop(sample: Sample, scale: float, left: int, top: int, height: int, width: 
         ]
     )
     size = (width, height)
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for name, array in sample.arrays.items():
-        if name == 'image':
-            source = array
-            to_source = matrix
-            if scale < 1:  # average first, so that nothing aliases
-                source = cv2.resize(array, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-                to_source = np.array([[1.0, 0, left], [0, 1.0, top]])
-            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-            arrays[name] = cv2.warpAffine(
-                source, to_source, size, flags=flags, borderMode=cv2.BORDER_REPLICATE
-            )
-        else:
-            flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-            border = (PADDING[name],) * 4
-            arrays[name] = cv2.warpAffine(array, matrix, size, flags=flags, borderValue=border)
+    image, to_source = sample.arrays['image'], matrix
+    if scale < 1:  # average first, so that nothing aliases
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        to_source = np.array([[1.0, 0, left], [0, 1.0, top]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    image = cv2.warpAffine(image, to_source, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    arrays: dict[str, NDArray[np.generic]] = {'image': image}
+    for name, task in tasks.items():
+        flags, border = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, (task.no_label,) * 4
+        arrays[name] = cv2.warpAffine(
+            sample.arrays[name], matrix, size, flags=flags, borderValue=border
+        )
     return Sample(arrays, sample.fx * scale)
 
 
-def flip(sample: Sample) -> Sample:
-    """Mirror a frame left to right; the x of the normals changes its sign."""
-    arrays = {name: cv2.flip(array, 1) for name, array in sample.arrays.items()}
-    if 'normals' in arrays:
-        x, y, z = cv2.split(arrays['normals'])
-        # -(2 v / 255 - 1) = 2 (255 - v) / 255 - 1; invalid ones stay 0 0 0.
-        mirrored = np.where((x | y | z) != 0, 255 - x, x)
-        arrays['normals'] = cv2.merge([mirrored, y, z])
-    return Sample(arrays, sample.fx)
+def flip(sample: Sample, tasks: Mapping[str, Task]) -> Sample:
+    """Mirror a frame left to right, with the labels of some tasks."""
+    labels = {name: task.mirror(sample.arrays[name]) for name, task in tasks.items()}
+    return Sample({'image': cv2.flip(sample.arrays['image'], 1), **labels}, sample.fx)
 
 
 def distort(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mtl_training.datasets.augment import Sample, augment, fit
 from mtl_training.datasets.dataset import DataError, DataSet
 from mtl_training.loop.config import AugmentConfig
+from mtl_training.tasks.task import Task, TaskError
 
 Batch = dict[str, Tensor]
 # Epoch and index: all that the augmentation of a frame depends on, beside the seed.
@@ -24,14 +24,17 @@ Key = tuple[int, int]
 class Examples(Dataset[Batch]):
     """Frames of a data set at one size; ``[epoch, index]`` is augmented, ``[index]`` is not.
 
+    Where a frame lacks the labels of a task they are masked, so that batches stack and no loss or
+    figure counts them.
+
     Raises:
-        DataError: the data set has no labels of a task.
+        DataError: the data set has no labels of a task, or, of a frame, some that cannot be.
     """
 
     def __init__(
         self,
         data: DataSet,
-        tasks: Collection[str],
+        tasks: Mapping[str, Task],
         *,
         height: int,
         width: int,
@@ -46,7 +49,7 @@ class Examples(Dataset[Batch]):
                 f'{", ".join(data.tasks)}'
             )
         self.data = data
-        self.tasks = tuple(tasks)
+        self.tasks = dict(tasks)
         self.height, self.width = height, width
         self.canonical_focal = canonical_focal
         self.augmentation = augmentation
@@ -57,13 +60,17 @@ class Examples(Dataset[Batch]):
 
     def __getitem__(self, key: Key | int) -> Batch:
         epoch, index = key if isinstance(key, tuple) else (None, key)
-        sample = self.data.read(index, self.tasks)
+        sample = masked(self.data.read(index, self.tasks), self.tasks)
         if epoch is None or self.augmentation is None:
-            sample = fit(sample, self.height, self.width)
+            sample = fit(sample, self.tasks, self.height, self.width)
         else:
             rng = np.random.default_rng([self.seed, epoch, index])
-            sample = augment(sample, self.augmentation, self.height, self.width, rng)
-        return to_tensors(sample, self.canonical_focal)
+            size = self.height, self.width
+            sample = augment(sample, self.tasks, self.augmentation, *size, rng)
+        try:
+            return to_tensors(sample, self.tasks, self.canonical_focal)
+        except TaskError as error:
+            raise DataError(f'frame {index} of {self.data.name}: {error}') from error
 
 
 class EpochBatches(Sampler[list[Key]]):
@@ -112,43 +119,30 @@ def loader(dataset: Examples, workers: int, **options: Any) -> DataLoader[Batch]
     )
 
 
-def to_tensors(sample: Sample, canonical_focal: float) -> Batch:
+def masked(sample: Sample, tasks: Mapping[str, Task]) -> Sample:
+    """A frame with labels of all tasks: maps without any where it has none."""
+    height, width = sample.arrays['image'].shape[:2]
+    masks = {name: task.unlabelled(height, width) for name, task in tasks.items()}
+    return Sample({**masks, **sample.arrays}, sample.fx)
+
+
+def to_tensors(sample: Sample, tasks: Mapping[str, Task], canonical_focal: float) -> Batch:
     """A frame as tensors.
 
     Returns:
-        ``image`` uint8 [3, H, W] RGB; ``fx`` float32 []; ``semantic`` int64 [H, W], 255 no label;
-        ``depth`` float32 [1, H, W] canonical (metres * canonical_focal / fx), 0 invalid;
-        ``normals`` float32 [3, H, W] unit vectors, 0 0 0 invalid; ``edges``, ``saliency`` float32
-        [1, H, W], 255 no label.
+        ``image`` uint8 [3, H, W] RGB; ``fx`` float32 []; and what the losses of the tasks want, by
+        name.
+
+    Raises:
+        TaskError: labels that cannot be.
     """
-    arrays = sample.arrays
-    tensors = {
-        'image': torch.from_numpy(np.ascontiguousarray(arrays['image'].transpose(2, 0, 1))),
+    zoom = sample.fx / canonical_focal
+    image = np.ascontiguousarray(sample.arrays['image'].transpose(2, 0, 1))
+    return {
+        'image': torch.from_numpy(image),
         'fx': torch.tensor(sample.fx, dtype=torch.float32),
+        **{name: task.target(sample.arrays[name], zoom) for name, task in tasks.items()},
     }
-    if 'semantic' in arrays:
-        tensors['semantic'] = torch.from_numpy(arrays['semantic'].astype(np.int64))
-    if 'depth' in arrays:
-        factor = np.float32(1e-3 * canonical_focal / sample.fx)
-        tensors['depth'] = torch.from_numpy(arrays['depth'].astype(np.float32)[None] * factor)
-    if 'normals' in arrays:
-        tensors['normals'] = torch.from_numpy(_unit_normals(arrays['normals']))
-    for task in ('edges', 'saliency'):
-        if task in arrays:
-            tensors[task] = torch.from_numpy(arrays[task].astype(np.float32)[None])
-    return tensors
-
-
-_NORMAL_LUT = np.arange(256, dtype=np.float32) / 127.5 - 1
-
-
-def _unit_normals(stored: NDArray[Any]) -> NDArray[np.float32]:
-    """Stored normals uint8 [H, W, 3] as unit vectors float32 [3, H, W]; 0 0 0 stays 0 0 0."""
-    planes = np.stack(cv2.split(stored))
-    vectors = _NORMAL_LUT[planes]
-    x, y, z = vectors
-    valid = (planes[0] | planes[1] | planes[2]) != 0
-    return np.asarray(vectors * (valid / np.sqrt(x * x + y * y + z * z)), np.float32)
 
 
 def _one_thread(worker: int) -> None:

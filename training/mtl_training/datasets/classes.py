@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,3 +125,12 @@ def as_table(classes: Sequence[LabelClass]) -> list[dict[str, Any]]:
         {'id': index, 'name': label.name, 'color': list(label.color)}
         for index, label in enumerate(classes)
     ]
+
+
+def from_table(table: Sequence[Mapping[str, Any]]) -> tuple[LabelClass, ...]:
+    """Inverse of ``as_table``; the set of ``CLASS_SETS`` that has these names, if there is one."""
+    names = [entry['name'] for entry in table]
+    for known in CLASS_SETS.values():
+        if names == [label.name for label in known]:
+            return known
+    return tuple(LabelClass(entry['name'], tuple(entry['color'])) for entry in table)

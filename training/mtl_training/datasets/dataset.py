@@ -19,6 +19,10 @@ class DataError(TrainingError):
     """Training data that cannot be read; the message names the file."""
 
 
+class ClassesError(DataError):
+    """Classes that the labels of a data set do not tell apart."""
+
+
 class DataSet(Protocol):
     """One split of a data set.
 
@@ -38,6 +42,8 @@ class DataSet(Protocol):
 
     def read(self, index: int, tasks: Collection[str]) -> Sample:
         """One frame with its picture, its focal length and the labels of the given tasks.
+
+        A frame may have labels of some of the set's tasks only.
 
         Raises:
             DataError: a file is missing or is not a picture.
@@ -76,8 +82,9 @@ def class_weights(data: DataSet, balance: float) -> tuple[float, ...]:
     """
     counts = np.zeros(256)
     for index in range(len(data)):
-        ids = data.read(index, ['semantic']).arrays['semantic']
-        counts += np.bincount(ids.reshape(-1), minlength=256)
+        ids = data.read(index, ['semantic']).arrays.get('semantic')
+        if ids is not None:
+            counts += np.bincount(ids.reshape(-1), minlength=256)
     counts = counts[: len(data.classes['semantic'])]
     share = counts / max(counts.sum(), 1)
     weights = np.maximum(share, 1e-4) ** -balance
@@ -91,11 +98,11 @@ def nyud_table(name: str, classes: Sequence[LabelClass]) -> NDArray[np.uint8]:
         name: of the data set, for the message.
 
     Raises:
-        DataError: classes that cannot be told from NYUD's.
+        ClassesError: classes that cannot be told from NYUD's.
     """
     table = lookup([label.name for label in NYUD40], classes, first=1)
     if table is None:
-        raise DataError(f"{name} has NYUD's 40 classes, expected them or groups of them")
+        raise ClassesError(f"{name} has NYUD's 40 classes, expected them or groups of them")
     return table
 
 

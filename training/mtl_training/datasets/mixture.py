@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
-from mtl_training.datasets.augment import PADDING, Sample
+from mtl_training.datasets.augment import Sample
 from mtl_training.datasets.classes import LabelClass
 from mtl_training.datasets.dataset import DataError, DataSet, Subset
 
@@ -54,8 +53,7 @@ class Part:
 class Mixture:
     """One split of several data sets, one after the other.
 
-    What a set has no labels of is masked: its samples get the padding of that task everywhere, so
-    that batches stack and no loss or figure counts it.
+    Samples lack the labels that their set has not.
 
     Args:
         path: the YAML file.
@@ -81,8 +79,7 @@ class Mixture:
         self.classes: Mapping[str, Sequence[LabelClass]] = {
             task: labels for part in self.parts for task, labels in part.classes.items()
         }
-        found = {task for part in self.parts for task in part.tasks}
-        self.tasks = tuple(task for task in PADDING if task in found)
+        self.tasks = tuple(dict.fromkeys(task for part in self.parts for task in part.tasks))
         self.ends = np.cumsum([len(part) for part in self.parts])
         self.frames: Sequence[str] = [name for part in self.parts for name in part.frames]
 
@@ -90,14 +87,11 @@ class Mixture:
         return int(self.ends[-1])
 
     def read(self, index: int, tasks: Collection[str]) -> Sample:
-        """See ``DataSet.read``; tasks without labels are padding everywhere."""
+        """See ``DataSet.read``."""
         number = int(np.searchsorted(self.ends, index, side='right'))
         part = self.parts[number]
         first = int(self.ends[number]) - len(part)
-        sample = part.read(index - first, [task for task in tasks if task in part.tasks])
-        size = sample.arrays['image'].shape[:2]
-        masks = {task: _padding(task, size) for task in tasks if task not in part.tasks}
-        return Sample({**sample.arrays, **masks}, sample.fx)
+        return part.read(index - first, [task for task in tasks if task in part.tasks])
 
 
 def read_parts(path: Path) -> list[Part]:
@@ -139,9 +133,3 @@ def _part(entry: Any, folder: Path, where: str) -> Part:
             f'{where}: splits is {list(names["splits"])}, expected of {", ".join(SPLITS)}'
         )
     return Part(folder / entry['path'], float(weight), **names)
-
-
-def _padding(task: str, size: tuple[int, ...]) -> NDArray[np.generic]:
-    """A map of ``task`` without any label."""
-    shape = (*size, 3) if task == 'normals' else size
-    return np.full(shape, PADDING[task], np.uint16 if task == 'depth' else np.uint8)

@@ -12,63 +12,46 @@ import onnxruntime
 import torch
 
 from mtl_perception.engines.agreement import Agreement
-from mtl_training.datasets.classes import NYUD40, LabelClass, as_table, spread_color
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import BundleFiles, write_bundle
 from mtl_training.deploy.comparison import compare_with_torch, read_images
-from mtl_training.deploy.deployable import HEADS, Deployable
+from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.graph import OPSET, to_onnx
 from mtl_training.deploy.probes import add_probes
 from mtl_training.deploy.quantize import FRAMES, read_pictures
 from mtl_training.deploy.variants import PRECISIONS, add_variants
-from mtl_training.loop.checkpoint import load_checkpoint
+from mtl_training.loop.checkpoint import load_checkpoint, tasks_of
 from mtl_training.models import Network
 from mtl_training.papers.describe import parse_size
+from mtl_training.tasks import TaskSet, choose
 
 
-def class_table(meta: Mapping[str, Any], channels: int) -> list[dict[str, Any]]:
-    """The classes of the semantic output: the checkpoint's own, NYUD's 40, or numbers."""
-    classes = [dict(entry) for entry in meta.get('classes', ())]
-    if len(classes) == channels:
-        return classes
-    if channels == len(NYUD40):
-        return as_table(NYUD40)
-    return as_table([LabelClass(f'class_{i}', spread_color(i)) for i in range(channels)])
-
-
-def task_table(
-    module: Deployable, meta: Mapping[str, Any], depth_range: tuple[float, float]
-) -> dict[str, dict[str, Any]]:
+def task_table(tasks: TaskSet, depth_range: tuple[float, float]) -> dict[str, dict[str, Any]]:
     """The key ``tasks`` of bundle.yaml."""
-    with torch.no_grad():
-        outputs = module(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
-    dtypes = {name: str(tensor.dtype).removeprefix('torch.') for name, tensor in outputs.items()}
-    extra: dict[str, dict[str, Any]] = {
-        'depth': {'unit': 'm', 'range': list(depth_range)},
-        'normals': {'frame': 'optical'},
-    }
-    if 'semantic' in module.tasks:
-        extra['semantic'] = {'classes': class_table(meta, meta['tasks']['semantic'])}
-    own = {task: (task, f'{task}_confidence') for task in module.tasks}
+    extra = {'depth': {'range': list(depth_range)}}
     return {
-        task: {
-            'kind': task,
-            'outputs': {name: dtypes[name] for name in own[task] if name in dtypes},
-            **extra.get(task, {}),
+        name: {
+            'kind': name,
+            'outputs': {
+                tensor: str(values.dtype).removeprefix('torch.')
+                for tensor, values in task.head(torch.zeros(1, task.channels, 1, 1)).items()
+            },
+            **task.facts,
+            **extra.get(name, {}),
         }
-        for task in module.tasks
+        for name, task in tasks.items()
     }
 
 
 def export(
     net: Network,
+    tasks: TaskSet,
     meta: Mapping[str, Any],
     out: Path,
     *,
     name: str,
     version: str = '1.0.0',
     licence: str = 'Apache-2.0',
-    tasks: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
     depth_range: tuple[float, float] = (0.3, 10.0),
     check_images: Path | None = None,
@@ -83,8 +66,8 @@ def export(
 
     Args:
         net, meta: as ``load_checkpoint`` gives them.
+        tasks: of the network, all of them or some.
         out: the bundle's folder; one that is a bundle already is replaced.
-        tasks: left out, all of the network's.
         size: height and width; left out, those of the training.
         depth_range: canonical metres in which depth is to be trusted.
         check_images: folder of photographs; without it the check runs on smooth noise.
@@ -100,10 +83,6 @@ def export(
     """
     if net.not_exportable:
         raise DeployError(f'{type(net).__name__} cannot be exported: {net.not_exportable}')
-    tasks = list(meta['tasks'] if tasks is None else tasks)
-    for task in tasks:
-        if task not in meta['tasks'] or task not in HEADS:
-            raise DeployError(f'no task {task!r}, the checkpoint has {", ".join(meta["tasks"])}')
     height, width = size or (meta['height'], meta['width'])
     if height % 32 or width % 32:
         raise DeployError(f'size is {height}x{width}, expected multiples of 32')
@@ -129,7 +108,7 @@ def export(
         },
         'metric': 'depth' in tasks,
         **metric,
-        'tasks': task_table(module, meta, depth_range),
+        'tasks': task_table(tasks, depth_range),
         'provenance': {
             'parameters': sum(p.numel() for p in net.parameters()),
             'commit': meta.get('commit'),
@@ -192,6 +171,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export and print how near onnxruntime is to torch."""
     net, meta = load_checkpoint(args.checkpoint)
+    known = tasks_of(meta)
+    tasks = choose(known, args.tasks or list(known))
     model = meta['config']['model']
     provenance = {
         'model': f'{model["system"]} on {model["backbone"]}',
@@ -200,12 +181,12 @@ def run(args: argparse.Namespace) -> int:
     }
     found = export(
         net,
+        tasks,
         meta,
         args.out,
         name=args.name or args.out.absolute().name,
         version=args.version,
         licence=args.licence,
-        tasks=args.tasks,
         size=parse_size(args.size) if args.size else None,
         depth_range=tuple(args.range),
         check_images=args.check_images,
@@ -219,8 +200,7 @@ def run(args: argparse.Namespace) -> int:
     for agreement in found:
         print(f'  {agreement}')
     size = (args.out / 'model.onnx').stat().st_size / 1e6
-    tasks = ', '.join(args.tasks or meta['tasks'])
-    print(f'{args.out}: {size:.1f} MB, opset {args.opset}, {tasks}')
+    print(f'{args.out}: {size:.1f} MB, opset {args.opset}, {", ".join(tasks)}')
     return 0
 
 

@@ -34,7 +34,7 @@ def read_pictures(
 
     frames = thin_out(open_data(data, split, ROBOT_GROUPS), count)
     return [
-        np.asarray(fit(frames.read(index, ()), *size).arrays['image'][None], np.uint8)
+        np.asarray(fit(frames.read(index, ()), {}, *size).arrays['image'][None], np.uint8)
         for index in range(len(frames))
     ]
 
@@ -50,21 +50,20 @@ def judge_variants(
     Raises:
         DataError, CheckpointError: data that cannot be read, or a bundle without metric depth.
     """
-    from mtl_training.datasets import open_data
-    from mtl_training.datasets.classes import ROBOT_GROUPS
     from mtl_training.datasets.dataset import thin_out
-    from mtl_training.evaluation import evaluate
+    from mtl_training.evaluation.evaluate import frame_batches, open_judged
+    from mtl_training.evaluation.judge import judge, without_classes
+    from mtl_training.evaluation.predictors import judged_bundle
 
-    frames = thin_out(open_data(data, split, ROBOT_GROUPS), limit)
     reports = {}
     for variant in ('fp32', *variants):
-        predict, meta = evaluate.onnx_predictor(bundle, variant, threads)
-        batches = evaluate.frame_batches(frames, meta, variant)
-        judged = evaluate.judge(predict, batches, meta['canonical_focal'], ROBOT_GROUPS)
-        report = evaluate.figures(judged, ROBOT_GROUPS)
+        judged, whole = open_judged(judged_bundle(bundle, variant, threads), data, split)
+        frames = thin_out(whole, limit)
+        batches = frame_batches(frames, judged, variant)
+        report = judge(judged.predict, batches, judged.tasks, judged.canonical_focal)
         reports[variant] = {
-            task: {k: round(v, 5) for k, v in values.items() if not k.startswith('iou_')}
-            for task, values in report.items()
+            task: {key: round(value, 5) for key, value in figures.items()}
+            for task, figures in without_classes(report).items()
         }
         if variant != 'fp32':
             bundle.description['provenance']['variants'][variant]['accuracy'] = {
@@ -103,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DeployError, DataError, CheckpointError: nothing is written then.
     """
-    from mtl_training.evaluation.evaluate import markdown
+    from mtl_training.evaluation.predictors import bundle_tasks
+    from mtl_training.evaluation.table import markdown
 
     bundle = read_bundle(args.bundle)
     calibration = []
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     variants = add_variants(bundle, args.precision, calibration)
     if args.data and variants and args.split != 'none':
         reports = judge_variants(bundle, variants, args.data, args.split, args.limit, args.threads)
-        print(markdown(reports) + '\n')
+        print(markdown(reports, bundle_tasks(bundle.description['tasks'])) + '\n')
     write_bundle(args.bundle, bundle)
     notes = bundle.description.get('provenance', {}).get('variants', {})
     for variant in variants:

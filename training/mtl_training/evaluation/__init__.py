@@ -1,1 +1,1 @@
-"""Judging a trained network on held-out frames."""
+"""How well networks do: their predictions against labels, beside those who look at no picture."""

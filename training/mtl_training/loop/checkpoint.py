@@ -15,10 +15,10 @@ from torch import Tensor
 
 from mtl_perception.files import beside
 from mtl_training import TrainingError
-from mtl_training.datasets.classes import CLASS_SETS, as_table
+from mtl_training.datasets.classes import CLASS_SETS, as_table, from_table
 from mtl_training.loop.config import Config, from_mapping, to_mapping
 from mtl_training.models import Network, build
-from mtl_training.tasks.task import TASK_SETS, Task, choose
+from mtl_training.tasks import TASK_SETS, TaskSet, choose
 
 
 class CheckpointError(TrainingError):
@@ -38,14 +38,22 @@ def build_network(config: Config, *, pretrained: bool | str) -> Network:
     )
 
 
-def config_tasks(config: Config) -> dict[str, Task]:
+def config_tasks(config: Config) -> TaskSet:
     """The tasks of a configuration, with its loss weights."""
-    return choose(TASK_SETS[config.task_set], config.tasks, config.weights)
+    known = TASK_SETS[config.task_set](CLASS_SETS[config.task_set])
+    return choose(known, config.tasks, config.weights)
 
 
-def auxiliary_tasks(config: Config) -> dict[str, Task]:
+def auxiliary_tasks(config: Config) -> TaskSet:
     """The tasks that are trained only for the sake of the others."""
-    return choose(TASK_SETS[config.task_set], config.model.auxiliary, config.weights)
+    known = TASK_SETS[config.task_set](CLASS_SETS[config.task_set])
+    return choose(known, config.model.auxiliary, config.weights)
+
+
+def tasks_of(meta: Mapping[str, Any]) -> TaskSet:
+    """The tasks of a checkpoint, with the classes that it was trained on."""
+    config = from_mapping(Config, meta['config'])
+    return choose(TASK_SETS[config.task_set](from_table(meta['classes'])), config.tasks)
 
 
 def describe_run(

@@ -10,10 +10,10 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from mtl_training.datasets.batches import Batch
-from mtl_training.evaluation.evaluate import normalise
+from mtl_training.evaluation.predictors import normalise
 from mtl_training.loop.processes import mean
 from mtl_training.loop.run import Run
-from mtl_training.tasks.losses import multi_task_loss
+from mtl_training.tasks import multi_task_loss
 
 
 class Losses(NamedTuple):

@@ -15,15 +15,14 @@ from mtl_training.balancing import GradientBalancer, LossBalancer, make_balancer
 from mtl_training.datasets import open_data
 from mtl_training.datasets.classes import CLASS_SETS, LabelClass
 from mtl_training.datasets.dataset import DataSet, class_weights, thin_out
-from mtl_training.evaluation.evaluate import Report
+from mtl_training.evaluation.judge import Report
 from mtl_training.loop.average import Average
 from mtl_training.loop.checkpoint import auxiliary_tasks, build_network, config_tasks
 from mtl_training.loop.config import Config, ConfigError
 from mtl_training.loop.optimizer import freeze, make_optimizer
 from mtl_training.loop.processes import averaging, to_device
 from mtl_training.models import Network, Predictions
-from mtl_training.tasks.losses import SIGNED
-from mtl_training.tasks.task import Task
+from mtl_training.tasks import SemanticTask, TaskSet
 
 
 @dataclass
@@ -53,8 +52,8 @@ class Run:
     config: Config
     fabric: Fabric
     data: Path
-    tasks: dict[str, Task]
-    trained_tasks: dict[str, Task]
+    tasks: TaskSet
+    trained_tasks: TaskSet
     net: Network
     predict: Callable[[Tensor], Predictions]
     balancer: LossBalancer | GradientBalancer
@@ -103,8 +102,8 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
         TrainingError: a configuration that cannot be trained, or data that cannot be read.
     """
     tasks = config_tasks(config)
-    if config.class_balance and 'semantic' in tasks:
-        semantic = tasks['semantic']
+    semantic = tasks.get('semantic')
+    if config.class_balance and isinstance(semantic, SemanticTask):
         frames = open_data(data, 'train', CLASS_SETS[config.task_set])
         weights = class_weights(thin_out(frames, 400), config.class_balance)
         tasks['semantic'] = replace(semantic, class_weights=weights)
@@ -112,7 +111,7 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
     balancer = make_balancer(
         config.balancing.method, list(trained_tasks), **config.balancing.options
     )
-    signed = [name for name, task in trained_tasks.items() if task.loss in SIGNED]
+    signed = [name for name, task in trained_tasks.items() if task.signed]
     if signed and balancer.positive:
         raise ConfigError(
             f'balancing.method is {config.balancing.method}, which has no meaning for losses below '

@@ -31,7 +31,7 @@ def train(
     """Train a network.
 
     Writes into ``out``: ``last.safetensors`` (all that resuming needs), ``best.safetensors``
-    (weights only, by the mean of ``QUALITY`` on validation frames), ``log.csv``, ``validation.csv``
+    (weights only, by their quality on validation frames), ``log.csv``, ``validation.csv``
     and ``pictures/``.
 
     Args:
@@ -114,7 +114,7 @@ def crops(run: Run, frames: DataSet) -> Examples:
     small = began < data.small_share * run.config.optim.max_steps
     return Examples(
         frames,
-        list(run.trained_tasks),
+        run.trained_tasks,
         height=data.small_height if small else data.height,
         width=data.small_width if small else data.width,
         canonical_focal=data.canonical_focal,

@@ -11,28 +11,13 @@ from tqdm import tqdm
 
 from mtl_training.datasets.batches import Batch, Examples, loader
 from mtl_training.datasets.dataset import DataError, DataSet, thin_out
-from mtl_training.evaluation import pictures
-from mtl_training.evaluation.evaluate import (
-    Predictor,
-    figures,
-    judge,
-    network_predictor,
-    sheet,
-)
+from mtl_training.evaluation.judge import judge, quality, without_classes
+from mtl_training.evaluation.predictors import Predictor, network_predictor
+from mtl_training.evaluation.sheet import sheet, write_png
 from mtl_training.loop.checkpoint import save_checkpoint
 from mtl_training.loop.log import CsvLog
 from mtl_training.loop.run import Run
 from mtl_training.loop.state import describe
-
-# The share by which a task counts when the best checkpoint is chosen; all are in 0..1, higher is
-# better.
-QUALITY: dict[str, str] = {
-    'semantic': 'miou',
-    'depth': 'delta1',
-    'normals': 'within_11',
-    'edges': 'f',
-    'saliency': 'maxf',
-}
 
 
 class Validation:
@@ -47,7 +32,7 @@ class Validation:
     def __init__(self, run: Run, out: Path) -> None:
         self.run, self.out = run, out
         self.frames = thin_out(run.split('val'), run.config.run.validate_frames)
-        self.tasks = [task for task in run.config.tasks if task in self.frames.tasks]
+        self.tasks = {n: task for n, task in run.tasks.items() if n in self.frames.tasks}
         if not self.tasks:
             raise DataError(
                 f'{self.frames.name} has labels of {", ".join(self.frames.tasks)} only, expected '
@@ -74,37 +59,32 @@ class Validation:
         """Log the figures; keep the network as ``best.safetensors`` if it is the best so far."""
         run, batches = self.run, self.batches(self.frames)
         focal = run.config.data.canonical_focal
-        run.metrics = figures(judge(self.predictor(), batches, focal, run.classes), run.classes)
+        run.metrics = judge(self.predictor(), batches, self.tasks, focal)
+        score = quality(run.metrics, self.tasks)
         row = {
             f'{task}.{figure}': round(value, 5)
-            for task, report in run.metrics.items()
-            for figure, value in report.items()
-            if not figure.startswith('iou_')
+            for task, figures in without_classes(run.metrics).items()
+            for figure, value in figures.items()
         }
-        quality = sum(run.metrics[task][QUALITY[task]] for task in self.tasks) / len(self.tasks)
-        row = {'step': run.progress.step, 'quality': round(quality, 5), **row}
+        row = {'step': run.progress.step, 'quality': round(score, 5), **row}
         self.log.write(row)
         tqdm.write('  '.join(f'{key} {value}' for key, value in row.items()), file=sys.stderr)
-        if quality > run.progress.best:
-            run.progress.best = quality
+        if score > run.progress.best:
+            run.progress.best = score
             weights = {f'net.{name}': t for name, t in run.judged.state_dict().items()}
             save_checkpoint(self.out / 'best.safetensors', weights, describe(run))
 
     def take_picture(self) -> None:
         """Labels and predictions of a few frames, as ``pictures/STEP.png``."""
-        focal, batches = (
-            self.run.config.data.canonical_focal,
-            self.batches(thin_out(self.frames, 6)),
-        )
-        rows = sheet(self.predictor(), batches, focal, self.run.classes)
-        path = self.out / 'pictures' / f'{self.run.progress.step:06}.png'
-        pictures.write_png(path, rows)
+        batches = self.batches(thin_out(self.frames, 6))
+        focal = self.run.config.data.canonical_focal
+        rows = sheet(self.predictor(), batches, self.tasks, focal)
+        write_png(self.out / 'pictures' / f'{self.run.progress.step:06}.png', rows)
 
     def predictor(self) -> Predictor:
         """Predict with the network as it is now."""
         net, focal = self.run.judged, self.run.config.data.canonical_focal
-        meta = {'mean': net.mean, 'std': net.std, 'canonical_focal': focal}
-        return network_predictor(net.eval(), meta, str(self.run.fabric.device))
+        return network_predictor(net.eval(), self.run.tasks, focal, self.run.fabric.device)
 
     def batches(self, frames: DataSet) -> Iterable[Batch]:
         """Batches of frames as they are."""

@@ -25,7 +25,7 @@ from mtl_training.datasets import open_data
 from mtl_training.datasets.batches import Batch, Examples, loader
 from mtl_training.datasets.classes import CLASS_SETS
 from mtl_training.datasets.dataset import thin_out
-from mtl_training.evaluation.evaluate import normalise
+from mtl_training.evaluation.predictors import normalise
 from mtl_training.loop.checkpoint import config_tasks, load_checkpoint
 from mtl_training.loop.config import Config, from_mapping
 from mtl_training.models.backbones import pyramid
@@ -44,7 +44,7 @@ from mtl_training.papers.trees import (
     search,
     widen,
 )
-from mtl_training.tasks.losses import multi_task_loss
+from mtl_training.tasks import multi_task_loss
 
 
 @torch.no_grad()
@@ -86,7 +86,7 @@ class Measuring:
         """
         if self.data is None:
             raise PapersError(f'{config.model.system} is measured on images; expected --data')
-        data, tasks = config.data, config.tasks
+        data, tasks = config.data, config_tasks(config)
         classes = CLASS_SETS[config.task_set]
         examples = Examples(
             thin_out(open_data(self.data, 'val', classes), self.frames),

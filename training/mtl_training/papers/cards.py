@@ -20,12 +20,13 @@ import torch
 from torch import nn
 
 from mtl_perception.files import write_beside
+from mtl_training.datasets.classes import NYUD40, PASCAL21
 from mtl_training.models import BACKBONES, SYSTEMS, ModelError, Network, build
 from mtl_training.models.pretrained import SOURCES, WEIGHTS
 from mtl_training.papers import PapersError
 from mtl_training.papers.describe import Part, describe
 from mtl_training.papers.survey_names import MAPS
-from mtl_training.tasks.task import NYUD, PASCAL
+from mtl_training.tasks import nyud, pascal
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ CARDS: dict[str, Card] = {
     'bmtas': Card('resnet18', 'you search for a tree within a budget of multiply-accumulates'),
     'ltb': Card('resnet18', 'you search for a tree, cheaper than with BMTAS'),
 }
+NYUD, PASCAL = nyud(NYUD40), pascal(PASCAL21)
 # What is counted: the two tasks of the survey, all of NYUD-v2, all of PASCAL-Context.
 COUNTS = (
     ('NYUD-v2', tuple(NYUD)[:2], NYUD, (480, 640)),

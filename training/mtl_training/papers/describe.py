@@ -13,10 +13,11 @@ import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mtl_training.datasets.classes import NYUD40, PASCAL21
 from mtl_training.models import BACKBONES, SYSTEMS, build
 from mtl_training.models.layers import MultiScaleConv
 from mtl_training.papers import PapersError
-from mtl_training.tasks.task import NYUD, PASCAL
+from mtl_training.tasks import nyud, pascal
 
 # What the papers count is convolutions and linear layers; products of two activations are apart.
 OPERATIONS = {
@@ -27,6 +28,7 @@ OPERATIONS = {
     'bmm': 'attention',
     'baddbmm': 'attention',
 }
+NYUD, PASCAL = nyud(NYUD40), pascal(PASCAL21)
 CHANNELS = {name: task.channels for name, task in {**PASCAL, **NYUD}.items()}
 
 

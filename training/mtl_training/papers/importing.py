@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtl_training.datasets.classes import CLASS_SETS
 from mtl_training.loop.checkpoint import build_network, config_tasks, describe_run, save_checkpoint
 from mtl_training.loop.config import Config, DataConfig, ModelConfig, OptimConfig
 from mtl_training.models import BACKBONES, Network
@@ -23,7 +24,7 @@ from mtl_training.models.mti_net import MTINet
 from mtl_training.models.pyramids import HRNetPyramid, SurveyHRNetPyramid
 from mtl_training.papers import PapersError
 from mtl_training.papers.survey_names import MAPS, TASKS, in_order, name_map
-from mtl_training.tasks.task import TASK_SETS
+from mtl_training.tasks import TASK_SETS
 
 # Size of their images.
 SIZES: dict[str, tuple[int, int]] = {'nyud': (480, 640), 'pascal': (512, 512)}
@@ -195,7 +196,7 @@ def configure(
     """
     every = [*tasks, *auxiliary]
     task_set = task_set or ('nyud' if 'depth' in every else 'pascal')
-    known = TASK_SETS[task_set]
+    known = TASK_SETS[task_set](CLASS_SETS[task_set])
     unknown = [task for task in every if task not in known]
     if unknown:
         raise PapersError(f'{task_set} has no task {unknown[0]!r}; it has: {", ".join(known)}')

@@ -1,78 +1,168 @@
-"""Tasks as data: how many channels a task has, what it is trained on and how it is judged."""
+"""What a task is to all who train, judge, export and show it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from mtl_training.datasets.classes import CLASS_SETS
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtl_perception.offline.metrics import Metric
+from mtl_training import TrainingError
+from mtl_training.models.layers import resize
+
+Picture = NDArray[np.uint8]  # [H, W, 3] RGB
+
+
+class TaskError(TrainingError):
+    """A task that there is not, or labels that a task cannot have."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """One task of a network.
+class Figure:
+    """A row of the tables in which networks are compared.
 
     Attributes:
-        name: key in batches, outputs and losses.
-        channels: channels of the logits.
-        loss: name of a function in ``losses.LOSSES``.
-        weight: factor of the loss in the total.
-        metric: the figure that the task is judged by, a key of what its metric in ``metrics``
-            returns.
-        higher_is_better: whether a larger figure is better.
-        positive_weight: weight w of the edge pixels in the balanced cross entropy (edges only).
-        class_weights: weight of each class in the cross entropy; None: all the same.
+        key: of what the task's metric computes.
+        title: with its unit.
+        factor: from the metric's unit to the title's.
+        digits: after the point.
     """
 
-    name: str
-    channels: int
-    loss: str
+    key: str
+    title: str
+    factor: float = 1.0
+    digits: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """One task of a network: its labels, its loss, how it is judged, exported and shown.
+
+    It appears in three forms. ``stored``: labels of a frame as data sets give them, [H, W, ...] of
+    small integers. ``target``: labels of a batch as the loss wants them. ``maps``: predictions or
+    labels [B, H, W, ...] in the units of the outside world, which metrics and pictures take.
+
+    ``zoom`` is fx / canonical_focal of a frame: metres are canonical metres times zoom. Only depth
+    cares.
+
+    Attributes:
+        name: key in samples, batches, logits, losses and bundles, where it is the ``kind`` too.
+        no_label: the stored value of pixels without a label, and hence of those outside the frame.
+        quality: the figure of its metric, in 0..1 and better if higher, by which the best
+            checkpoint is chosen.
+        figures: what tables show of its metric.
+        signed: whether its loss falls below 0, as likelihoods do where a network is sure and right.
+        facts: what a bundle says about it, beside its outputs.
+        weight: factor of its loss in the total.
+    """
+
+    name: ClassVar[str]
+    no_label: ClassVar[int]
+    quality: ClassVar[str]
+    figures: ClassVar[tuple[Figure, ...]]
+    signed: ClassVar[bool] = False
     weight: float
-    metric: str
-    higher_is_better: bool
-    positive_weight: float | None = None
-    class_weights: tuple[float, ...] | None = None
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Channels of the logits."""
+
+    # Labels
+
+    def unlabelled(self, height: int, width: int) -> NDArray[Any]:
+        """Stored labels of a frame that has none."""
+        return np.full((height, width), self.no_label, np.uint8)
+
+    def labelled(self, stored: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which pixels [H, W] have a label."""
+        return np.asarray(stored != self.no_label)
+
+    def mirror(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Labels of the frame mirrored left to right."""
+        return np.asarray(cv2.flip(stored, 1))
+
+    @abstractmethod
+    def target(self, stored: NDArray[Any], zoom: float) -> Tensor:
+        """Labels of a frame for the loss.
+
+        Raises:
+            TaskError: values that are no labels of this task.
+        """
+
+    @abstractmethod
+    def truth(self, target: Tensor, zoom: Tensor) -> NDArray[Any]:
+        """Targets of a batch, with zooms [B], as maps for the metric."""
+
+    # Loss
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The unweighted loss of a batch, a mean over labelled pixels; 0 if there are none.
+
+        Args:
+            logits: [B, C, h, w], up-sampled to the labels here.
+            target: a batch of what ``target`` gives.
+        """
+        return self.criterion(resize(logits, target.shape[-2:]), target)
+
+    @abstractmethod
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        """See ``loss``, with logits and labels of one size."""
+
+    # Judging and showing
+
+    @abstractmethod
+    def metric(self) -> Metric:
+        """A new metric, which takes maps."""
+
+    @abstractmethod
+    def decode(self, logits: Tensor, zoom: Tensor) -> NDArray[Any]:
+        """Logits [B, C, H, W] as maps."""
+
+    @abstractmethod
+    def of_bundle(self, outputs: Mapping[str, NDArray[Any]], zoom: NDArray[Any]) -> NDArray[Any]:
+        """The output tensors of a bundle as maps."""
+
+    @abstractmethod
+    def picture(self, values: NDArray[Any]) -> Picture:
+        """A map [H, W, ...] for people to look at; black where there is no label."""
+
+    @abstractmethod
+    def constants(self, counts: NDArray[np.int64]) -> dict[str, Any]:
+        """What one predicts best who looks at no picture, by what it is best at.
+
+        Args:
+            counts: [channels, 65536] how often labelled pixels of training frames have each stored
+                value.
+
+        Returns:
+            Values of a pixel in maps.
+        """
+
+    # Export
+
+    @abstractmethod
+    def head(self, logits: Tensor) -> dict[str, Tensor]:
+        """Logits [N, C, H, W] as the output tensors of a bundle, in operations that ONNX has."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a bundle says about it, beside its outputs."""
+        return {}
 
 
-# Losses and weights of ATRC and hence TIF: semseg 1, parts 2, depth 1, saliency 5, normals 10,
-# edges 50; edge weight w .8 on NYUD, .95 on PASCAL.
-NYUD: dict[str, Task] = {
-    'semantic': Task('semantic', len(CLASS_SETS['nyud']), 'cross_entropy', 1.0, 'miou', True),
-    'depth': Task('depth', 1, 'l1', 1.0, 'rmse', False),
-    'normals': Task('normals', 3, 'normal_l1', 10.0, 'mean', False),
-    'edges': Task('edges', 1, 'balanced_bce', 50.0, 'f', True, positive_weight=0.8),
-}
-PASCAL: dict[str, Task] = {
-    'semantic': Task('semantic', len(CLASS_SETS['pascal']), 'cross_entropy', 1.0, 'miou', True),
-    'human_parts': Task('human_parts', 7, 'cross_entropy', 2.0, 'miou', True),
-    'saliency': Task('saliency', 1, 'hed_bce', 5.0, 'maxf', True),
-    'normals': Task('normals', 3, 'normal_l1', 10.0, 'mean', False),
-    'edges': Task('edges', 1, 'balanced_bce', 50.0, 'f', True, positive_weight=0.95),
-}
-# The shipped recipe: the classes a robot gets, and depth with a confidence (mean and log scale of
-# the logarithm of canonical depth).
-ROOMS: dict[str, Task] = {
-    'semantic': replace(NYUD['semantic'], channels=len(CLASS_SETS['rooms'])),
-    'depth': Task('depth', 2, 'log_laplace', 1.0, 'absrel', False),
-    'normals': NYUD['normals'],
-    'edges': NYUD['edges'],
-    'saliency': PASCAL['saliency'],
-}
-TASK_SETS: dict[str, dict[str, Task]] = {'nyud': NYUD, 'pascal': PASCAL, 'rooms': ROOMS}
+def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean over valid entries; 0 where there are none."""
+    return (values * valid).sum() / valid.sum().clamp(min=1)
 
 
-def choose(
-    tasks: Mapping[str, Task], names: Sequence[str], weights: Mapping[str, float] | None = None
-) -> dict[str, Task]:
-    """Pick tasks by name, in that order, with other loss weights where given.
-
-    Raises:
-        ValueError: a name or a weight that is not among the tasks.
-    """
-    weights = weights or {}
-    for name in (*names, *weights):
-        if name not in tasks:
-            raise ValueError(f'unknown task {name!r}, expected one of {", ".join(tasks)}')
-    return {
-        name: replace(tasks[name], weight=weights.get(name, tasks[name].weight)) for name in names
-    }
+def levels(probability: Tensor) -> Tensor:
+    """Probabilities as bundles have them: uint8, times 255."""
+    return (255 * probability).round().to(torch.uint8)

@@ -12,13 +12,16 @@ from mtl_training.datasets.classes import NYUD_ID, ROBOT_GROUPS
 from mtl_training.datasets.dataset import DataError
 from mtl_training.datasets.rooms import Rooms
 from mtl_training.loop.config import AugmentConfig
+from mtl_training.tasks import every
+from mtl_training.tasks import rooms as rooms_tasks
 
 CHAIR = 5  # among the groups
+TASKS = rooms_tasks(ROBOT_GROUPS)
 
 
 def make_data(rooms: Path, **options: object) -> Examples:
     frames = Rooms(rooms, 'train', ROBOT_GROUPS)
-    return Examples(frames, frames.tasks, height=64, width=96, canonical_focal=277.0, **options)  # type: ignore[arg-type]
+    return Examples(frames, TASKS, height=64, width=96, canonical_focal=277.0, **options)  # type: ignore[arg-type]
 
 
 def test_a_frame_as_tensors(rooms: Path) -> None:
@@ -87,4 +90,12 @@ def test_another_epoch_augments_otherwise(rooms: Path) -> None:
 def test_a_task_without_labels_is_told(rooms: Path) -> None:
     frames = Rooms(rooms, 'train', ROBOT_GROUPS)
     with pytest.raises(DataError, match=r'train has no labels of human_parts, only of semantic, '):
-        Examples(frames, ['depth', 'human_parts'], height=64, width=96, canonical_focal=277.0)
+        Examples(frames, every(ROBOT_GROUPS), height=64, width=96, canonical_focal=277.0)
+
+
+def test_a_label_that_cannot_be_is_told_with_its_frame(rooms: Path) -> None:
+    frames = Rooms(rooms, 'train', ROBOT_GROUPS)
+    few = rooms_tasks(ROBOT_GROUPS[:3])
+    data = Examples(frames, few, height=64, width=96, canonical_focal=277.0)
+    with pytest.raises(DataError, match=r'frame 4 of .*train: semantic labels have the id 5, exp'):
+        data[4]

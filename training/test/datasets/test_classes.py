@@ -8,10 +8,12 @@ from mtl_training.datasets.classes import (
     NYUD_ID,
     PASCAL21,
     ROBOT_GROUPS,
+    LabelClass,
     as_table,
+    from_table,
     lookup,
 )
-from mtl_training.tasks.task import TASK_SETS
+from mtl_training.tasks import TASK_SETS
 
 NYUD_NAMES = [label.name for label in NYUD40]
 
@@ -51,8 +53,16 @@ def test_a_set_is_looked_up_in_itself_and_a_finer_one_not_at_all() -> None:
 def test_a_network_has_a_channel_for_every_class_of_its_task_set() -> None:
     assert CLASS_SETS.keys() == TASK_SETS.keys()
     for name, tasks in TASK_SETS.items():
-        assert tasks['semantic'].channels == len(CLASS_SETS[name]), name
+        assert tasks(CLASS_SETS[name])['semantic'].channels == len(CLASS_SETS[name]), name
 
 
 def test_a_table_is_plain_data() -> None:
     assert as_table(ROBOT_GROUPS)[1] == {'id': 1, 'name': 'floor', 'color': [152, 223, 138]}
+
+
+def test_a_table_is_read_as_the_set_that_it_names() -> None:
+    """With members, which tables do not have; a set of one's own comes back as it was written."""
+    recolored = [{**entry, 'color': [0, 0, 0]} for entry in as_table(ROBOT_GROUPS)]
+    assert from_table(recolored) == ROBOT_GROUPS
+    own = (LabelClass('road', (1, 2, 3)), LabelClass('kerb', (4, 5, 6)))
+    assert from_table(as_table(own)) == own

@@ -11,11 +11,13 @@ import pytest
 import torch
 from mtl_training.cli import main
 from mtl_training.datasets import open_data
-from mtl_training.datasets.batches import Examples, loader
+from mtl_training.datasets.batches import Examples, loader, masked
 from mtl_training.datasets.classes import NYUD40, ROBOT_GROUPS
-from mtl_training.datasets.dataset import DataError, DataSet
+from mtl_training.datasets.dataset import DataError, DataSet, class_weights
 from mtl_training.loop.checkpoint import read_checkpoint
+from mtl_training.tasks import rooms as rooms_tasks
 
+TASKS = rooms_tasks(NYUD40)
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'
 
 
@@ -71,7 +73,7 @@ def test_tasks_without_labels_are_masked_so_that_batches_stack(
     rooms: Path, depths: Path, tmp_path: Path
 ) -> None:
     data = mix(tmp_path, 'val', {'path': str(rooms)}, {'path': 'depths', 'only': ['hall']})
-    examples = Examples(data, data.tasks, height=64, width=96, canonical_focal=80.0)
+    examples = Examples(data, TASKS, height=64, width=96, canonical_focal=80.0)
     batch = next(iter(loader(examples, 0, batch_size=5)))
     assert batch['semantic'].shape == (5, 64, 96)
     for task in ('semantic', 'edges', 'saliency'):
@@ -86,13 +88,23 @@ def test_normals_and_depth_are_masked_with_nothing_measured(
 ) -> None:
     data = mix(tmp_path, 'val', {'path': 'depths', 'only': ['hall']}, {'path': str(rooms)})
     data.parts[1].tasks = ('semantic',)  # type: ignore[attr-defined]
-    arrays = data.read(1, ['semantic', 'depth', 'normals']).arrays
+    lacking = data.read(1, ['semantic', 'depth', 'normals'])
+    assert sorted(lacking.arrays) == ['image', 'semantic']
+    arrays = masked(lacking, TASKS).arrays
     assert arrays['depth'].shape == (64, 96)
     assert arrays['depth'].dtype == np.uint16
     assert arrays['normals'].shape == (64, 96, 3)
     assert not arrays['depth'].any()
     assert not arrays['normals'].any()
-    assert sorted(arrays) == ['depth', 'image', 'normals', 'semantic']
+    assert arrays['semantic'] is lacking.arrays['semantic']
+
+
+def test_classes_are_weighed_over_the_frames_that_have_them(
+    rooms: Path, depths: Path, tmp_path: Path
+) -> None:
+    whole = mix(tmp_path, 'train', {'path': str(rooms)}, {'path': 'depths'})
+    alone = mix(tmp_path, 'train', {'path': str(rooms)})
+    assert class_weights(whole, 0.5) == class_weights(alone, 0.5)
 
 
 def test_a_network_is_trained_on_a_mixture(

@@ -15,29 +15,40 @@ import pytest
 import torch
 import yaml
 from mtl_training.cli import main
+from mtl_training.datasets.classes import LabelClass, as_table
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.comparison import compare_with_torch
-from mtl_training.deploy.deployable import HEADS, Deployable
+from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.export import export
 from mtl_training.deploy.graph import to_onnx
+from mtl_training.loop.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    to_mapping,
+)
 from mtl_training.models import Network, Predictions
 from mtl_training.models.pyramids import Pyramid
 from mtl_training.models.tif import TIF
+from mtl_training.tasks import L1Depth, LaplaceDepth, NormalsTask, choose, rooms
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_perception.engines.agreement import Agreement
 
-TASKS = {'semantic': 5, 'depth': 2, 'normals': 3, 'edges': 1, 'saliency': 1}
+THINGS = tuple(LabelClass(f'thing {i}', (i, 0, 255 - i)) for i in range(5))
+TASKS = rooms(THINGS)
+CHANNELS = {name: task.channels for name, task in TASKS.items()}
 SIZE = (64, 96)
 META: dict[str, Any] = {
-    'tasks': TASKS,
+    'tasks': CHANNELS,
     'height': SIZE[0],
     'width': SIZE[1],
     'mean': [0.5, 0.4, 0.3],
     'std': [0.2, 0.3, 0.4],
     'canonical_focal': 277.0,
-    'classes': [{'id': i, 'name': f'thing {i}', 'color': [i, 0, 255 - i]} for i in range(5)],
+    'classes': as_table(THINGS),
     'commit': 'abc',
     'step': 7,
 }
@@ -69,8 +80,10 @@ class PlainNet(Network):
     """One convolution per task: a network whose graph is small."""
 
     def __init__(self) -> None:
-        super().__init__(TASKS, mean=META['mean'], std=META['std'])
-        self.decoders = nn.ModuleDict({t: nn.Conv2d(3, c, 4, stride=4) for t, c in TASKS.items()})
+        super().__init__(CHANNELS, mean=META['mean'], std=META['std'])
+        self.decoders = nn.ModuleDict(
+            {t: nn.Conv2d(3, c, 4, stride=4) for t, c in CHANNELS.items()}
+        )
 
     def predictions(self, image: Tensor) -> Predictions:
         return Predictions({task: self.decoders[task](image) for task in self.kept})
@@ -97,7 +110,7 @@ def tif() -> TIF:
 
 @pytest.fixture(scope='module')
 def tif_graph(tif: TIF) -> tuple[Deployable, bytes]:
-    module = Deployable(tif, ['depth'], mean=META['mean'], std=META['std'])
+    module = Deployable(tif, choose(TASKS, ['depth']), mean=META['mean'], std=META['std'])
     return module, to_onnx(module, SIZE).SerializeToString()
 
 
@@ -114,7 +127,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='module')
 def bundle(net: PlainNet, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp('bundles') / 'tiny'
-    found = export(net, META, out, name='tiny', check_images=photographs)
+    found = export(net, TASKS, META, out, name='tiny', check_images=photographs)
     confident = ('semantic_confidence', 'depth_confidence')
     assert {agreement.output for agreement in found} == {*TASKS, *confident}
     assert all(agreement.ok for agreement in found)
@@ -190,7 +203,9 @@ def test_every_batch_size_gives_the_same(bundle: Path) -> None:
 
 def test_deployable_is_the_trained_network(tif: TIF) -> None:
     """Normalisation, folded norms, up-sampling: the logits of training come out as labels."""
-    module = Deployable(tif, ['semantic', 'depth'], mean=META['mean'], std=META['std'])
+    module = Deployable(
+        tif, choose(TASKS, ['semantic', 'depth']), mean=META['mean'], std=META['std']
+    )
     image = torch.randint(0, 256, (2, *SIZE, 3), dtype=torch.uint8)
     with torch.no_grad():
         found = module(image)
@@ -208,7 +223,7 @@ def test_deployable_is_the_trained_network(tif: TIF) -> None:
 def test_depth_confidence_is_the_probability_of_delta1() -> None:
     """Half of all depths are within 1.25 if b = log 1.25 / log 2; counted on Laplace samples."""
     b = math.log(1.25) / math.log(2)
-    outputs = HEADS['depth'](torch.tensor([0.7, math.log(b)]).view(1, 2, 1, 1))
+    outputs = LaplaceDepth().head(torch.tensor([0.7, math.log(b)]).view(1, 2, 1, 1))
     assert outputs['depth'].item() == pytest.approx(math.exp(0.7))
     assert outputs['depth_confidence'].item() == 128  # 127.5, rounded to even
     log_depth = np.random.default_rng(0).laplace(0.7, b, 100_000)
@@ -217,7 +232,7 @@ def test_depth_confidence_is_the_probability_of_delta1() -> None:
 
 
 def test_depth_without_confidence_is_metres() -> None:
-    outputs = HEADS['depth'](torch.tensor([[[[2.5, -1.0]]]]))
+    outputs = L1Depth().head(torch.tensor([[[[2.5, -1.0]]]]))
     assert list(outputs) == ['depth']
     assert outputs['depth'].tolist() == [[[2.5, 0.0]]]
 
@@ -225,7 +240,7 @@ def test_depth_without_confidence_is_metres() -> None:
 def test_normals_are_of_length_one_and_keep_their_direction() -> None:
     """Also where they look slightly away from the optical axis; zero logits are no NaN."""
     logits = torch.tensor([[3.0, 0.0, 4.0], [0.0, 0.0, -2.0], [0.0, 0.0, 0.0]]).T.view(1, 3, 1, 3)
-    normals = HEADS['normals'](logits)['normals'][0, 0]
+    normals = NormalsTask().head(logits)['normals'][0, 0]
     expected = torch.tensor([[0.6, 0.0, 0.8], [0.0, 0.0, -1.0], [0.0, 0.0, -1.0]])
     torch.testing.assert_close(normals, expected)
 
@@ -242,22 +257,20 @@ def test_a_graph_that_differs_is_refused(
 
     monkeypatch.setattr('mtl_training.deploy.export.compare_with_torch', off)
     with pytest.raises(DeployError, match=r'too much: depth largest relative 0\.00995 > 0\.001$'):
-        export(net, META, tmp_path / 'out', name='x', tasks=['depth'])
+        export(net, choose(TASKS, ['depth']), META, tmp_path / 'out', name='x')
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_exported_is_told_and_nothing_is_written(
     net: PlainNet, tmp_path: Path
 ) -> None:
-    with pytest.raises(DeployError, match="no task 'smell', the checkpoint has semantic"):
-        export(net, META, tmp_path / 'out', name='x', tasks=['smell'])
     with pytest.raises(DeployError, match='size is 60x96, expected multiples of 32'):
-        export(net, META, tmp_path / 'out', name='x', size=(60, 96))
+        export(net, TASKS, META, tmp_path / 'out', name='x', size=(60, 96))
     with pytest.raises(DeployError, match=r'no \.jpg or \.png'):
-        export(net, META, tmp_path / 'out', name='x', check_images=tmp_path)
+        export(net, TASKS, META, tmp_path / 'out', name='x', check_images=tmp_path)
     (tmp_path / 'mine').mkdir()
     with pytest.raises(DeployError, match='exists and is no bundle'):
-        export(net, META, tmp_path / 'mine', name='x')
+        export(net, TASKS, META, tmp_path / 'mine', name='x')
     assert [path.name for path in tmp_path.iterdir()] == ['mine']
 
 
@@ -277,13 +290,23 @@ def test_command_replaces_a_bundle(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    config = {'model': {'system': 'tif', 'backbone': 'b'}, 'task_set': 'rooms', 'name': 'run'}
-    meta = {**META, 'config': config, 'metrics': {'edges': {'f': 0.5}}}
+    config = Config(
+        name='run',
+        model=ModelConfig('b'),
+        data=DataConfig(*SIZE, 277.0),
+        optim=OptimConfig(lr=1.0, max_steps=1),
+        tasks=tuple(TASKS),
+    )
+    meta = {**META, 'config': to_mapping(config), 'metrics': {'edges': {'f': 0.5}}}
     monkeypatch.setattr('mtl_training.deploy.export.load_checkpoint', lambda _: (net, meta))
     out = tmp_path / 'bundle'
     out.mkdir()
     (out / 'bundle.yaml').write_text('name: old')
-    assert main(['export', '--checkpoint', 'x', '--out', str(out), '--tasks', 'edges']) == 0
+    words = ['export', '--checkpoint', 'x', '--out', str(out), '--tasks']
+    assert main([*words, 'smell']) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "unknown task 'smell', expected one of semantic, depth" in line
+    assert main([*words, 'edges']) == 0
     description = yaml.safe_load((out / 'bundle.yaml').read_text())
     assert description['name'] == 'bundle'
     assert list(description['tasks']) == ['edges']

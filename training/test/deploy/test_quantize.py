@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from mtl_training.cli import main
+from mtl_training.datasets.classes import LabelClass, as_table
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import open_model, read_bundle, write_bundle
 from mtl_training.deploy.deployable import Deployable
@@ -31,20 +32,24 @@ from mtl_training.deploy.variants import add_variants, compare_with_fp32
 from mtl_training.models import Network, Predictions, build
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.pyramids import ResNetPyramid
+from mtl_training.tasks import choose
+from mtl_training.tasks import rooms as rooms_tasks
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE = (64, 96)
-TASKS = {'semantic': 5, 'depth': 2, 'normals': 3, 'edges': 1}
+THINGS = tuple(LabelClass(f'thing {i}', (i, 0, 255 - i)) for i in range(5))
+TASKS = choose(rooms_tasks(THINGS), ['semantic', 'depth', 'normals', 'edges'])
+CHANNELS = {name: task.channels for name, task in TASKS.items()}
 META: dict[str, Any] = {
-    'tasks': TASKS,
+    'tasks': CHANNELS,
     'height': SIZE[0],
     'width': SIZE[1],
     'mean': [0.5, 0.5, 0.5],
     'std': [0.5, 0.5, 0.5],
     'canonical_focal': 277.0,
-    'classes': [{'id': i, 'name': f'thing {i}', 'color': [i, 0, 255 - i]} for i in range(5)],
+    'classes': as_table(THINGS),
     'commit': 'abc',
     'step': 7,
 }
@@ -54,7 +59,7 @@ class SmallNet(Network):
     """All that quantisation distinguishes: stem, residual, two scales, attention, predictions."""
 
     def __init__(self) -> None:
-        super().__init__(TASKS, mean=META['mean'], std=META['std'])
+        super().__init__(CHANNELS, mean=META['mean'], std=META['std'])
         self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
         self.begin = nn.Conv2d(16, 16, 1)
         self.expand = nn.Conv2d(16, 32, 1)
@@ -64,7 +69,7 @@ class SmallNet(Network):
         self.norm = nn.LayerNorm(16)
         self.value = nn.Linear(16, 16)
         self.fuse = nn.Conv2d(16, 16, 1)
-        self.decoders = nn.ModuleDict({t: nn.Conv2d(16, c, 1) for t, c in TASKS.items()})
+        self.decoders = nn.ModuleDict({t: nn.Conv2d(16, c, 1) for t, c in CHANNELS.items()})
 
     def predictions(self, image: Tensor) -> Predictions:
         x = self.begin(F.relu(self.stem(image)))
@@ -106,7 +111,7 @@ def net() -> SmallNet:
 @pytest.fixture(scope='module')
 def exported(net: SmallNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp('bundles') / 'small'
-    export(net, META, out, name='small')
+    export(net, TASKS, META, out, name='small')
     return out
 
 
@@ -214,11 +219,12 @@ def test_tensorrt_compiles_every_format_of_real_systems(
     tensorrt = pytest.importorskip('mtl_perception.engines.tensorrt_build')
     backends = pytest.importorskip('mtl_perception.engines.engine')
     small = {'layers': (1, 1, 1, 1), 'channels': (8, 16, 24, 32), 'out_indices': (1, 2, 3, 4)}
-    tasks = {'semantic': 5, 'normals': 3}
+    tasks = choose(TASKS, ['semantic', 'normals'])
     monkeypatch.setitem(BACKBONES, 'small', (ResNetPyramid, 'resnet18', small))
     torch.manual_seed(0)
-    net = build(system, 'small', tasks, **settings).eval()
-    model = to_onnx(Deployable(net, list(tasks), mean=net.mean, std=net.std), SIZE)
+    channels = {name: task.channels for name, task in tasks.items()}
+    net = build(system, 'small', channels, **settings).eval()
+    model = to_onnx(Deployable(net, tasks, mean=net.mean, std=net.std), SIZE)
     formats = {'fp16': to_fp16(model), 'int8': to_int8(model, calibration, unsigned=False)}
     for precision, graph in formats.items():
         options = backends.EngineOptions(precision=precision, max_batch=2)
@@ -363,10 +369,12 @@ def test_the_command_twice_gives_the_same_bytes(
 
 
 def test_export_makes_variants_too(net: SmallNet, rooms: Path, tmp_path: Path) -> None:
-    export(net, META, tmp_path / 'b', name='b', precisions=['fp16', 'int8'], calibration=rooms)
+    export(
+        net, TASKS, META, tmp_path / 'b', name='b', precisions=['fp16', 'int8'], calibration=rooms
+    )
     assert set(read_bundle(tmp_path / 'b').description['variants']) == {'fp16', 'int8', 'int8_u8s8'}
     with pytest.raises(DeployError, match='int8 needs pictures to calibrate on'):
-        export(net, META, tmp_path / 'c', name='c', precisions=['int8'])
+        export(net, TASKS, META, tmp_path / 'c', name='c', precisions=['int8'])
     assert not (tmp_path / 'c').exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -14,93 +15,126 @@ import torch
 import yaml
 from mtl_training.cli import main
 from mtl_training.datasets.batches import Batch, Examples, loader
-from mtl_training.datasets.classes import NYUD40, ROBOT_GROUPS
+from mtl_training.datasets.classes import NYUD40, PASCAL21, ROBOT_GROUPS, LabelClass, as_table
 from mtl_training.datasets.rooms import Rooms
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import read_bundle
-from mtl_training.evaluation.evaluate import (
-    TASKS,
-    bundle_predictor,
-    figures,
-    judge,
-    labels,
-    markdown,
-    predictions,
-    sheet,
-    trivial_predictors,
+from mtl_training.evaluation.judge import judge, quality, truth, without_classes
+from mtl_training.evaluation.predictors import (
+    Judged,
+    in_classes,
+    judged_bundle,
 )
+from mtl_training.evaluation.sheet import sheet
+from mtl_training.evaluation.table import markdown
+from mtl_training.evaluation.trivial import trivial_predictors
 from mtl_training.loop.checkpoint import CheckpointError
 from mtl_training.loop.config import load_config
 from mtl_training.loop.train import train
+from mtl_training.tasks import TaskSet, nyud
+from mtl_training.tasks import rooms as rooms_tasks
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'
+TASKS = rooms_tasks(ROBOT_GROUPS)
 
 
-def batches(rooms: Path, focal: float = 277.0) -> list[Batch]:
-    frames = Rooms(rooms, 'test', ROBOT_GROUPS)
-    data = Examples(frames, TASKS, height=64, width=96, canonical_focal=focal)
+def batches(
+    rooms: Path,
+    focal: float = 277.0,
+    tasks: TaskSet = TASKS,
+    classes: tuple[LabelClass, ...] = ROBOT_GROUPS,
+) -> list[Batch]:
+    frames = Rooms(rooms, 'test', classes)
+    data = Examples(frames, tasks, height=64, width=96, canonical_focal=focal)
     return list(loader(data, 0, batch_size=2))
 
 
 def test_labels_themselves_are_perfect(rooms: Path) -> None:
-    judged = judge(lambda batch: labels(batch, 277.0), batches(rooms), 277.0, ROBOT_GROUPS)
-    report = figures(judged, ROBOT_GROUPS)
+    report = judge(lambda batch: truth(batch, TASKS, 277.0), batches(rooms), TASKS, 277.0)
     assert report['semantic']['miou'] == report['semantic']['iou_chair'] == 1
-    assert report['depth'] == pytest.approx({'rmse': 0, 'absrel': 0, 'delta1': 1})
+    assert report['depth'] == pytest.approx({'rmse': 0, 'absrel': 0, 'delta1': 1, 'coverage': 1})
     assert report['normals']['mean'] < 0.1
     assert report['normals']['within_11'] == 1
     assert report['edges']['f'] == report['saliency']['maxf'] == 1
+    assert quality(report, TASKS) == 1
+
+
+def test_what_nothing_was_counted_for_has_no_figure_and_no_quality(rooms: Path) -> None:
+    found = batches(rooms)
+    for batch in found:
+        batch['saliency'][:] = 255
+    report = judge(lambda batch: truth(batch, TASKS, 277.0), found, TASKS, 277.0)
+    assert 'saliency' not in report
+    assert quality(report, TASKS) == pytest.approx(4 / 5)
+    assert all('iou_chair' not in figures for figures in without_classes(report).values())
+    assert without_classes(report)['semantic'].keys() == {'miou', 'accuracy'}
 
 
 def test_forty_classes_are_judged_and_painted_as_forty(rooms: Path) -> None:
-    frames = Rooms(rooms, 'test', NYUD40)
-    data = Examples(frames, ['semantic'], height=64, width=96, canonical_focal=277.0)
-    found = list(loader(data, 0, batch_size=2))
+    tasks = {'semantic': nyud(NYUD40)['semantic']}
+    found = batches(rooms, 277.0, tasks, NYUD40)
     ceiling = 21  # beyond the 18 groups
     assert any((batch['semantic'] == ceiling).any() for batch in found)
-    report = figures(judge(lambda batch: labels(batch, 277.0), found, 277.0, NYUD40), NYUD40)
+    report = judge(lambda batch: truth(batch, tasks, 277.0), found, tasks, 277.0)
     assert report['semantic']['miou'] == report['semantic']['iou_ceiling'] == 1
-    row = sheet(lambda batch: labels(batch, 277.0), found, 277.0, NYUD40)[0]
+    row = sheet(lambda batch: truth(batch, tasks, 277.0), found, tasks, 277.0)[0]
     ids = found[0]['semantic'][0].numpy()
     assert (row[:, 96:][ids == ceiling] == NYUD40[ceiling].color).all()
     assert (row[:, 96:][ids == 255] == 0).all()
 
 
+def of_forty(ids: NDArray[np.uint8]) -> Judged:
+    """Something that tells 40 classes apart, and says these whatever it sees."""
+    depth = np.ones((1, *ids.shape), np.float32)
+    maps = {'semantic': ids[None], 'depth': depth}
+    return Judged(lambda batch: dict(maps), nyud(NYUD40), 1, len(ids), 277.0)
+
+
+def test_forty_classes_are_judged_as_forty_and_as_groups() -> None:
+    """Truth: wall, chair, table, desk, otherprop. The network takes the desk for a table."""
+    true, found = (np.array(ids, np.uint8) for ids in ([0, 4, 6, 13, 39], [0, 4, 6, 6, 39]))
+    judged = of_forty(found)
+    semantic = nyud(NYUD40)['semantic']
+    batch = {'fx': torch.tensor([277.0]), 'semantic': torch.from_numpy(true)[None].long()}
+    report = judge(judged.predict, [batch], judged.tasks, 277.0)
+    # table has one pixel too many, desk none; the others are right.
+    assert report['semantic']['miou'] == pytest.approx((1 + 1 + 1 / 2 + 0 + 1) / 5)
+    grouped = in_classes(judged, ROBOT_GROUPS)
+    assert grouped.predict({})['semantic'].tolist() == [[0, 5, 6, 6, 17]]
+    batch['semantic'] = torch.tensor([[0, 5, 6, 6, 17]])
+    report = judge(grouped.predict, [batch], grouped.tasks, 277.0)
+    assert report['semantic']['miou'] == 1
+    assert 'iou_table' in report['semantic']
+    assert semantic == judged.tasks['semantic']  # the other one is left as it was
+
+
+def test_classes_that_are_told_apart_otherwise_are_not_judged() -> None:
+    judged = of_forty(np.zeros(5, np.uint8))
+    assert in_classes(judged, NYUD40) is judged
+    other = in_classes(judged, PASCAL21)
+    assert 'semantic' not in other.tasks
+    assert list(other.predict({})) == ['depth']
+    blind = Judged(judged.predict, {'depth': judged.tasks['depth']}, 1, 5, 277.0)
+    assert in_classes(blind, PASCAL21) is blind
+
+
 def test_depth_is_judged_in_metres_for_any_canonical_focal(rooms: Path) -> None:
     stored = cv2.imread(str(rooms / 'test' / '000001_0_depth.png'), cv2.IMREAD_ANYDEPTH) / 1000
     for focal in (100.0, 277.0):
-        np.testing.assert_allclose(
-            labels(batches(rooms, focal)[0], focal)['depth'][1], stored, rtol=1e-5
-        )
-
-
-def test_logits_become_what_they_mean() -> None:
-    fx = torch.tensor([100.0, 200.0])
-    logits = {
-        'semantic': torch.tensor([0.0, 2.0, 1.0]).view(1, 3, 1, 1).expand(2, 3, 4, 4),
-        'depth': torch.tensor([np.log(3.0), -1.0]).view(1, 2, 1, 1).expand(2, 2, 4, 4),
-        'normals': torch.tensor([3.0, 0.0, -4.0]).view(1, 3, 1, 1).expand(2, 3, 4, 4),
-        'edges': torch.zeros(2, 1, 4, 4),
-    }
-    maps = predictions(logits, fx, canonical_focal=200.0)
-    assert (maps['semantic'] == 1).all()
-    np.testing.assert_allclose(maps['depth'][:, 0, 0], [1.5, 3.0], rtol=1e-6)
-    np.testing.assert_allclose(maps['normals'][0, 0, 0], [0.6, 0, -0.8], rtol=1e-6)
-    assert (maps['edges'] == 0.5).all()
-    one_channel = predictions({'depth': torch.full((2, 1, 4, 4), 3.0)}, fx, canonical_focal=200.0)
-    np.testing.assert_allclose(one_channel['depth'][:, 0, 0], [1.5, 3.0])
+        metres = truth(batches(rooms, focal)[0], TASKS, focal)['depth'][1]
+        np.testing.assert_allclose(metres, stored, rtol=1e-5)
 
 
 def test_trivial_predictors_take_their_constants_from_training(rooms: Path) -> None:
     data = Rooms(rooms, 'train', ROBOT_GROUPS)
     trivial = trivial_predictors(data, TASKS)
     batch = batches(rooms)[0]
-    millimetres = np.concatenate(
-        [
-            cv2.imread(f'{frame.prefix}_depth.png', cv2.IMREAD_ANYDEPTH).ravel()
-            for frame in data.frames
-        ]
+    arrays = [data.read(index, ['depth', 'semantic']).arrays for index in range(len(data))]
+    millimetres, ids = (
+        np.concatenate([labels[task].ravel() for labels in arrays])
+        for task in ('depth', 'semantic')
     )
     valid = millimetres[millimetres > 0] / 1000
     best = trivial['best constant'](batch)
@@ -109,6 +143,7 @@ def test_trivial_predictors_take_their_constants_from_training(rooms: Path) -> N
     assert trivial['mean depth'](batch)['depth'][0, 0, 0] == pytest.approx(valid.mean(), abs=1e-3)
     np.testing.assert_allclose(best['normals'][0, 0, 0], [0.5, 0, -0.866], atol=0.01)
     assert (best['edges'] == 1).all()
+    assert (best['semantic'] == np.bincount(ids[ids != 255]).argmax()).all()
 
 
 def test_the_table_shows_predictors_side_by_side() -> None:
@@ -119,14 +154,14 @@ def test_the_table_shows_predictors_side_by_side() -> None:
         },
         'mean depth': {'depth': {'rmse': 0.8}},
     }
-    assert markdown(reports).splitlines() == [
+    assert markdown(reports, TASKS).splitlines() == [
         '| | network | mean depth |',
         '|---|---|---|',
         '| mIoU, % | 50.0 |  |',
         '| pixel accuracy, % | 80.0 |  |',
         '| depth RMSE, m | 0.300 | 0.800 |',
         '',
-        'IoU by class, %: wall 70.',
+        'IoU by class, %, semantic: wall 70.',
     ]
 
 
@@ -145,11 +180,51 @@ def test_a_checkpoint_from_the_command_line(
     assert cv2.imread(str(tmp_path / 'a.png')).shape == (4 * 2 * 64, 5 * 96, 3)
 
 
-def write_bundle(folder: Path) -> None:
-    """A bundle whose depth is red / 100 for focal 50, semantic is green and edges are blue."""
+def test_classes_of_the_command_line(
+    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network of 40 classes: its own, a robot's, and those of another world."""
+    quiet = ['run.validate_every=0', 'run.picture_every=0', 'optim.max_steps=1', 'task_set=nyud']
+    config = load_config(TINY, [*quiet, 'tasks=[semantic, depth]'])
+    last = train(config, rooms, tmp_path)
+    arguments = ['evaluate', '--checkpoint', str(last), '--data', str(rooms), '--workers', '0']
+    assert main(arguments) == 0
+    assert 'IoU by class, %, semantic: wall' in capsys.readouterr().out
+    assert main([*arguments, '--classes', 'rooms']) == 0
+    assert '| mIoU, % |' in capsys.readouterr().out
+    assert main([*arguments, '--classes', 'pascal']) == 1
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert "has NYUD's 40 classes, expected them or groups of them" in last_line
+
+
+def test_a_network_of_classes_that_the_data_has_not_is_judged_on_the_rest(
+    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bundle(tmp_path, PASCAL21)
+    arguments = ['evaluate', '--bundle', str(tmp_path), '--data', str(rooms), '--workers', '0']
+    assert main(arguments) == 0
+    found = capsys.readouterr()
+    assert 'semantic is not judged: the data has other classes' in found.err
+    assert 'mIoU' not in found.out
+    assert '| depth RMSE, m |' in found.out
+
+
+def test_a_bundle_whose_ids_are_not_its_classes_gets_no_figure(
+    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bundle(tmp_path, ROBOT_GROUPS[:3])
+    arguments = ['evaluate', '--bundle', str(tmp_path), '--data', str(rooms), '--workers', '0']
+    assert main(arguments) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert 'but there are 3 classes (0..2, and 255 for none)' in last
+
+
+def write_bundle(folder: Path, classes: Sequence[LabelClass] = ROBOT_GROUPS) -> None:
+    """A bundle whose depth is red / 100 for focal 50, semantic green modulo 18, edges blue."""
     nodes = [
         helper.make_node('Split', ['image'], ['r', 'g', 'b'], axis=3, num_outputs=3),
-        helper.make_node('Squeeze', ['g', 'axis'], ['semantic']),
+        helper.make_node('Squeeze', ['g', 'axis'], ['green']),
+        helper.make_node('Mod', ['green', 'classes'], ['semantic']),
         helper.make_node('Squeeze', ['b', 'axis'], ['edges']),
         helper.make_node('Squeeze', ['r', 'axis'], ['red']),
         helper.make_node('Cast', ['red'], ['level'], to=TensorProto.FLOAT),
@@ -167,6 +242,7 @@ def write_bundle(folder: Path) -> None:
         ],
         [
             helper.make_tensor('axis', TensorProto.INT64, [1], [3]),
+            helper.make_tensor('classes', TensorProto.UINT8, [], [18]),
             helper.make_tensor('factor', TensorProto.FLOAT, [], [0.01]),
         ],
     )
@@ -177,19 +253,19 @@ def write_bundle(folder: Path) -> None:
         'model': {'file': 'model.onnx', 'sha256': digest},
         'input': {'height': 64, 'width': 96},
         'canonical_focal': 50.0,
-        'tasks': {'semantic': {}, 'depth': {}, 'edges': {}},
+        'tasks': {'semantic': {'classes': as_table(classes)}, 'depth': {}, 'edges': {}},
     }
     (folder / 'bundle.yaml').write_text(yaml.safe_dump(description))
 
 
 def test_a_bundle_is_judged_like_a_network(rooms: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path)
-    predict, meta = bundle_predictor(tmp_path)
-    assert meta['tasks'] == ['semantic', 'depth', 'edges']
+    judged = judged_bundle(read_bundle(tmp_path))
+    assert list(judged.tasks) == ['semantic', 'depth', 'edges']
     batch = batches(rooms)[0]
     image = batch['image'].numpy()
-    maps = predict(batch)
-    np.testing.assert_array_equal(maps['semantic'], image[:, 1])
+    maps = judged.predict(batch)
+    np.testing.assert_array_equal(maps['semantic'], image[:, 1] % 18)
     expected = image[:, 0] / 100 * (batch['fx'].numpy() / 50)[:, None, None]
     np.testing.assert_allclose(maps['depth'], expected, rtol=1e-5)
     np.testing.assert_allclose(maps['edges'], image[:, 2] / 255, rtol=1e-6)
@@ -226,12 +302,12 @@ def test_a_variant_of_a_bundle_is_judged(
 
 def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
     with pytest.raises(DeployError, match='cannot be read as a bundle'):
-        bundle_predictor(tmp_path)
+        judged_bundle(read_bundle(tmp_path))
     write_bundle(tmp_path)
     text = (tmp_path / 'bundle.yaml').read_text()
     (tmp_path / 'bundle.yaml').write_text(text.replace('canonical_focal', 'focal'))
     with pytest.raises(CheckpointError, match="cannot be judged as a bundle: 'canonical_focal'"):
-        bundle_predictor(tmp_path)
+        judged_bundle(read_bundle(tmp_path))
     (tmp_path / 'model.onnx').write_bytes(b'')
     with pytest.raises(DeployError, match='is damaged: its sha256 is not'):
-        bundle_predictor(tmp_path)
+        judged_bundle(read_bundle(tmp_path))

@@ -6,19 +6,20 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
+from mtl_training.datasets.classes import NYUD40, PASCAL21
 from mtl_training.models import ModelError, build
 from mtl_training.models.mti_net import FPM, MTINet, beside
 from mtl_training.models.pad_net import Distillation, Message
 from mtl_training.models.pyramids import Pyramid
 from mtl_training.papers.describe import describe
-from mtl_training.tasks.task import NYUD, PASCAL
+from mtl_training.tasks import nyud, pascal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 PAIR = {'semantic': 40, 'depth': 1}
 OTHERS = {'normals': 3, 'edges': 1}
-FOUR = {name: task.channels for name, task in NYUD.items()}
-FIVE = {name: task.channels for name, task in PASCAL.items()}
+FOUR = {name: task.channels for name, task in nyud(NYUD40).items()}
+FIVE = {name: task.channels for name, task in pascal(PASCAL21).items()}
 
 
 class TinyBackbone(Pyramid):

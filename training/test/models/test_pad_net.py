@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mtl_training.datasets.classes import PASCAL21
 from mtl_training.models import build
 from mtl_training.models.heads import AllScales, LastScale
 from mtl_training.models.pad_net import Distillation, Message, PADNet
 from mtl_training.models.pyramids import Pyramid
 from mtl_training.papers.describe import describe
-from mtl_training.tasks.task import PASCAL
+from mtl_training.tasks import pascal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 PAIR = {'semantic': 40, 'depth': 1}
 OTHERS = {'normals': 3, 'edges': 1}
-FIVE = {name: task.channels for name, task in PASCAL.items()}
+FIVE = {name: task.channels for name, task in pascal(PASCAL21).items()}
 
 
 class TinyBackbone(Pyramid):

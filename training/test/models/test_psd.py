@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mtl_training.datasets.classes import NYUD40
 from mtl_training.models import build
 from mtl_training.models.psd import StructureDiffusion, aggregate, graphlet, neighbours, transfer
 from mtl_training.papers.describe import describe
-from mtl_training.tasks.task import NYUD
+from mtl_training.tasks import nyud
 from torch import nn
 
 PAIR = {'semantic': 40, 'depth': 1}
-FOUR = {name: task.channels for name, task in NYUD.items()}
+FOUR = {name: task.channels for name, task in nyud(NYUD40).items()}
 
 
 def test_costs_are_near_those_in_the_tables_of_others() -> None:

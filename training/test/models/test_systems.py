@@ -18,7 +18,7 @@ from mtl_training.datasets.rooms import Rooms
 from mtl_training.deploy.comparison import compare_with_torch
 from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.graph import to_onnx
-from mtl_training.evaluation.evaluate import normalise
+from mtl_training.evaluation.predictors import normalise
 from mtl_training.loop.checkpoint import build_network, config_tasks
 from mtl_training.loop.config import Config, load_config
 from mtl_training.loop.optimizer import make_optimizer
@@ -26,7 +26,7 @@ from mtl_training.loop.train import train
 from mtl_training.models import SYSTEMS
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.pyramids import ResNetPyramid
-from mtl_training.tasks.losses import multi_task_loss, weighted_sum
+from mtl_training.tasks import multi_task_loss, weighted_sum
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'
 SMALL = {'layers': (1, 1, 1, 1), 'channels': (16, 32, 48, 64), 'out_indices': (1, 2, 3, 4)}
@@ -75,7 +75,7 @@ def system(request: pytest.FixtureRequest) -> str:
 def batch_of(config: Config, rooms: Path, height: int, width: int) -> dict[str, torch.Tensor]:
     """Four images of the training split."""
     frames = Rooms(rooms, 'train', CLASS_SETS[config.task_set])
-    data = Examples(frames, config.tasks, height=height, width=width, canonical_focal=277.0)
+    data = Examples(frames, config_tasks(config), height=height, width=width, canonical_focal=277.0)
     return next(iter(loader(data, 0, batch_size=4)))
 
 
@@ -136,7 +136,7 @@ def deployable(system: str) -> Deployable:
                 module.running_mean.normal_(std=0.1)
                 module.running_var.uniform_(0.5, 1.5)
     net.eval()
-    return Deployable(net, list(config.tasks), mean=net.mean, std=net.std)
+    return Deployable(net, config_tasks(config), mean=net.mean, std=net.std)
 
 
 def test_it_becomes_a_graph_that_says_the_same_and_that_tensorrt_understands(system: str) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mtl_training.cli import main
-from mtl_training.datasets.classes import NYUD40, PASCAL21, as_table
-from mtl_training.evaluation.evaluate import as_groups
+from mtl_training.datasets.classes import NYUD40
 from mtl_training.loop.checkpoint import load_checkpoint
 from mtl_training.models import Network, build
 from mtl_training.models.backbones import BACKBONES
@@ -22,11 +20,11 @@ from mtl_training.papers.importing import (
     import_weights,
     read_weights,
 )
-from mtl_training.tasks.task import NYUD
+from mtl_training.tasks import nyud
 from torch import Tensor
 
 SMALL = {'layers': (2, 2, 2, 2), 'channels': (16, 32, 48, 64), 'out_indices': (1, 2, 3, 4)}
-CHANNELS = {name: task.channels for name, task in NYUD.items()}
+CHANNELS = {name: task.channels for name, task in nyud(NYUD40).items()}
 DEEPLAB = {
     '0.branches.0.0': '0.convs.0.0', '0.branches.0.1': '0.convs.0.1',
     '0.branches.1.0': '0.convs.1.0', '0.branches.1.1': '0.convs.1.1',
@@ -107,16 +105,6 @@ def test_the_command_makes_a_checkpoint_that_is_read_like_any_other(
     assert [entry['name'] for entry in meta['classes'][:3]] == ['wall', 'floor', 'cabinet']
     assert main(['evaluate', '--checkpoint', str(out), '--data', str(rooms), '--limit', '1']) == 0
     assert '| mIoU, % |' in capsys.readouterr().out
-
-
-def test_classes_of_nyud_are_judged_in_groups_and_those_of_pascal_not_at_all() -> None:
-    nyud, pascal = as_table(NYUD40), as_table(PASCAL21)
-    ids = np.array([0, 4, 6, 13, 39], np.uint8)  # wall, chair, table, desk, otherprop
-    maps = {'semantic': ids, 'depth': np.ones(5, np.float32)}
-    assert as_groups(maps, nyud)['semantic'].tolist() == [0, 5, 6, 6, 17]
-    assert list(as_groups(maps, pascal)) == ['depth']
-    assert (len(pascal), pascal[15]['name']) == (21, 'person')
-    assert as_groups(maps, None) is maps
 
 
 def test_cross_stitch_units_are_gathered() -> None:

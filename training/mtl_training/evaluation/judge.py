@@ -1,0 +1,59 @@
+"""Figures of a predictor over batches of labelled frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from mtl_training.datasets.batches import Batch
+from mtl_training.evaluation.predictors import Maps, Predictor
+from mtl_training.tasks import TaskSet
+
+Report = dict[str, dict[str, float]]  # task -> figure -> value
+
+
+def judge(
+    predict: Predictor, batches: Iterable[Batch], tasks: TaskSet, canonical_focal: float
+) -> Report:
+    """Run a predictor over batches and count, over all their pixels.
+
+    Args:
+        tasks: to judge, of which a predictor may have some only.
+        canonical_focal: of the batches, px.
+
+    Returns:
+        The figures of every task, without those that nothing was counted for.
+    """
+    metrics = {name: task.metric() for name, task in tasks.items()}
+    for batch in batches:
+        predicted, known = predict(batch), truth(batch, tasks, canonical_focal)
+        for name in predicted.keys() & known.keys():
+            for frame in zip(predicted[name], known[name], strict=True):
+                metrics[name].update(*frame)
+    computed = {name: metric.compute() for name, metric in metrics.items()}
+    report = {
+        name: {key: value for key, value in figures.items() if not math.isnan(value)}
+        for name, figures in computed.items()
+    }
+    return {name: figures for name, figures in report.items() if figures}
+
+
+def truth(batch: Batch, tasks: TaskSet, canonical_focal: float) -> Maps:
+    """The labels of a batch in the form of predictions."""
+    zoom: Tensor = batch['fx'] / canonical_focal
+    return {name: task.truth(batch[name], zoom) for name, task in tasks.items() if name in batch}
+
+
+def quality(report: Report, tasks: TaskSet) -> float:
+    """The mean over tasks of the figure that each is chosen by, in 0..1."""
+    return sum(report.get(name, {}).get(t.quality, 0) for name, t in tasks.items()) / len(tasks)
+
+
+def without_classes(report: Report) -> Report:
+    """The figures of all classes together only."""
+    return {
+        name: {key: value for key, value in figures.items() if not key.startswith('iou_')}
+        for name, figures in report.items()
+    }

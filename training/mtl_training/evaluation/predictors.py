@@ -1,0 +1,134 @@
+"""Predictors: what turns a batch into maps of its tasks, be it a network or a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtl_training.datasets.batches import Batch
+from mtl_training.datasets.classes import LabelClass, from_table, lookup
+from mtl_training.deploy.bundles import BundleFiles, open_model
+from mtl_training.loop.checkpoint import CheckpointError, tasks_of
+from mtl_training.models import Network
+from mtl_training.tasks import SemanticTask, TaskSet, every
+from mtl_training.tasks.classes import ClassTask
+
+Maps = dict[str, NDArray[Any]]  # of a batch, by task, as ``Task.decode`` gives them
+Predictor = Callable[[Batch], Maps]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Something that predicts, and what has to be known of it.
+
+    Attributes:
+        predict: whose depth is in metres.
+        tasks: that it predicts.
+        height, width: of the images that it takes.
+        canonical_focal: px.
+    """
+
+    predict: Predictor
+    tasks: TaskSet
+    height: int
+    width: int
+    canonical_focal: float
+
+
+def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 images [B, 3, H, W] as float32 (x / 255 - mean) / std, channels last."""
+    shift = torch.tensor(mean, device=image.device).view(1, 3, 1, 1) * 255
+    factor = 1 / (torch.tensor(std, device=image.device).view(1, 3, 1, 1) * 255)
+    return ((image - shift) * factor).contiguous(memory_format=torch.channels_last)
+
+
+def network_predictor(
+    net: Network, tasks: TaskSet, canonical_focal: float, device: str | torch.device = 'cpu'
+) -> Predictor:
+    """Predict with a network."""
+
+    def predict(batch: Batch) -> Maps:
+        images = normalise(batch['image'].to(device), net.mean, net.std)
+        zoom = batch['fx'].to(device) / canonical_focal
+        with torch.inference_mode():
+            outputs = net(images)
+            return {name: tasks[name].decode(x.float(), zoom) for name, x in outputs.items()}
+
+    return predict
+
+
+def judged_network(net: Network, meta: Mapping[str, Any]) -> Judged:
+    """A network and its metadata, as ``load_checkpoint`` gives them."""
+    tasks, focal = tasks_of(meta), float(meta['canonical_focal'])
+    predict = network_predictor(net.to(memory_format=torch.channels_last), tasks, focal)
+    return Judged(predict, tasks, meta['height'], meta['width'], focal)
+
+
+def judged_bundle(bundle: BundleFiles, variant: str = 'fp32', threads: int = 0) -> Judged:
+    """A model of a bundle in onnxruntime.
+
+    Args:
+        variant: such as ``fp16`` or ``int8``.
+
+    Raises:
+        DeployError: the bundle has no such variant.
+        CheckpointError: the description has no metric depth, or onnxruntime refuses the model.
+    """
+    model, description = bundle.variant(variant), bundle.description
+    try:
+        focal = float(description['canonical_focal'])
+        tasks = bundle_tasks(description['tasks'])
+        session = open_model(model, threads, variant=variant)
+    except Exception as error:  # onnxruntime's classes are not public
+        raise CheckpointError(
+            f'{description.get("name")} cannot be judged as a bundle: {error}'
+        ) from error
+    names = [output.name for output in session.get_outputs()]
+
+    def predict(batch: Batch) -> Maps:
+        images = np.ascontiguousarray(batch['image'].permute(0, 2, 3, 1).numpy())
+        outputs = dict(zip(names, session.run(names, {'image': images}), strict=True))
+        zoom = batch['fx'].numpy() / focal
+        return {name: task.of_bundle(outputs, zoom) for name, task in tasks.items()}
+
+    height, width = bundle.size
+    return Judged(predict, tasks, height, width, focal)
+
+
+def bundle_tasks(entries: Mapping[str, Mapping[str, Any]]) -> TaskSet:
+    """The tasks of a bundle, from the key ``tasks`` of its description."""
+    tasks = {name: task for name, task in every(()).items() if name in entries}
+    for name, task in tasks.items():
+        if isinstance(task, ClassTask) and 'classes' in entries[name]:
+            tasks[name] = replace(task, classes=from_table(entries[name]['classes']))
+    return tasks
+
+
+def in_classes(judged: Judged, classes: Sequence[LabelClass]) -> Judged:
+    """The same with semantic labels in other classes: groups of its own, or some of them.
+
+    A pixel of a class that belongs to none of them has no label then. Of a network whose classes
+    are told apart in another way, the semantic task is left out.
+    """
+    semantic = judged.tasks.get('semantic')
+    if not isinstance(semantic, SemanticTask) or semantic.classes == tuple(classes):
+        return judged
+    table = lookup([label.name for label in semantic.classes], classes)
+    tasks = dict(judged.tasks)
+    if table is None:
+        del tasks['semantic']
+    else:
+        tasks['semantic'] = replace(semantic, classes=tuple(classes), class_weights=())
+
+    def predict(batch: Batch) -> Maps:
+        maps = judged.predict(batch)
+        ids = maps.pop('semantic')
+        return maps if table is None else {'semantic': table[ids], **maps}
+
+    return replace(judged, predict=predict, tasks=tasks)

@@ -1,0 +1,92 @@
+"""What tasks have in common that ask one question of every pixel: edges and saliency."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from mtl_training.datasets.classes import IGNORE
+from mtl_training.tasks.task import Picture, Task, TaskError, levels, masked_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryTask(Task):
+    """Every pixel is positive or not; labels are 1, 0, or 255 where there is none.
+
+    Loss: binary cross entropy whose classes are balanced, L = -(w y log p + (1 - w) (1 - y)
+    log(1 - p)); subclasses say what w is.
+    """
+
+    no_label: ClassVar[int] = IGNORE
+
+    @property
+    def channels(self) -> int:
+        """The logit of being positive."""
+        return 1
+
+    @abstractmethod
+    def positive_weight(self, target: Tensor, valid: Tensor) -> Tensor:
+        """w for a batch of targets, of which some are valid."""
+
+    def logit(self, logits: Tensor) -> Tensor:
+        """log p / (1 - p), [B, 1, H, W]."""
+        return logits
+
+    def target(self, stored: NDArray[Any], zoom: float) -> Tensor:
+        """Labels uint8 [H, W] as float32 [1, H, W].
+
+        Raises:
+            TaskError: a value that is not 0, 1 or 255.
+        """
+        highest = np.max(stored, where=stored != self.no_label, initial=0)
+        if highest > 1:
+            raise TaskError(
+                f'{self.name} labels have the value {highest}, expected 0 or 1, '
+                f'or {self.no_label} for no label'
+            )
+        return torch.from_numpy(stored.astype(np.float32)[None])
+
+    def truth(self, target: Tensor, zoom: Tensor) -> NDArray[np.uint8]:
+        """Labels uint8 [B, H, W]: 1, 0, or 255."""
+        return np.asarray(target[:, 0].byte().cpu().numpy())
+
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The balanced binary cross entropy, mean over labelled pixels."""
+        valid = target != self.no_label
+        weight = self.positive_weight(target, valid)
+        truth = target * valid
+        entropy = functional.binary_cross_entropy_with_logits(
+            self.logit(logits), truth, reduction='none'
+        )
+        return masked_mean(torch.where(truth > 0.5, weight, 1 - weight) * entropy, valid)
+
+    def decode(self, logits: Tensor, zoom: Tensor) -> NDArray[np.float32]:
+        """Probabilities float32 [B, H, W]."""
+        return np.asarray(self.logit(logits)[:, 0].sigmoid().cpu().numpy())
+
+    def of_bundle(
+        self, outputs: Mapping[str, NDArray[Any]], zoom: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        """Probabilities float32 [B, H, W]."""
+        return np.asarray(outputs[self.name] / np.float32(255), np.float32)
+
+    def picture(self, values: NDArray[Any]) -> Picture:
+        """Probabilities or labels [H, W] from black to white."""
+        gray = np.rint(255 * np.where(values > 1, 0, values)).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=-1)
+
+    def constants(self, counts: NDArray[np.int64]) -> dict[str, Any]:
+        """Positive: an F of 0 is not for the taking."""
+        return {'best constant': np.float32(1)}
+
+    def head(self, logits: Tensor) -> dict[str, Tensor]:
+        """Probabilities uint8 [N, H, W], times 255."""
+        return {self.name: levels(self.logit(logits)[:, 0].sigmoid())}

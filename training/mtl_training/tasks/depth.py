@@ -1,0 +1,141 @@
+"""Depth: metres along the optical axis, as the papers predict it, and with a confidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtl_perception.offline.metrics import DepthError
+from mtl_training.tasks.task import Figure, Picture, Task, levels, masked_mean
+
+FAR = 6.0  # metres at the dark end of the colours
+# The confidence is the probability that depth is within this factor, as delta1 of the papers.
+CONFIDENT_FACTOR = 1.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthTask(Task):
+    """Depth of some parametrisation; networks predict canonical depth, metres / zoom.
+
+    Stored: uint16 millimetres, 0 where there is none.
+    """
+
+    name: ClassVar[str] = 'depth'
+    no_label: ClassVar[int] = 0
+    quality: ClassVar[str] = 'delta1'
+    figures: ClassVar[tuple[Figure, ...]] = (
+        Figure('rmse', 'depth RMSE, m'),
+        Figure('absrel', 'depth AbsRel'),
+        Figure('delta1', 'depth < 1.25, %', 100, 1),
+        Figure('coverage', 'depth coverage, %', 100, 1),
+    )
+    weight: float = 1.0
+
+    def unlabelled(self, height: int, width: int) -> NDArray[np.uint16]:
+        """Stored depth of a frame that has none."""
+        return np.zeros((height, width), np.uint16)
+
+    def target(self, stored: NDArray[Any], zoom: float) -> Tensor:
+        """Millimetres [H, W] as canonical metres float32 [1, H, W], 0 where there is no label."""
+        return torch.from_numpy(stored.astype(np.float32)[None] * np.float32(1e-3 / zoom))
+
+    def truth(self, target: Tensor, zoom: Tensor) -> NDArray[np.float32]:
+        """Metres float32 [B, H, W], 0 where there is no label."""
+        return metres(target[:, 0], zoom)
+
+    def metric(self) -> DepthError:
+        """RMSE, AbsRel and delta1 in metres."""
+        return DepthError()
+
+    def of_bundle(
+        self, outputs: Mapping[str, NDArray[Any]], zoom: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        """Metres float32 [B, H, W]."""
+        return np.asarray(outputs['depth'] * zoom[:, None, None], np.float32)
+
+    def picture(self, values: NDArray[Any]) -> Picture:
+        """Metres [H, W] from yellow (0) to blue (``FAR`` and beyond)."""
+        valid = np.isfinite(values) & (values > 0)
+        near = np.clip(255 * (1 - np.where(valid, values, FAR) / FAR), 0, 255).astype(np.uint8)
+        colors = cv2.cvtColor(cv2.applyColorMap(near, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+        return np.asarray(colors * valid[..., None], np.uint8)
+
+    def constants(self, counts: NDArray[np.int64]) -> dict[str, Any]:
+        """The median, and the mean, which has the smallest RMSE."""
+        (count,) = counts
+        pixels = max(int(count.sum()), 1)
+        median = np.searchsorted(count.cumsum(), pixels / 2)
+        mean = (count * np.arange(len(count))).sum() / pixels
+        return {'best constant': np.float32(median / 1000), 'mean depth': np.float32(mean / 1000)}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The unit."""
+        return {'unit': 'm'}
+
+
+@dataclass(frozen=True, kw_only=True)
+class L1Depth(DepthTask):
+    """One channel, canonical metres, and the L1 loss of the papers."""
+
+    @property
+    def channels(self) -> int:
+        """Metres."""
+        return 1
+
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        """|d - d*|, mean over pixels with depth."""
+        return masked_mean((logits - target).abs(), target > 0)
+
+    def decode(self, logits: Tensor, zoom: Tensor) -> NDArray[np.float32]:
+        """Metres float32 [B, H, W]."""
+        return metres(logits[:, 0], zoom)
+
+    def head(self, logits: Tensor) -> dict[str, Tensor]:
+        """Canonical metres float32 [N, H, W]."""
+        return {'depth': logits[:, 0].clamp(min=0)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaplaceDepth(DepthTask):
+    """Log depth with a Laplace distribution: two channels, its mean mu and log scale s.
+
+    The scale says how sure the network is, from which robots get a confidence.
+    """
+
+    signed: ClassVar[bool] = True
+
+    @property
+    def channels(self) -> int:
+        """Mean and log scale."""
+        return 2
+
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        """-log likelihood: |log d* - mu| / exp(s) + s + log 2, mean over pixels with depth."""
+        mean, log_scale = logits.split(1, dim=1)
+        valid = target > 0
+        error = (mean - torch.where(valid, target, 1.0).log()).abs()
+        return masked_mean(error * torch.exp(-log_scale) + log_scale + math.log(2), valid)
+
+    def decode(self, logits: Tensor, zoom: Tensor) -> NDArray[np.float32]:
+        """Metres float32 [B, H, W]: exp(mu) is the median of the distribution."""
+        return metres(logits[:, 0].exp(), zoom)
+
+    def head(self, logits: Tensor) -> dict[str, Tensor]:
+        """Canonical metres float32 and P(|log d - mu| < log 1.25) uint8, [N, H, W]."""
+        mean, log_scale = logits.unbind(dim=1)
+        within = 1 - torch.exp(-math.log(CONFIDENT_FACTOR) * torch.exp(-log_scale))
+        return {'depth': mean.exp(), 'depth_confidence': levels(within)}
+
+
+def metres(canonical: Tensor, zoom: Tensor) -> NDArray[np.float32]:
+    """Canonical metres [B, H, W] as metres float32."""
+    return np.asarray((canonical * zoom.view(-1, 1, 1)).cpu().numpy(), np.float32)
