@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ..engines.engine import BACKENDS, PRECISIONS, PROVIDERS
+
 # When a parameter may be given: only at the start of the node; until the node is configured (and
 # again after a cleanup); any time, effective from the next frame on.
 Change = Literal['start', 'unconfigured', 'any time']
@@ -71,7 +73,7 @@ PARAMETERS = (
         'Engine that runs the model. auto takes TensorRT where it works, else the fastest of the '
         'installed CPU engines, measured once and remembered.',
         'unconfigured',
-        choices=('auto', 'tensorrt', 'openvino', 'onnxruntime'),
+        choices=('auto', *BACKENDS),
     ),
     Parameter(
         'precision',
@@ -79,7 +81,7 @@ PARAMETERS = (
         'Number format of the engine. int8, and fp16 in TensorRT, need a bundle that has the model '
         'in it (mtl_training quantize); bf16 is for OpenVINO.',
         'unconfigured',
-        choices=('fp32', 'fp16', 'bf16', 'int8'),
+        choices=PRECISIONS,
     ),
     Parameter(
         'device',
@@ -94,7 +96,7 @@ PARAMETERS = (
         'How onnxruntime executes: cpu, cuda or tensorrt. Where it would fall back to the CPU, '
         'configuring fails.',
         'unconfigured',
-        choices=('cpu', 'cuda', 'tensorrt'),
+        choices=PROVIDERS,
     ),
     Parameter(
         'dla_core',
