@@ -42,7 +42,7 @@ def test_it_is_held_back_for_so_long_and_no_longer(mailbox: Mailbox[str, int]) -
 def test_a_release_wakes_the_taker(mailbox: Mailbox[str, int]) -> None:
     mailbox.put('front', 1, hold_s=FOREVER_S)
     taken: list[dict[str, int]] = []
-    taker = Thread(target=lambda: taken.append(mailbox.take()))
+    taker = Thread(target=lambda: taken.append(mailbox.take()), daemon=True)
     taker.start()
     mailbox.release('front', lambda item: item == 2)  # not this one
     taker.join(timeout=0.05)
@@ -71,7 +71,7 @@ def test_the_newest_waits_behind_the_one_that_is_held_back(mailbox: Mailbox[str,
 
 def test_closing_wakes_the_taker(mailbox: Mailbox[str, int]) -> None:
     taken: list[dict[str, int]] = []
-    taker = Thread(target=lambda: taken.append(mailbox.take()))
+    taker = Thread(target=lambda: taken.append(mailbox.take()), daemon=True)
     taker.start()
     mailbox.close()
     taker.join(timeout=60)
