@@ -82,7 +82,8 @@ def judged_bundle(bundle: BundleFiles, variant: str = 'fp32', threads: int = 0) 
     """
     model, description = bundle.variant(variant), bundle.description
     try:
-        focal = float(description['canonical_focal'])
+        # Without depth nothing depends on it, and bundles do not say it.
+        focal = float(description['canonical_focal']) if 'depth' in description['tasks'] else 1.0
         tasks = bundle_tasks(description['tasks'])
         session = open_model(model, threads, variant=variant)
     except Exception as error:  # onnxruntime's classes are not public
