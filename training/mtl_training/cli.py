@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         'mtl_training.papers.branching',
         'find where tasks part: a configuration of branched',
     ),
-    'cards': ('mtl_training.papers.cards', 'write what is to know of every system: docs/models.md'),
+    'cards': ('mtl_training.papers.cards', 'write a card of every system: docs/models.md'),
     'import': (
         'mtl_training.papers.importing',
         "turn weights of the survey's code into a checkpoint",

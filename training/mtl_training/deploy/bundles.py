@@ -65,7 +65,7 @@ def read_bundle(folder: Path) -> BundleFiles:
     """Read ``bundle.yaml`` and every file that it names; hashes are compared.
 
     Raises:
-        DeployError: what is missing, is no bundle, or was changed.
+        DeployError: what is missing, is not a bundle, or was changed.
     """
     try:
         text = (folder / 'bundle.yaml').read_text(encoding='utf-8')
@@ -88,7 +88,9 @@ def read_bundle(folder: Path) -> BundleFiles:
         ) from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = ' '.join(repr(error).split())
-        raise DeployError(f'{folder / "bundle.yaml"} describes no bundle: {reason}') from error
+        raise DeployError(
+            f'{folder / "bundle.yaml"} does not describe a bundle: {reason}'
+        ) from error
     for entry in entries:
         if hashlib.sha256(files[entry['file']]).hexdigest() != entry.get('sha256'):
             raise DeployError(

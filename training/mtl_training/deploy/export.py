@@ -88,7 +88,7 @@ def export(
         raise DeployError(f'size is {height}x{width}, expected multiples of 32')
     out = out.absolute()
     if out.exists() and not (out / 'bundle.yaml').is_file():
-        raise DeployError(f'{out} exists and is no bundle, expected a new folder or a bundle')
+        raise DeployError(f'{out} exists and is not a bundle; expected a new folder or a bundle')
     images = read_images(check_images, (height, width))
     module = Deployable(net, tasks, mean=meta['mean'], std=meta['std'])
     content = to_onnx(module, (height, width), opset).SerializeToString()

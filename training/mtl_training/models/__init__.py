@@ -88,7 +88,7 @@ def build(
 
     Raises:
         ModelError: unknown system, backbone or option, an option of another type, no tasks, tasks
-            that are both, auxiliary tasks in a system without, or weights that cannot be had.
+            that are both, auxiliary tasks in a system without, or weights that are not available.
     """
     auxiliary = auxiliary or {}
     if system not in SYSTEMS:

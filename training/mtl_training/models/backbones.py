@@ -83,7 +83,7 @@ def pyramid(name: str, *, pretrained: bool | str = False) -> Pyramid:
             network the first time.
 
     Raises:
-        ModelError: unknown name or kind of weights, or weights that cannot be had.
+        ModelError: unknown name or kind of weights, or weights that are not available.
     """
     if name not in BACKBONES:
         raise ModelError(f'unknown backbone {name!r}; known: {", ".join(BACKBONES)}')

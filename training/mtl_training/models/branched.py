@@ -43,7 +43,7 @@ class Branched(Network):
             None: shared but for the last stage.
 
     Raises:
-        ModelError: another kind of backbone, or partitions that are no tree.
+        ModelError: another kind of backbone, or partitions that do not make a tree.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ def levels_of(tree: Tree, tasks: Sequence[str], blocks: Sequence[int]) -> list[l
         blocks: how many each stage has.
 
     Raises:
-        ModelError: another number of partitions, groups that are no partition of the tasks, or
+        ModelError: another number of partitions, groups that are not a partition of the tasks, or
             groups that come together again.
     """
     if len(tree) not in (len(blocks), sum(blocks)):

@@ -4,7 +4,7 @@
 Spratling, Shi; WACV 2025). R is the shared representation, X_t the finest feature of task t's
 decoder, D the width, N the number of tasks.
 
-Our reading. Of the paper only a summary was at hand, so there are no numbers of equations here; the
+Our reading. Only a summary of the paper was at hand, so equations have no numbers here; the
 structure follows facts about the released code, none of which is used. Each module says what had
 to be chosen.
 """
@@ -48,7 +48,7 @@ class MTCP(Network):
         pool: how much coarser the grid of the keys in the CFM is than H/4.
 
     Raises:
-        ModelError: less than two tasks.
+        ModelError: fewer than two tasks.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class Card:
 CARDS: dict[str, Card] = {
     'tif': Card(choose='you deploy: it is what is shipped, and the best for its size by its paper'),
     'mt_cp': Card(
-        'swin_small', 'accuracy counts and cost does not: dear decoders on a large backbone'
+        'swin_small', 'accuracy counts and cost does not: expensive decoders on a large backbone'
     ),
     'single_task': Card('resnet50_d8', 'you need the figures that all others are measured by'),
     'mtl_baseline': Card(
@@ -49,7 +49,7 @@ CARDS: dict[str, Card] = {
     ),
     'mti_net': Card(choose='tasks help each other and a small backbone has to do'),
     'pad_net': Card(choose='you want the simplest network in which tasks help each other'),
-    'pap_net': Card('resnet50_d8', 'you study affinities; their products are dear at high scales'),
+    'pap_net': Card('resnet50_d8', 'you study affinities, whose products are costly at high scales'),
     'psd': Card(choose='you study local structures; the formulas are ours'),
     'jtrl': Card('resnet50', 'there are two tasks and you study taking turns'),
     'cross_stitch': Card(

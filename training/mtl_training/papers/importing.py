@@ -41,7 +41,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     A file that needs more than tensors to be read is not read: pickles can run code.
 
     Raises:
-        PapersError: the file is missing or no state dict.
+        PapersError: the file is missing, or not a state dict.
     """
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)

@@ -269,7 +269,7 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_written(
     with pytest.raises(DeployError, match=r'no \.jpg or \.png'):
         export(net, TASKS, META, tmp_path / 'out', name='x', check_images=tmp_path)
     (tmp_path / 'mine').mkdir()
-    with pytest.raises(DeployError, match='exists and is no bundle'):
+    with pytest.raises(DeployError, match='exists and is not a bundle'):
         export(net, TASKS, META, tmp_path / 'mine', name='x')
     assert [path.name for path in tmp_path.iterdir()] == ['mine']
 
