@@ -49,7 +49,7 @@ CARDS: dict[str, Card] = {
     ),
     'mti_net': Card(choose='tasks help each other and a small backbone has to do'),
     'pad_net': Card(choose='you want the simplest network in which tasks help each other'),
-    'pap_net': Card('resnet50_d8', 'you study affinities, whose products are costly at high scales'),
+    'pap_net': Card('resnet50_d8', 'you study affinities; their products cost much at high scales'),
     'psd': Card(choose='you study local structures; the formulas are ours'),
     'jtrl': Card('resnet50', 'there are two tasks and you study taking turns'),
     'cross_stitch': Card(
