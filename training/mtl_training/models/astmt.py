@@ -34,8 +34,8 @@ class ASTMT(Network):
     makes one step per task. ``penalties`` returns w / (1 - w) of the discriminator's term, which
     is the printed total but for the factor 1 - w of the whole. The stem has nothing of a task and
     is computed once. timm's ResNets stride on the 3x3 convolution, the released code's on the 1x1
-    before; the first block of the last stage has no dilation in timm. Otherwise the networks are the
-    same: with these undone, weights of the released code give its outputs (tried without ``norms``).
+    before; the first block of the last stage has no dilation in timm. With these undone, weights of
+    the released code give its outputs; this was tried without ``norms``.
 
     Our reading: pixels without a gradient have no label and teach the discriminator nothing. On
     ResNet-18 and 34, which the paper does not have, adapters are beside the second convolution.
