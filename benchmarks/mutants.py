@@ -26,7 +26,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_suffix('.yaml')
 PACKAGES = ('mtl_perception', 'training/mtl_training')
-NEEDED = (*PACKAGES, 'training/test', 'training/configs', 'test', 'pyproject.toml', 'docs')
+TESTS = ('training/test', 'training/configs', 'test', 'benchmarks', 'docs', 'pyproject.toml')
 KILLED, SURVIVED = 1, 0  # what pytest exits with
 
 
@@ -83,7 +83,7 @@ def judge(folder: Path, mutant: Mutant) -> str:
 
 def copy_packages(folder: Path) -> None:
     """Copy what tests need."""
-    for name in NEEDED:
+    for name in (*PACKAGES, *TESTS):
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():

@@ -123,7 +123,7 @@ def renamed(
         PapersError: a tensor that is missing, left over, or of another shape.
     """
     wanted = ours.state_dict()
-    sources = {name: _source(name, names) for name in wanted}
+    sources = {name: source_of(name, names) for name in wanted}
     missing = [source for source in sources.values() if source not in theirs]
     if missing:
         raise PapersError(f'the weights lack {_first(missing)} of {type(ours).__name__}')
@@ -138,7 +138,8 @@ def renamed(
     return {name: theirs[source] for name, source in sources.items()}
 
 
-def _source(name: str, names: Mapping[str, str]) -> str:
+def source_of(name: str, names: Mapping[str, str]) -> str:
+    """Their name of a tensor of ours: what is below a module of the map keeps its name."""
     prefix = name
     while prefix and prefix not in names:
         prefix = prefix.rpartition('.')[0]
