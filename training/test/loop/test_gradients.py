@@ -84,8 +84,9 @@ def after_a_step(
 ) -> tuple[Run, dict[str, Tensor], dict[str, Tensor]]:
     """A run after some tiny steps, the last gradients, and what the last step returned."""
     run = prepare(config, Fabric(accelerator='cpu', precision=config.run.precision), rooms)
-    tasks = list(run.trained_tasks)
-    data = Examples(run.split('train'), tasks, height=64, width=96, canonical_focal=277.0)
+    data = Examples(
+        run.split('train'), run.trained_tasks, height=64, width=96, canonical_focal=277.0
+    )
     batch = next(iter(loader(data, 0, batch_size=2)))
     for _ in range(steps):
         torch.manual_seed(0)  # dropout, and trees that are sampled
