@@ -72,6 +72,23 @@ def test_no_depth_is_too_near_or_too_far_to_count(depth: float) -> None:
     assert figures['delta1'] == pytest.approx(0.5)
 
 
+def test_limits_are_those_of_the_literature() -> None:
+    """Within a factor of 1.25, both ways; within 11.25 degrees."""
+    depth, normals = DepthError(), NormalError()
+    depth.update(np.array([1.249, 1 / 1.249, 1.251, 1 / 1.251]), np.ones(4))
+    assert depth.compute()['delta1'] == 0.5
+    angles = np.radians([11.2, 11.3, 20.0, 11.24])
+    vectors = np.stack([np.sin(angles), np.zeros(4), np.cos(angles)], axis=-1)
+    normals.update(vectors, np.tile([0.0, 0.0, 1.0], (4, 1)))
+    assert normals.compute()['within_11'] == 0.5
+
+
+def test_what_a_prediction_leaves_unlabelled_is_not_of_the_last_class() -> None:
+    metric = MeanIoU(NAMES)
+    metric.update(np.array([255, 3]), np.array([3, 3]))
+    assert metric.compute() == pytest.approx({'miou': 0.5, 'accuracy': 0.5, 'iou_lamp': 0.5})
+
+
 @pytest.mark.parametrize('hole', [np.nan, np.inf, -np.inf])
 def test_holes_in_depth_are_said_and_not_dropped_in_silence(hole: float) -> None:
     metric = DepthError()

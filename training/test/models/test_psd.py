@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from mtl_training.datasets.classes import NYUD40
@@ -41,6 +44,15 @@ def test_graphlets_sum_to_one_and_find_what_is_alike() -> None:
     left, _, right = graphlet(halves, 1)[0, :, 2, 2].unflatten(0, (3, 3)).sum(0)
     assert left > 0.49
     assert right < 0.01
+
+
+def test_graphlets_are_the_formula() -> None:
+    """softmax over the 3x3 neighbours q of <E(p), E(q)> / sqrt(D), of a pixel with all of them."""
+    torch.manual_seed(0)
+    e = torch.randn(1, 16, 3, 3, dtype=torch.double)
+    likeness = [math.exp((e[0, :, 1, 1] * e[0, :, i, j]).sum() / 4) for i, j in np.ndindex(3, 3)]
+    expected = torch.tensor(likeness, dtype=torch.double) / sum(likeness)
+    torch.testing.assert_close(graphlet(e, 1)[0, :, 1, 1], expected)
 
 
 def test_structures_are_transferred_by_how_well_they_match() -> None:
