@@ -93,6 +93,7 @@ CLASS_SETS: dict[str, tuple[LabelClass, ...]] = {
     'nyud': NYUD40,
     'pascal': PASCAL21,
     'rooms': ROBOT_GROUPS,
+    'indoor': NYUD40,
 }
 
 

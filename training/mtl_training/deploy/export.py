@@ -12,6 +12,7 @@ import onnxruntime
 import torch
 
 from mtl_perception.engines.agreement import Agreement
+from mtl_training.datasets.classes import CLASS_SETS
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import BundleFiles, write_bundle
 from mtl_training.deploy.comparison import compare_with_torch, read_images
@@ -23,7 +24,7 @@ from mtl_training.deploy.variants import PRECISIONS, add_variants
 from mtl_training.loop.checkpoint import load_checkpoint, tasks_of
 from mtl_training.models import Network
 from mtl_training.papers.describe import parse_size
-from mtl_training.tasks import TaskSet, choose
+from mtl_training.tasks import SemanticTask, TaskSet, choose, grouped
 
 
 def task_table(tasks: TaskSet, depth_range: tuple[float, float]) -> dict[str, dict[str, Any]]:
@@ -139,6 +140,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--version', default='1.0.0', help='(default: %(default)s)')
     parser.add_argument('--licence', default='Apache-2.0', help='(default: %(default)s)')
     parser.add_argument('--tasks', nargs='+', metavar='TASK', help='(default: all)')
+    parser.add_argument(
+        '--classes',
+        choices=list(CLASS_SETS),
+        help="gather the network's semantic classes into these, by the sum of their probabilities; "
+        "rooms: a robot's groups (default: the network's own)",
+    )
     parser.add_argument('--size', metavar='HxW', help='(default: that of the training)')
     parser.add_argument(
         '--range',
@@ -173,11 +180,17 @@ def run(args: argparse.Namespace) -> int:
     net, meta = load_checkpoint(args.checkpoint)
     known = tasks_of(meta)
     tasks = choose(known, args.tasks or list(known))
+    accuracy = _accuracy(args.accuracy) if args.accuracy else dict(meta.get('metrics', {}))
+    semantic = tasks.get('semantic')
+    if args.classes and isinstance(semantic, SemanticTask):
+        tasks['semantic'] = grouped(semantic, CLASS_SETS[args.classes])
+        if tasks['semantic'] is not semantic and not args.accuracy:
+            accuracy.pop('semantic', None)  # of other classes
     model = meta['config']['model']
     provenance = {
         'model': f'{model["system"]} on {model["backbone"]}',
         'data': args.data or f'{meta["config"]["task_set"]} ({meta["config"]["name"]})',
-        'accuracy': _accuracy(args.accuracy) if args.accuracy else meta.get('metrics', {}),
+        'accuracy': accuracy,
     }
     found = export(
         net,

@@ -15,6 +15,25 @@ from onnx.reference import ReferenceEvaluator
 _LAYERS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 
 
+def with_weights(graph: GraphProto) -> set[str]:
+    """Outputs of the layers that have learnt something, or weigh by what they see.
+
+    A product with zeros and ones only adds up: the classes of a group.
+    """
+    sums = {
+        tensor.name
+        for tensor in graph.initializer
+        if np.isin(numpy_helper.to_array(tensor), (0, 1)).all()
+    }
+    return {
+        name
+        for node in graph.node
+        if node.op_type in _LAYERS
+        and not (node.op_type == 'MatMul' and sums.intersection(node.input))
+        for name in node.output
+    }
+
+
 def fold_constants(model: ModelProto) -> ModelProto:
     """A copy in which what depends on no input is computed already, such as slices of weights."""
     model = copy.deepcopy(model)
@@ -40,10 +59,11 @@ def fold_constants(model: ModelProto) -> ModelProto:
 
 def preprocessing(graph: GraphProto) -> set[str]:
     """Tensors that no layer with weights has touched yet."""
+    layers = with_weights(graph)
     touched: set[str] = set()
     before = {value.name for value in graph.input}
     for node in graph.node:
-        if node.op_type in _LAYERS or touched.intersection(node.input):
+        if layers.intersection(node.output) or touched.intersection(node.input):
             touched.update(node.output)
         else:
             before.update(node.output)
@@ -52,11 +72,12 @@ def preprocessing(graph: GraphProto) -> set[str]:
 
 def postprocessing(graph: GraphProto) -> set[str]:
     """Tensors from which no layer with weights is fed any more, except the layers' own outputs."""
+    layers = with_weights(graph)
     feeding: set[str] = set()
     after: set[str] = set()
     for node in reversed(graph.node):
         feeds = bool(feeding.intersection(node.output))
-        if node.op_type in _LAYERS or feeds:
+        if layers.intersection(node.output) or feeds:
             feeding.update(node.input)
         else:
             after.update(node.output)

@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtl_training.datasets.batches import Batch
-from mtl_training.datasets.classes import LabelClass, from_table, lookup
+from mtl_training.datasets.classes import LabelClass, from_table
 from mtl_training.deploy.bundles import BundleFiles, open_model
 from mtl_training.loop.checkpoint import CheckpointError, tasks_of
 from mtl_training.models import Network
-from mtl_training.tasks import SemanticTask, TaskSet, every
+from mtl_training.tasks import (
+    GroupedSemanticTask,
+    SemanticTask,
+    TaskError,
+    TaskSet,
+    every,
+    grouped,
+)
 from mtl_training.tasks.classes import ClassTask
 
 Maps = dict[str, NDArray[Any]]  # of a batch, by task, as ``Task.decode`` gives them
@@ -28,17 +35,22 @@ class Judged:
     """Something that predicts, and what has to be known of it.
 
     Attributes:
-        predict: whose depth is in metres.
+        predictor: of some of its tasks; depth is in metres.
         tasks: that it predicts.
         height, width: of the images that it takes.
         canonical_focal: px.
     """
 
-    predict: Predictor
+    predictor: Callable[[TaskSet], Predictor]
     tasks: TaskSet
     height: int
     width: int
     canonical_focal: float
+
+    @property
+    def predict(self) -> Predictor:
+        """Predict all tasks."""
+        return self.predictor(self.tasks)
 
 
 def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -58,7 +70,7 @@ def network_predictor(
         zoom = batch['fx'].to(device) / canonical_focal
         with torch.inference_mode():
             outputs = net(images)
-            return {name: tasks[name].decode(x.float(), zoom) for name, x in outputs.items()}
+            return {n: task.decode(outputs[n].float(), zoom) for n, task in tasks.items()}
 
     return predict
 
@@ -66,8 +78,14 @@ def network_predictor(
 def judged_network(net: Network, meta: Mapping[str, Any]) -> Judged:
     """A network and its metadata, as ``load_checkpoint`` gives them."""
     tasks, focal = tasks_of(meta), float(meta['canonical_focal'])
-    predict = network_predictor(net.to(memory_format=torch.channels_last), tasks, focal)
-    return Judged(predict, tasks, meta['height'], meta['width'], focal)
+    net = net.to(memory_format=torch.channels_last)
+    return Judged(
+        lambda chosen: network_predictor(net, chosen, focal),
+        tasks,
+        meta['height'],
+        meta['width'],
+        focal,
+    )
 
 
 def judged_bundle(bundle: BundleFiles, variant: str = 'fp32', threads: int = 0) -> Judged:
@@ -92,14 +110,21 @@ def judged_bundle(bundle: BundleFiles, variant: str = 'fp32', threads: int = 0) 
         ) from error
     names = [output.name for output in session.get_outputs()]
 
-    def predict(batch: Batch) -> Maps:
-        images = np.ascontiguousarray(batch['image'].permute(0, 2, 3, 1).numpy())
-        outputs = dict(zip(names, session.run(names, {'image': images}), strict=True))
-        zoom = batch['fx'].numpy() / focal
-        return {name: task.of_bundle(outputs, zoom) for name, task in tasks.items()}
+    def predictor(chosen: TaskSet) -> Predictor:
+        semantic = chosen.get('semantic')
+
+        def predict(batch: Batch) -> Maps:
+            images = np.ascontiguousarray(batch['image'].permute(0, 2, 3, 1).numpy())
+            outputs = dict(zip(names, session.run(names, {'image': images}), strict=True))
+            if isinstance(semantic, GroupedSemanticTask):  # probabilities are gone: ids only
+                outputs['semantic'] = semantic.table[outputs['semantic']]
+            zoom = batch['fx'].numpy() / focal
+            return {name: task.of_bundle(outputs, zoom) for name, task in chosen.items()}
+
+        return predict
 
     height, width = bundle.size
-    return Judged(predict, tasks, height, width, focal)
+    return Judged(predictor, tasks, height, width, focal)
 
 
 def bundle_tasks(entries: Mapping[str, Mapping[str, Any]]) -> TaskSet:
@@ -114,22 +139,14 @@ def bundle_tasks(entries: Mapping[str, Mapping[str, Any]]) -> TaskSet:
 def in_classes(judged: Judged, classes: Sequence[LabelClass]) -> Judged:
     """The same with semantic labels in other classes: groups of its own, or some of them.
 
-    A pixel of a class that belongs to none of them has no label then. Of a network whose classes
-    are told apart in another way, the semantic task is left out.
+    Of a network whose classes are told apart in another way, the semantic task is left out.
     """
     semantic = judged.tasks.get('semantic')
-    if not isinstance(semantic, SemanticTask) or semantic.classes == tuple(classes):
+    if not isinstance(semantic, SemanticTask):
         return judged
-    table = lookup([label.name for label in semantic.classes], classes)
     tasks = dict(judged.tasks)
-    if table is None:
+    try:
+        tasks['semantic'] = grouped(semantic, classes)
+    except TaskError:
         del tasks['semantic']
-    else:
-        tasks['semantic'] = replace(semantic, classes=tuple(classes), class_weights=())
-
-    def predict(batch: Batch) -> Maps:
-        maps = judged.predict(batch)
-        ids = maps.pop('semantic')
-        return maps if table is None else {'semantic': table[ids], **maps}
-
-    return replace(judged, predict=predict, tasks=tasks)
+    return replace(judged, tasks=tasks)

@@ -14,13 +14,14 @@ from mtl_training.tasks.edges import EdgesTask
 from mtl_training.tasks.human_parts import HumanPartsTask
 from mtl_training.tasks.normals import NormalsTask
 from mtl_training.tasks.saliency import SaliencyTask
-from mtl_training.tasks.semantic import SemanticTask
+from mtl_training.tasks.semantic import GroupedSemanticTask, SemanticTask, grouped
 from mtl_training.tasks.task import Figure, Picture, Task, TaskError
 
 __all__ = [
     'TASK_SETS',
     'EdgesTask',
     'Figure',
+    'GroupedSemanticTask',
     'HumanPartsTask',
     'L1Depth',
     'LaplaceDepth',
@@ -33,6 +34,7 @@ __all__ = [
     'TaskSet',
     'choose',
     'every',
+    'grouped',
     'multi_task_loss',
     'nyud',
     'pascal',
@@ -93,6 +95,7 @@ TASK_SETS: dict[str, Callable[[Sequence[LabelClass]], TaskSet]] = {
     'nyud': nyud,
     'pascal': pascal,
     'rooms': rooms,
+    'indoor': rooms,  # on the classes of photographs, which a bundle may gather into groups
 }
 
 

@@ -49,9 +49,9 @@ class ClassTask(Task):
             TaskError: an id that is neither a class nor 255.
         """
         highest = np.max(stored, where=stored != self.no_label, initial=0)
-        if highest >= self.channels:
+        if highest >= len(self.classes):
             raise TaskError(
-                f'{self.name} labels have the id {highest}, expected 0..{self.channels - 1}, '
+                f'{self.name} labels have the id {highest}, expected 0..{len(self.classes) - 1}, '
                 f'or {self.no_label} for no label'
             )
         return torch.from_numpy(stored.astype(np.int64))
@@ -85,7 +85,7 @@ class ClassTask(Task):
     def picture(self, values: NDArray[Any]) -> Picture:
         """Ids [H, W] in the colours of their classes."""
         palette = np.zeros((256, 3), np.uint8)
-        palette[: self.channels] = [label.color for label in self.classes]
+        palette[: len(self.classes)] = [label.color for label in self.classes]
         return np.asarray(palette[values], np.uint8)
 
     def constants(self, counts: NDArray[np.int64]) -> dict[str, Any]:

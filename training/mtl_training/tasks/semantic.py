@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from mtl_training.datasets.classes import LabelClass, lookup
 from mtl_training.tasks.classes import ClassTask, classes_last, most_probable
-from mtl_training.tasks.task import levels
+from mtl_training.tasks.task import TaskError, levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,3 +30,72 @@ class SemanticTask(ClassTask):
             'semantic': most_probable(logits),
             'semantic_confidence': levels(confidence.unflatten(1, logits.shape[-2:])),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupedSemanticTask(SemanticTask):
+    """Groups of the classes that a network tells apart.
+
+    The probability of a group is the sum of those of its members, p_g = sum_{c in g} softmax(z)_c:
+    what is half a table and half a desk is surely a table to a robot.
+
+    Attributes:
+        classes: of labels, maps and bundles: the groups.
+        members: the classes of the network, which has a logit for each.
+        table: [256] the group of each of them, 255 for none.
+
+    Raises:
+        TaskError: a group of classes that the network does not tell apart.
+    """
+
+    members: tuple[LabelClass, ...]
+    table: NDArray[np.uint8] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        table = lookup([label.name for label in self.members], self.classes)
+        if table is None:
+            raise TaskError(
+                f'the network tells {len(self.members)} classes apart, which cannot be gathered '
+                f'into {", ".join(label.name for label in self.classes)}'
+            )
+        object.__setattr__(self, 'table', table)
+
+    @property
+    def channels(self) -> int:
+        """One per class of the network."""
+        return len(self.members)
+
+    def grouped(self, logits: Tensor) -> Tensor:
+        """p_g [N, HW, groups] of logits [N, C, H, W]."""
+        belongs = np.eye(256, len(self.classes), dtype=np.float32)[self.table[: self.channels]]
+        probability = classes_last(logits).softmax(dim=-1)
+        return probability @ torch.from_numpy(belongs).to(logits)
+
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        """-log p_g at the label g."""
+        probability = self.grouped(logits).clamp(min=torch.finfo(logits.dtype).tiny)
+        by_pixel = probability.log().unflatten(1, logits.shape[-2:])
+        return super().criterion(by_pixel.permute(0, 3, 1, 2), target)
+
+    def decode(self, logits: Tensor, zoom: Tensor) -> NDArray[np.uint8]:
+        """Ids of groups, uint8 [B, H, W]."""
+        return np.asarray(self.head(logits)['semantic'].cpu().numpy())
+
+    def head(self, logits: Tensor) -> dict[str, Tensor]:
+        """The group with the highest probability, and that probability: uint8 [N, H, W]."""
+        probability, size = self.grouped(logits), logits.shape[-2:]
+        return {
+            'semantic': probability.argmax(dim=-1).unflatten(1, size).to(torch.uint8),
+            'semantic_confidence': levels(probability.amax(dim=-1).unflatten(1, size)),
+        }
+
+
+def grouped(task: SemanticTask, classes: Sequence[LabelClass]) -> SemanticTask:
+    """A semantic task in other classes: as it is, if these are its own, or in groups of them.
+
+    Raises:
+        TaskError: classes that its own cannot be gathered into.
+    """
+    if task.classes == tuple(classes):
+        return task
+    return GroupedSemanticTask(classes=tuple(classes), members=task.classes, weight=task.weight)
