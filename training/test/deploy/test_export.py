@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from mtl_training.cli import main
-from mtl_training.datasets.classes import LabelClass, as_table
+from mtl_training.datasets.classes import NYUD40, ROBOT_GROUPS, LabelClass, as_table
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.comparison import compare_with_torch
 from mtl_training.deploy.deployable import Deployable
@@ -282,6 +282,59 @@ def test_command_tells_a_missing_checkpoint_in_one_line(
     error = capsys.readouterr().err
     assert error.startswith('mtl_training export:')
     assert error.count('\n') == 1
+
+
+class Forty(Network):
+    """One convolution to NYUD's 40 classes."""
+
+    def __init__(self) -> None:
+        super().__init__({'semantic': 40}, mean=META['mean'], std=META['std'])
+        self.decoder = nn.Conv2d(3, 40, 4, stride=4)
+
+    def predictions(self, image: Tensor) -> Predictions:
+        return Predictions({'semantic': self.decoder(image)})
+
+
+def test_forty_classes_are_exported_as_forty_or_as_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    net = Forty().eval()
+    nn.init.normal_(net.decoder.weight)
+    config = Config(
+        name='run',
+        model=ModelConfig('b'),
+        data=DataConfig(*SIZE, 277.0),
+        optim=OptimConfig(lr=1.0, max_steps=1),
+        tasks=('semantic',),
+        task_set='indoor',
+    )
+    meta = {**META, 'config': to_mapping(config), 'classes': as_table(NYUD40)}
+    meta['metrics'] = {'semantic': {'miou': 0.3}}
+    monkeypatch.setattr('mtl_training.deploy.export.load_checkpoint', lambda _: (net, meta))
+    words = ['export', '--checkpoint', 'x', '--out']
+    forty, groups = tmp_path / 'forty', tmp_path / 'groups'
+    assert main([*words, str(forty)]) == 0
+    assert main([*words, str(groups), '--classes', 'rooms']) == 0
+    described = {p: yaml.safe_load((p / 'bundle.yaml').read_text()) for p in (forty, groups)}
+    classes = {p: d['tasks']['semantic']['classes'] for p, d in described.items()}
+    assert classes == {forty: as_table(NYUD40), groups: as_table(ROBOT_GROUPS)}
+    accuracy = {p: d['provenance']['accuracy'] for p, d in described.items()}
+    assert accuracy == {forty: meta['metrics'], groups: {}}  # that of 40 classes says nothing
+
+    image = np.random.default_rng(1).integers(0, 256, (1, *SIZE, 3), np.uint8)
+    session = onnxruntime.InferenceSession((groups / 'model.onnx').read_bytes())
+    ids, confidence = session.run(['semantic', 'semantic_confidence'], {'image': image})
+    with torch.no_grad():
+        pixels = torch.from_numpy(image).permute(0, 3, 1, 2) / 255
+        mean, std = (torch.tensor(META[key]).view(3, 1, 1) for key in ('mean', 'std'))
+        probability = net((pixels - mean) / std)['semantic'].softmax(1).numpy()
+    names = [label.name for label in NYUD40]
+    sums = np.stack(
+        [sum(probability[:, names.index(m)] for m in group.members) for group in ROBOT_GROUPS]
+    )
+    assert (ids == sums.argmax(0)).mean() > 0.999
+    assert np.abs(confidence - 255 * sums.max(0)).max() < 0.6
 
 
 def test_command_replaces_a_bundle(

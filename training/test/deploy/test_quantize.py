@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from mtl_training.cli import main
-from mtl_training.datasets.classes import LabelClass, as_table
+from mtl_training.datasets.classes import NYUD40, ROBOT_GROUPS, LabelClass, as_table
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import open_model, read_bundle, write_bundle
 from mtl_training.deploy.deployable import Deployable
@@ -32,7 +32,7 @@ from mtl_training.deploy.variants import add_variants, compare_with_fp32
 from mtl_training.models import Network, Predictions, build
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.pyramids import ResNetPyramid
-from mtl_training.tasks import choose
+from mtl_training.tasks import SemanticTask, choose, grouped
 from mtl_training.tasks import rooms as rooms_tasks
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
@@ -214,12 +214,15 @@ def test_tensorrt_compiles_every_format_of_real_systems(
     calibration: list[np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """NVIDIA's compiler that needs no GPU, with an open batch."""
+    """NVIDIA's compiler that needs no GPU, with an open batch; 40 classes come out in groups."""
     trt = pytest.importorskip('tensorrt_rtx', reason='the compiler that needs no GPU; x86_64 only')
     tensorrt = pytest.importorskip('mtl_perception.engines.tensorrt_build')
     backends = pytest.importorskip('mtl_perception.engines.engine')
     small = {'layers': (1, 1, 1, 1), 'channels': (8, 16, 24, 32), 'out_indices': (1, 2, 3, 4)}
-    tasks = choose(TASKS, ['semantic', 'normals'])
+    tasks = choose(rooms_tasks(NYUD40), ['semantic', 'normals'])
+    semantic = tasks['semantic']
+    assert isinstance(semantic, SemanticTask)
+    tasks['semantic'] = grouped(semantic, ROBOT_GROUPS)
     monkeypatch.setitem(BACKBONES, 'small', (ResNetPyramid, 'resnet18', small))
     torch.manual_seed(0)
     channels = {name: task.channels for name, task in tasks.items()}
@@ -312,6 +315,24 @@ def test_only_what_lies_between_convolutions_is_int8(model: ModelProto) -> None:
     assert kinds.count('Add') == 2
     assert kinds.count('Resize') == 1  # not those of the predictions
     assert not set(kinds) & {'MatMul', 'LayerNormalization', 'Softmax', 'Exp', 'Mul'}
+
+
+def test_the_sum_of_a_groups_probabilities_is_meaning_not_network(net: SmallNet) -> None:
+    """The product with zeros and ones behind the soft max is no layer: all around it stays fp32."""
+    semantic = TASKS['semantic']
+    assert isinstance(semantic, SemanticTask)
+    names = [thing.name for thing in THINGS]
+    pairs = [LabelClass(two[0], (0, 0, 0), tuple(two)) for two in (names[:2], names[2:])]
+    tasks = {'semantic': grouped(semantic, pairs)}
+    graph = to_onnx(Deployable(net, tasks, mean=net.mean, std=net.std), SIZE)
+    narrow = to_fp16(graph).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in narrow.value_info}
+    *_, product = (types[n.output[0]] for n in narrow.node if n.op_type == 'MatMul')
+    *_, resize = (types[n.output[0]] for n in narrow.node if n.op_type == 'Resize')
+    assert (product, resize) == (TensorProto.FLOAT, TensorProto.FLOAT)
+    folded = fold_constants(graph).graph
+    chosen = trunk(folded)
+    assert [n.op_type for n in folded.node if n.name in chosen].count('Resize') == 1
 
 
 def test_slices_of_weights_are_computed_once() -> None:

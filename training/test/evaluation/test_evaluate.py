@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,7 @@ from mtl_training.evaluation.predictors import (
     Judged,
     in_classes,
     judged_bundle,
+    network_predictor,
 )
 from mtl_training.evaluation.sheet import sheet
 from mtl_training.evaluation.table import markdown
@@ -31,10 +33,12 @@ from mtl_training.evaluation.trivial import trivial_predictors
 from mtl_training.loop.checkpoint import CheckpointError
 from mtl_training.loop.config import load_config
 from mtl_training.loop.train import train
-from mtl_training.tasks import TaskSet, nyud
+from mtl_training.models import Network, Predictions
+from mtl_training.tasks import TaskSet, choose, nyud
 from mtl_training.tasks import rooms as rooms_tasks
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from torch import Tensor
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'
 TASKS = rooms_tasks(ROBOT_GROUPS)
@@ -85,39 +89,74 @@ def test_forty_classes_are_judged_and_painted_as_forty(rooms: Path) -> None:
     assert (row[:, 96:][ids == 255] == 0).all()
 
 
+class Saying(Network):
+    """Says the same of every picture: class ids [W], with logits of 9, and depth of a metre."""
+
+    def __init__(self, ids: NDArray[np.uint8]) -> None:
+        super().__init__({'semantic': 40, 'depth': 1}, mean=(0.5,) * 3, std=(0.5,) * 3)
+        self.semantic = 9 * torch.eye(40)[ids.astype(int)].T[None, :, None]
+
+    def predictions(self, image: Tensor) -> Predictions:
+        return Predictions({'semantic': self.semantic, 'depth': torch.ones(1, 1, 1, 1)})
+
+
 def of_forty(ids: NDArray[np.uint8]) -> Judged:
-    """Something that tells 40 classes apart, and says these whatever it sees."""
-    depth = np.ones((1, *ids.shape), np.float32)
-    maps = {'semantic': ids[None], 'depth': depth}
-    return Judged(lambda batch: dict(maps), nyud(NYUD40), 1, len(ids), 277.0)
+    """A network that tells 40 classes apart."""
+    net = Saying(ids)
+    tasks = choose(nyud(NYUD40), ['semantic', 'depth'])
+    return Judged(lambda chosen: network_predictor(net, chosen, 277.0), tasks, 1, len(ids), 277.0)
+
+
+def seen(ids: Sequence[int]) -> Batch:
+    """A picture of one row, and what it shows."""
+    image = torch.zeros(1, 3, 1, len(ids), dtype=torch.uint8)
+    return {'image': image, 'fx': torch.tensor([277.0]), 'semantic': torch.tensor([[ids]])}
 
 
 def test_forty_classes_are_judged_as_forty_and_as_groups() -> None:
     """Truth: wall, chair, table, desk, otherprop. The network takes the desk for a table."""
-    true, found = (np.array(ids, np.uint8) for ids in ([0, 4, 6, 13, 39], [0, 4, 6, 6, 39]))
-    judged = of_forty(found)
-    semantic = nyud(NYUD40)['semantic']
-    batch = {'fx': torch.tensor([277.0]), 'semantic': torch.from_numpy(true)[None].long()}
-    report = judge(judged.predict, [batch], judged.tasks, 277.0)
+    judged = of_forty(np.array([0, 4, 6, 6, 39], np.uint8))
+    report = judge(judged.predict, [seen([0, 4, 6, 13, 39])], judged.tasks, 277.0)
     # table has one pixel too many, desk none; the others are right.
     assert report['semantic']['miou'] == pytest.approx((1 + 1 + 1 / 2 + 0 + 1) / 5)
-    grouped = in_classes(judged, ROBOT_GROUPS)
-    assert grouped.predict({})['semantic'].tolist() == [[0, 5, 6, 6, 17]]
-    batch['semantic'] = torch.tensor([[0, 5, 6, 6, 17]])
-    report = judge(grouped.predict, [batch], grouped.tasks, 277.0)
+    gathered = in_classes(judged, ROBOT_GROUPS)
+    batch = seen([0, 5, 6, 6, 17])
+    assert gathered.predict(batch)['semantic'].tolist() == [[[0, 5, 6, 6, 17]]]
+    report = judge(gathered.predict, [batch], gathered.tasks, 277.0)
     assert report['semantic']['miou'] == 1
     assert 'iou_table' in report['semantic']
-    assert semantic == judged.tasks['semantic']  # the other one is left as it was
+
+
+def test_groups_are_judged_by_the_sums_of_probabilities() -> None:
+    """Of the forty, wall is the most probable; table and desk together are more so."""
+    judged = of_forty(np.array([0], np.uint8))
+    net = Saying(np.array([0], np.uint8))
+    net.semantic[0, [6, 13]] = 8.9
+    judged = replace(judged, predictor=lambda chosen: network_predictor(net, chosen, 277.0))
+    batch = seen([6])
+    assert judged.predict(batch)['semantic'].tolist() == [[[0]]]
+    assert in_classes(judged, ROBOT_GROUPS).predict(batch)['semantic'].tolist() == [[[6]]]
 
 
 def test_classes_that_are_told_apart_otherwise_are_not_judged() -> None:
     judged = of_forty(np.zeros(5, np.uint8))
-    assert in_classes(judged, NYUD40) is judged
+    assert in_classes(judged, NYUD40).tasks == judged.tasks
     other = in_classes(judged, PASCAL21)
-    assert 'semantic' not in other.tasks
-    assert list(other.predict({})) == ['depth']
-    blind = Judged(judged.predict, {'depth': judged.tasks['depth']}, 1, 5, 277.0)
+    assert list(other.tasks) == ['depth']
+    assert list(other.predict(seen([0] * 5))) == ['depth']
+    blind = replace(judged, tasks={'depth': judged.tasks['depth']})
     assert in_classes(blind, PASCAL21) is blind
+
+
+def test_the_ids_of_a_bundle_are_gathered_into_groups(rooms: Path, tmp_path: Path) -> None:
+    """It tells no probabilities: only what it has decided can be gathered."""
+    write_bundle(tmp_path, NYUD40)
+    judged = in_classes(judged_bundle(read_bundle(tmp_path)), ROBOT_GROUPS)
+    batch = batches(rooms)[0]
+    names = [label.name for label in ROBOT_GROUPS]
+    member_of = {member: names.index(g.name) for g in ROBOT_GROUPS for member in g.members}
+    expected = np.array([member_of[label.name] for label in NYUD40])[batch['image'][:, 1] % 18]
+    np.testing.assert_array_equal(judged.predict(batch)['semantic'], expected)
 
 
 def test_depth_is_judged_in_metres_for_any_canonical_focal(rooms: Path) -> None:

@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mtl_training.datasets.classes import NYUD40, PASCAL21, ROBOT_GROUPS
+from mtl_training.datasets.classes import CLASS_SETS, NYUD40, PASCAL21, ROBOT_GROUPS, LabelClass
 from mtl_training.tasks import (
+    TASK_SETS,
+    GroupedSemanticTask,
+    SemanticTask,
     Task,
     choose,
     every,
+    grouped,
     multi_task_loss,
     nyud,
     pascal,
@@ -23,7 +27,15 @@ from mtl_training.tasks.task import TaskError
 from torch.nn import functional
 
 CLASSES = ROBOT_GROUPS[:4]
-TASKS: list[Task] = [*every(CLASSES).values(), nyud(CLASSES)['depth']]
+# Their first four are the groups' namesakes; floor mat is of the floor, bed of no group.
+MEMBERS = tuple(LabelClass(name, (0, 0, 0)) for name in (
+    'wall', 'floor', 'ceiling', 'door', 'floor mat', 'bed'
+))  # fmt: skip
+TASKS: list[Task] = [
+    *every(CLASSES).values(),
+    nyud(CLASSES)['depth'],
+    GroupedSemanticTask(classes=CLASSES, members=MEMBERS),
+]
 SIZE = (4, 6)
 
 
@@ -211,3 +223,35 @@ def test_weights_and_channels_are_those_of_the_papers() -> None:
     assert channels == {'semantic': 40, 'depth': 1, 'normals': 3, 'edges': 1}
     edges = [tasks['edges'] for tasks in (nyud(NYUD40), pascal(PASCAL21))]
     assert edges == [replace(edges[0], edge_weight=w) for w in (0.8, 0.95)]  # type: ignore[call-arg]
+
+
+def test_a_group_is_as_probable_as_its_members_together() -> None:
+    """Wall .4, table and desk .3 each: a table, of which the network is sure by .6."""
+    task = grouped(SemanticTask(classes=NYUD40, weight=3.0), ROBOT_GROUPS)
+    assert (task.channels, task.weight, len(task.classes)) == (40, 3.0, 18)
+    probability = torch.full((40,), 1e-9)
+    names = [label.name for label in NYUD40]
+    for name, value in {'wall': 0.4, 'table': 0.3, 'desk': 0.3}.items():
+        probability[names.index(name)] = value
+    logits = 5 + probability.log().view(1, 40, 1, 1)
+    table = [label.name for label in ROBOT_GROUPS].index('table')
+    assert task.decode(logits, torch.ones(1)).tolist() == [[[table]]]
+    head = task.head(logits)
+    assert head['semantic'].tolist() == [[[table]]]
+    assert head['semantic_confidence'].tolist() == [[[153]]]
+    for name, value in {'table': 0.6, 'wall': 0.4}.items():
+        target = torch.tensor([[[[g.name for g in ROBOT_GROUPS].index(name)]]])
+        assert task.loss(logits, target).item() == pytest.approx(-np.log(value), rel=1e-5)
+
+
+def test_only_groups_of_its_classes_are_gathered() -> None:
+    task = SemanticTask(classes=NYUD40)
+    assert grouped(task, NYUD40) is task
+    with pytest.raises(TaskError, match='tells 40 classes apart, which cannot be gathered into'):
+        grouped(task, PASCAL21)
+
+
+def test_indoor_is_the_shipped_recipe_on_forty_classes() -> None:
+    assert CLASS_SETS['indoor'] is NYUD40
+    tasks = TASK_SETS['indoor'](CLASS_SETS['indoor'])
+    assert tasks == rooms(NYUD40)
