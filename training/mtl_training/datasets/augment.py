@@ -51,11 +51,12 @@ def augment(
 ) -> Sample:
     """Scale, crop, flip and distort a frame to [height, width], as ``rng`` has it."""
     frame_height, frame_width = sample.arrays['image'].shape[:2]
-    scale = fit_scale(sample, height, width) * rng.uniform(*config.scale)
+    factor = rng.choice(config.scales) if config.scales else rng.uniform(*config.scale)
+    scale = fit_scale(sample, height, width) * float(factor)
     scaled_height, scaled_width = round(frame_height * scale), round(frame_width * scale)
     for _ in range(10):
-        left = _offset(scaled_width - width, rng)
-        top = _offset(scaled_height - height, rng)
+        left = _offset(scaled_width - width, config.centred, rng)
+        top = _offset(scaled_height - height, config.centred, rng)
         if _largest_share(sample, scale, left, top, height, width) < config.cat_max_ratio:
             break
     sample = crop(sample, tasks, scale, left, top, height, width)
@@ -145,8 +146,10 @@ def distort(
     return image
 
 
-def _offset(slack: int, rng: np.random.Generator) -> int:
+def _offset(slack: int, centred: bool, rng: np.random.Generator) -> int:
     """Where the window begins; negative where the frame lies inside the window."""
+    if centred:
+        return slack // 2
     return int(rng.integers(0, slack + 1) if slack >= 0 else -rng.integers(0, -slack + 1))
 
 
