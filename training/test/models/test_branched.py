@@ -147,7 +147,7 @@ def test_super_nets_say_why_they_are_not_exported(system: str, tmp_path: Path) -
     assert 'build the tree that it found as branched' in small(system).not_exportable
     assert small('branched').not_exportable == ''
     with pytest.raises(DeployError, match=r'cannot be exported: a super-net holds every tree'):
-        export(small(system), {}, tmp_path / 'bundle', name='net')
+        export(small(system), {}, {}, tmp_path / 'bundle', name='net')
     assert not list(tmp_path.iterdir())
 
 
@@ -266,6 +266,33 @@ def test_warm_up_and_temperature() -> None:
     late = torch.stack([bmtas.sample() for _ in range(50)]).amax(-1).mean()
     assert early < 0.5 < 0.9 < late
     assert set(ltb.sample().unique().tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ('system', 'step', 'tau'),
+    [
+        ('bmtas', 5, 5.0),  # from here on it falls linearly, to 0.1
+        ('bmtas', 43, 5 - 4.9 * 0.4),
+        ('bmtas', 100, 0.1),
+        ('ltb', 1, 10 / 3**0.5),  # 10 / sqrt(e + 1), the 2nd of 200 epochs
+        ('ltb', 50, 10 / 101**0.5),
+    ],
+)
+def test_gradients_are_those_of_a_softmax_at_the_temperature(
+    system: str, step: int, tau: float
+) -> None:
+    """Of softmax((log theta + G) / tau), G = -log E with E exponential; LTB's samples are one-hot."""
+    net = small(system, steps=100)
+    net.step.fill_(step)
+    logits = net.alpha if isinstance(net, BMTAS) else net.theta
+    weights = torch.randn_like(logits)
+    torch.manual_seed(0)
+    (found,) = torch.autograd.grad((weights * net.sample()).sum(), logits)
+    torch.manual_seed(0)
+    noise = -torch.empty_like(logits).exponential_().log()
+    soft = ((logits + noise) / tau).softmax(-1)
+    (expected,) = torch.autograd.grad((weights * soft).sum(), logits)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize('system', SUPER_NETS)
