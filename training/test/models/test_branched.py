@@ -281,7 +281,7 @@ def test_warm_up_and_temperature() -> None:
 def test_gradients_are_those_of_a_softmax_at_the_temperature(
     system: str, step: int, tau: float
 ) -> None:
-    """Of softmax((log theta + G) / tau), G = -log E with E exponential; LTB's samples are one-hot."""
+    """Of softmax((log theta + G) / tau), G = -log E, E exponential, where LTB samples one-hot."""
     net = small(system, steps=100)
     net.step.fill_(step)
     logits = net.alpha if isinstance(net, BMTAS) else net.theta
