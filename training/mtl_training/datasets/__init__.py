@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mtl_training.datasets.classes import LabelClass
+from mtl_training.datasets.classes import NYUD40, LabelClass
 from mtl_training.datasets.dataset import DataError, DataSet
-from mtl_training.datasets.mixture import Mixture
+from mtl_training.datasets.mixture import Mixture, is_mixture
 from mtl_training.datasets.nyud import NYUD
-from mtl_training.datasets.rgbd import RGBD
+from mtl_training.datasets.rgbd import plain, scannet, tum
 from mtl_training.datasets.rooms import Rooms
 
 Opener = Callable[[Path, str, Sequence[LabelClass]], DataSet]
-# What a folder of the data set holds -> its reader; the first match counts.
-DATA_SETS: dict[str, Opener] = {
-    'labels40': NYUD,
-    'frames.json': RGBD,
-    '*/frames.jsonl': Rooms,
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of data set.
+
+    Attributes:
+        opener: opens a split.
+        splits: that differ from one another.
+        classes: of the semantic task, the finest that its labels tell apart; empty without labels.
+    """
+
+    opener: Opener
+    splits: tuple[str, ...]
+    classes: tuple[LabelClass, ...] = ()
+
+
+# What a folder of the kind holds -> the kind; the first match counts.
+KINDS: dict[str, Kind] = {
+    'labels40': Kind(NYUD, ('train', 'test'), NYUD40),
+    'frames.json': Kind(plain, ('train',)),
+    'rgb.txt': Kind(tum, ('train',)),
+    'intrinsic/intrinsic_depth.txt': Kind(scannet, ('train',)),
+    '*/frames.jsonl': Kind(Rooms, ('train', 'val', 'test'), NYUD40),
 }
 
 
@@ -32,10 +52,19 @@ def open_data(folder: Path, split: str, classes: Sequence[LabelClass]) -> DataSe
         ClassesError: classes that the data does not tell apart.
         DataError: a folder of another kind, or what the reader finds wrong.
     """
-    if folder.suffix in ('.yaml', '.yml'):
+    if is_mixture(folder):
         return Mixture(folder, split, classes, open_data)
-    for pattern, opener in DATA_SETS.items():
+    return kind_of(folder).opener(folder, split, classes)
+
+
+def kind_of(folder: Path) -> Kind:
+    """The kind of the data set in a folder.
+
+    Raises:
+        DataError: it is none of them.
+    """
+    for pattern, kind in KINDS.items():
         if any(folder.glob(pattern)):
-            return opener(folder, split, classes)
-    known = ' or '.join(DATA_SETS)
+            return kind
+    known = ' or '.join(KINDS)
     raise DataError(f'{folder} is not a data set that can be read, expected one with {known}')

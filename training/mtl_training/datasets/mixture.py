@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,16 @@ class Mixture:
         part = self.parts[number]
         first = int(self.ends[number]) - len(part)
         return part.read(index - first, [task for task in tasks if task in part.tasks])
+
+    def faults(self) -> Iterator[str]:
+        """See ``DataSet.faults``."""
+        for part in self.parts:
+            yield from part.faults()
+
+
+def is_mixture(path: Path) -> bool:
+    """Whether a path is that of a mixture's file rather than a data set's folder."""
+    return path.suffix in ('.yaml', '.yml')
 
 
 def read_parts(path: Path) -> list[Part]:
