@@ -11,8 +11,14 @@ from typing import Any
 from mtl_perception_msgs.msg import PerceptionStatus
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+from rclpy.qos_overriding_options import QosCallbackResult, QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from .. import one_line
@@ -21,7 +27,8 @@ from ..camera import CameraError, CameraModel
 from ..images import ImageError, read_image
 from ..outputs import Make, Output, outputs_of
 from ..pipeline import Frame, Prediction
-from .calibration import CameraInfos, camera_model
+from ..topics import namespace_of
+from .calibration import CameraInfos, belongs, camera_model
 from .diagnostics import (
     CALIBRATIONS,
     EngineHealth,
@@ -52,7 +59,35 @@ LATCHED_QOS = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-OVERRIDABLE = QoSOverridingOptions.with_default_policies()
+LATCHED_INFO_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=INFO_QOS.depth,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+
+
+def _check_qos(qos: QoSProfile) -> QosCallbackResult:
+    """Refuse what the middleware would take and not do."""
+    result = QosCallbackResult()
+    result.successful = (
+        qos.durability != DurabilityPolicy.TRANSIENT_LOCAL
+        or qos.reliability == ReliabilityPolicy.RELIABLE
+    )
+    if not result.successful:
+        result.reason = 'durability transient_local needs reliability: reliable as well'
+    return result
+
+
+OVERRIDABLE = QoSOverridingOptions(
+    (
+        QoSPolicyKind.HISTORY,
+        QoSPolicyKind.DEPTH,
+        QoSPolicyKind.RELIABILITY,
+        QoSPolicyKind.DURABILITY,
+    ),
+    callback=_check_qos,
+)
 
 CAMERA_INFO_WAIT_S = 0.05
 
@@ -146,6 +181,12 @@ class Camera:
     def activate(self) -> None:
         """Say what the labels mean, and begin a new interval of reports."""
         self.statistics.report()
+        image_topic, info_topic = self._image_topic(), self._info_topic()
+        if namespace_of(image_topic) != namespace_of(info_topic):
+            self._logger.warning(
+                f'Images come from {image_topic} and CameraInfos from {info_topic}: '
+                'make sure that they are of one camera'
+            )
         if self._labels is not None:
             message = label_info(self._bundle.classes)
             message.header.stamp = self._node.get_clock().now().to_msg()
@@ -186,14 +227,21 @@ class Camera:
 
     def _subscribe(self, mailbox: Mailbox[Camera, Arrival]) -> None:
         image = Image if self._transport == 'raw' else CompressedImage
-        for kind, topic, call, qos in (
-            (CameraInfo, f'{self.prefix}camera_info', self._receive_info, INFO_QOS),
-            (image, self._image_topic(), self._receive_image, INPUT_QOS),
+        info_topic = self._info_topic()
+        for kind, topic, call, qos, overridable in (
+            (CameraInfo, info_topic, self._receive_info, INFO_QOS, OVERRIDABLE),
+            # One that was published before comes only to a latched subscription, and one that is
+            # published for the moment only to the other.
+            (CameraInfo, info_topic, self._receive_info, LATCHED_INFO_QOS, None),
+            (image, self._image_topic(), self._receive_image, INPUT_QOS, OVERRIDABLE),
         ):
             subscription = self._node.create_subscription(
-                kind, topic, partial(call, mailbox), copy(qos), qos_overriding_options=OVERRIDABLE
+                kind, topic, partial(call, mailbox), copy(qos), qos_overriding_options=overridable
             )
             self._subscriptions.append(subscription)
+
+    def _info_topic(self) -> str:
+        return str(self._node.resolve_topic_name(f'{self.prefix}camera_info'))
 
     def _image_topic(self) -> str:
         """Where images come from: a remap of ``image`` also moves ``image/compressed``."""
@@ -215,8 +263,7 @@ class Camera:
 
     def _receive_info(self, mailbox: Mailbox[Camera, Arrival], info: Any) -> None:
         self._infos.add(info)
-        stamp = stamp_ns(info.header)
-        mailbox.release(self, lambda arrival: stamp_ns(arrival.message.header) == stamp)
+        mailbox.release(self, lambda arrival: belongs(info.header, arrival.message.header))
 
     # Frames and predictions
 
@@ -260,17 +307,16 @@ class Camera:
 
     def _calibrate(self, header: Any, image: NDArray[Any], *, waited: bool) -> CameraModel | None:
         """The calibration of an image; None where there is none that can be used."""
-        info, own = self._infos.match(header, waited=waited)
+        match = self._infos.match(header, waited=waited)
         state, detail = PerceptionStatus.CALIBRATION_MISSING, ''
         model = None
-        if info is None:
-            topic = self._node.resolve_topic_name(f'{self.prefix}camera_info')
-            detail = f"no CameraInfo of frame '{header.frame_id}' on {topic}"
+        if match.info is None:
+            detail = f'{match.problem} on {self._info_topic()}'
         else:
-            if not own:
+            if not match.own:
                 self.statistics.count('camera_info_fallbacks')
             try:
-                calibrated = camera_model(info, rectified=self._rectified)
+                calibrated = camera_model(match.info, rectified=self._rectified)
                 state = PerceptionStatus.CALIBRATION_WRONG_SIZE
                 model = calibrated.for_image(image.shape[1], image.shape[0])
                 state = PerceptionStatus.CALIBRATION_METRIC

@@ -37,9 +37,9 @@ def test_the_own_stamp_is_found_among_others() -> None:
     infos = CameraInfos()
     for stamp in (1, 2, 3):
         infos.add(info(stamp))
-    found, own = infos.match(header(2), waited=False)
-    assert own
-    assert found.header.stamp.sec == 2
+    match = infos.match(header(2), waited=False)
+    assert match.own
+    assert match.info.header.stamp.sec == 2
     assert not infos.due(header(2))
 
 
@@ -47,26 +47,94 @@ def test_the_newest_of_the_same_frame_serves_where_the_own_is_missing() -> None:
     infos = CameraInfos()
     for stamp, frame in ((1, 'camera'), (2, 'camera'), (3, 'another')):
         infos.add(info(stamp, frame))
-    found, own = infos.match(header(9), waited=True)
-    assert not own
-    assert found.header.stamp.sec == 2
-    assert infos.match(header(9, 'unknown'), waited=True) == (None, False)
+    match = infos.match(header(9), waited=True)
+    assert not match.own
+    assert match.info.header.stamp.sec == 2
+    match = infos.match(header(9, 'unknown'), waited=True)
+    assert match.info is None
+    assert match.problem == "no CameraInfo of frame 'unknown', only of 'another', 'camera'"
+
+
+def of_focal(fx: float, stamp: int, frame: str = 'camera') -> Any:
+    out = info(stamp, frame)
+    out.k = [fx, *out.k[1:]]
+    return out
+
+
+def test_an_info_of_another_frame_is_not_taken_whatever_its_stamp() -> None:
+    infos = CameraInfos()
+    for fx, frame in ((100.0, 'left'), (200.0, 'right')):
+        infos.add(of_focal(fx, 1, frame))
+    for fx, frame in ((200.0, 'right'), (100.0, 'left'), (100.0, '/left')):
+        assert infos.match(header(1, frame), waited=False).info.k[0] == fx
+    assert infos.due(header(1, 'top'))
+    match = infos.match(header(1, 'top'), waited=True)
+    assert match.info is None
+    assert match.problem.endswith("only of 'left', 'right'")
+
+
+def test_an_empty_frame_says_nothing() -> None:
+    infos = CameraInfos()
+    infos.add(of_focal(100.0, 1, ''))
+    assert infos.match(header(1, 'left'), waited=False).own
+    assert infos.match(header(2, 'left'), waited=False).info is None
+    infos.add(of_focal(200.0, 3, 'left'))
+    assert infos.match(header(3, ''), waited=False).own
+    infos.add(of_focal(300.0, 3, 'right'))
+    assert 'share the topic' in infos.match(header(3, ''), waited=False).problem
+
+
+def test_two_calibrations_of_one_moment_are_a_clash() -> None:
+    infos = CameraInfos()
+    for _ in range(2):  # the second time they only come again
+        infos.add(of_focal(100.0, 1))
+    assert infos.match(header(1), waited=False).own
+    infos.add(of_focal(200.0, 1))
+    match = infos.match(header(1), waited=False)
+    assert (match.info, match.own) == (None, False)
+    assert 'share the topic' in match.problem
+
+
+def test_calibrations_in_turns_are_a_clash_and_a_zoom_is_not() -> None:
+    infos = CameraInfos()
+    for stamp, fx in enumerate((100.0, 100.0, 200.0, 300.0, 300.0), 1):
+        infos.add(of_focal(fx, stamp))
+    assert infos.match(header(99), waited=True).info.k[0] == 300.0
+    infos.add(of_focal(100.0, 6))
+    match = infos.match(header(99), waited=True)
+    assert match.info is None
+    assert 'in turns' in match.problem
+
+
+def test_without_stamps_the_newest_counts() -> None:
+    infos = CameraInfos()
+    for fx in (100.0, 200.0, 100.0):
+        infos.add(of_focal(fx, 0))
+        assert infos.match(header(7), waited=True).info.k[0] == fx
+
+
+def test_an_old_info_that_comes_again_is_not_the_newest() -> None:
+    """The node has two subscriptions, so every latched info comes twice."""
+    infos = CameraInfos()
+    for stamp in (1, 2, 1):
+        infos.add(of_focal(100.0 * stamp, stamp))
+    assert infos.match(header(7), waited=True).info.k[0] == 200.0
 
 
 def test_one_wait_in_vain_ends_the_waiting_until_stamps_match_again() -> None:
     infos = CameraInfos()
     assert infos.due(header(1))
-    assert not infos.match(header(1), waited=False)[1]
+    assert not infos.match(header(1), waited=False).own
     assert infos.due(header(2)), 'nobody has waited yet'
-    assert not infos.match(header(2), waited=True)[1]
+    assert not infos.match(header(2), waited=True).own
     assert not infos.due(header(3))
     infos.add(info(1))  # one that nobody asks for any more
     assert not infos.due(header(3))
     infos.add(info(2))  # it was only late
     assert infos.due(header(3))
-    assert not infos.match(header(3), waited=True)[1]
+    assert not infos.match(header(3), waited=True).own
     infos.add(info(4))
-    assert infos.match(header(4), waited=False)[1]
+    assert infos.match(header(4), waited=False).own
     assert infos.due(header(5))
 
 
@@ -74,8 +142,8 @@ def test_only_the_newest_are_kept() -> None:
     infos = CameraInfos()
     for stamp in range(1000):
         infos.add(info(stamp))
-    assert infos.match(header(999), waited=False)[1]
-    assert not infos.match(header(0), waited=False)[1]
+    assert infos.match(header(999), waited=False).own
+    assert not infos.match(header(0), waited=False).own
 
 
 def test_raw_images_use_k_and_d() -> None:
