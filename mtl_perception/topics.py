@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _RECTIFIED = re.compile(r'(?:^|[/_])(?:rect|rectified|undistorted)(?:[/_]|$)')
+_RAW = re.compile(r'(?:^|[/_])raw(?:[/_]|$)')
 _DEPTH = re.compile(r'(?:^|[/_])(?:depth|disparity|compressedDepth)(?:[/_]|$)')
 
 
@@ -21,6 +22,11 @@ def namespace_of(topic: str) -> str:
 def says_rectified(topic: str) -> bool:
     """Whether the name is that of rectified images, such as image_rect_color."""
     return _RECTIFIED.search(base_topic(topic)) is not None
+
+
+def says_raw(topic: str) -> bool:
+    """Whether the name is that of images as the sensor gives them, such as image_raw."""
+    return _RAW.search(base_topic(topic)) is not None and not says_rectified(topic)
 
 
 def says_depth(topic: str) -> bool:

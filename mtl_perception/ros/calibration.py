@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ..camera import IDENTITY, CameraModel
+from ..camera import IDENTITY, CameraError, CameraModel
+from ..credibility import doubts
+from ..topics import says_raw, says_rectified
 from .messages import stamp_ns
 
 # CameraInfos that are kept for images that may still come.
 _KEPT = 32
+# How far off the pixels of an image may be for who takes it for that of a pinhole.
+PINHOLE_TOLERANCE = 1.0
 
 
 @dataclass(frozen=True)
@@ -136,25 +140,83 @@ def _in_turns(contents: list[Hashable]) -> bool:
     return len(changes) > len(set(changes))
 
 
+def is_rectified(setting: str, topic: str, info: Any) -> bool:
+    """Whether images are rectified, so that P of their CameraInfo is the camera, else K and D.
+
+    Args:
+        setting: ``true`` or ``false``, or ``auto``: the name of the topic tells, and a CameraInfo
+            whose D and R do nothing, as that of rectified images.
+        topic: of the images.
+        info: sensor_msgs/CameraInfo.
+    """
+    if setting != 'auto':
+        return setting == 'true'
+    return says_rectified(topic) or _does_nothing(info)
+
+
+def _does_nothing(info: Any) -> bool:
+    """Whether there is nothing to rectify: no D, no R, and a P that says the rest."""
+    turned = tuple(info.r) != IDENTITY and any(info.r)
+    return info.k[0] > 0 and info.p[0] > 0 and info.p[5] > 0 and not turned and not any(info.d)
+
+
 def camera_model(info: Any, *, rectified: bool) -> CameraModel:
     """The camera behind the images that come with a CameraInfo.
 
     Args:
         info: sensor_msgs/CameraInfo.
-        rectified: whether the images are rectified: P is then the camera, else K and D.
+        rectified: whether the images are rectified: P is then the camera, or K where neither P nor
+            D says something; else K and D are.
 
     Raises:
         CameraError: uncalibrated, or values that make no camera.
     """
-    p = info.p
-    return CameraModel.from_calibration(
-        info.width,
-        info.height,
-        [p[0], p[1], p[2], p[4], p[5], p[6], p[8], p[9], p[10]] if rectified else info.k,
-        () if rectified else info.d,
-        '' if rectified else info.distortion_model,
+    return _camera(
+        info,
+        rectified=rectified,
         roi=(info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height),
         binning=(info.binning_x, info.binning_y),
-        rectification=IDENTITY if rectified else info.r,
-        projection=p,
+    )
+
+
+def _camera(info: Any, *, rectified: bool, **cut: Any) -> CameraModel:
+    k, d, model, r, p = info.k, info.d, info.distortion_model, info.r, info.p
+    if rectified and not (p[0] > 0 and p[5] > 0):
+        if any(d):
+            raise CameraError(
+                'the images are rectified and P of their CameraInfo has no focal length: '
+                'the camera is uncalibrated'
+            )
+        r = IDENTITY
+    elif rectified:
+        k, d, model, r = [*p[0:3], *p[4:7], *p[8:11]], (), '', IDENTITY
+    return CameraModel.from_calibration(
+        info.width, info.height, k, d, model, rectification=r, projection=p, **cut
+    )
+
+
+def doubts_about(info: Any, *, setting: str, topic: str, image: tuple[int, int]) -> tuple[str, ...]:
+    """What makes the calibration of an image implausible, in words; empty if nothing does.
+
+    Args:
+        info: sensor_msgs/CameraInfo that makes a camera.
+        setting: see ``is_rectified``.
+        topic: of the images.
+        image: their width and height.
+    """
+    full = _camera(info, rectified=is_rectified(setting, topic, info))
+    by_k = _camera(info, rectified=False) if info.k[0] > 0 else full
+    differs = any(info.d) or by_k.pinhole_error() > PINHOLE_TOLERANCE
+    contradictions = {
+        f'rectified is false, and images come from {topic}': (
+            setting == 'false' and says_rectified(topic)
+        ),
+        f'rectified is true, and images come from {topic}': setting == 'true' and says_raw(topic),
+        'K and P differ, and neither D nor R tells why; P is taken': (
+            setting == 'auto' and _does_nothing(info)
+        ),
+    }
+    return (
+        *doubts(full, (info.binning_x, info.binning_y), image),
+        *(text for text, holds in contradictions.items() if holds and differs),
     )

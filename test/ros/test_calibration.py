@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,8 +12,13 @@ pytest.importorskip('sensor_msgs', reason='ROS 2 for Python is not installed')
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from mtl_perception.camera import CameraError, Letterbox
-from mtl_perception.ros.calibration import CameraInfos, camera_model
+from mtl_perception.camera import IDENTITY, CameraError, Letterbox
+from mtl_perception.ros.calibration import (
+    CameraInfos,
+    camera_model,
+    doubts_about,
+    is_rectified,
+)
 from mtl_perception.ros.messages import camera_info
 
 
@@ -184,12 +190,67 @@ def test_region_of_interest_and_binning_are_in_the_output() -> None:
     assert (out.p[0], out.p[2]) == pytest.approx((400.0, 159.5))
 
 
-def test_without_p_the_output_has_none() -> None:
+@pytest.mark.parametrize('rectified', [False, True])
+def test_where_p_and_r_are_empty_the_output_has_k_and_no_rotation(rectified: bool) -> None:
+    """So do OAK cameras; who reads P would divide by zero."""
+    source = info()
+    source.p, source.r, source.d = [0.0] * 12, [0.0] * 9, [0.0] * 5
+    grid = Letterbox.fit(640, 480, 320, 256)
+    out = camera_info(grid.camera(camera_model(source, rectified=rectified)))
+    assert list(out.p) == [250.0, 0.0, 159.5, 0.0, 0.0, 255.0, 119.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+    assert list(out.r) == [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_rectified_images_of_a_lens_need_p() -> None:
     source = info()
     source.p = [0.0] * 12
-    grid = Letterbox.fit(640, 480, 320, 256)
-    camera = grid.camera(camera_model(source, rectified=False))
-    out = camera_info(camera)
-    assert list(out.p) == [0.0] * 12
-    with pytest.raises(CameraError, match='uncalibrated'):
+    with pytest.raises(CameraError, match='P of their CameraInfo has no focal length'):
         camera_model(source, rectified=True)
+
+
+@pytest.mark.parametrize(
+    ('setting', 'topic', 'rectified'),
+    [
+        ('auto', '/camera/image_raw', False),
+        ('auto', '/camera/image_rect', True),
+        ('auto', '/camera/image_rect_color/compressed', True),
+        ('auto', '/image', False),
+        ('true', '/camera/image_raw', True),
+        ('false', '/camera/image_rect', False),
+    ],
+)
+def test_the_topic_tells_whether_images_are_rectified(
+    setting: str, topic: str, rectified: bool
+) -> None:
+    assert is_rectified(setting, topic, info()) == rectified
+
+
+@pytest.mark.parametrize('r', [IDENTITY, [0.0] * 9])
+def test_an_info_without_lens_and_rotation_is_of_rectified_images(r: Any) -> None:
+    source = info()
+    source.d, source.r = [0.0] * 5, r
+    assert is_rectified('auto', '/image', source)
+    assert not is_rectified('false', '/image', source)
+    (doubt,) = doubts_about(source, setting='auto', topic='/image', image=(640, 480))
+    assert doubt.startswith('K and P differ')
+    for field, value in (('d', [0.1] * 5), ('r', info().r), ('p', [0.0] * 12), ('k', [0.0] * 9)):
+        other = copy.deepcopy(source)
+        setattr(other, field, value)
+        assert not is_rectified('auto', '/image', other)
+
+
+def test_a_setting_against_the_name_of_the_topic_is_doubted() -> None:
+    def found(setting: str, topic: str, source: Any) -> str:
+        return '; '.join(doubts_about(source, setting=setting, topic=topic, image=(640, 480)))
+
+    assert 'rectified is false, and images come from /image_rect' in found(
+        'false', '/image_rect', info()
+    )
+    assert 'rectified is true, and images come from /image_raw' in found(
+        'true', '/image_raw', info()
+    )
+    for setting, topic in (('auto', '/image_rect'), ('true', '/image'), ('false', '/image_raw')):
+        assert found(setting, topic, info()) == ''
+    plain = info()
+    plain.d, plain.p = [0.0] * 5, [0.0] * 12
+    assert found('false', '/image_rect', plain) == ''  # it makes no difference
