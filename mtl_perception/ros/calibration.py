@@ -205,8 +205,8 @@ def doubts_about(info: Any, *, setting: str, topic: str, image: tuple[int, int])
         image: their width and height.
     """
     full = _camera(info, rectified=is_rectified(setting, topic, info))
-    by_k = _camera(info, rectified=False) if info.k[0] > 0 else full
-    differs = any(info.d) or by_k.pinhole_error() > PINHOLE_TOLERANCE
+    k, p = np.reshape(info.k, (3, 3)), np.reshape(info.p, (3, 4))[:, :3]
+    differs = any(info.d) or (p[0, 0] > 0 and np.abs(k - p).max() > PINHOLE_TOLERANCE)
     contradictions = {
         f'rectified is false, and images come from {topic}': (
             setting == 'false' and says_rectified(topic)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -254,3 +255,11 @@ def test_a_setting_against_the_name_of_the_topic_is_doubted() -> None:
     plain = info()
     plain.d, plain.p = [0.0] * 5, [0.0] * 12
     assert found('false', '/image_rect', plain) == ''  # it makes no difference
+
+
+def test_rectified_images_do_not_ask_for_the_lens() -> None:
+    source = info()
+    source.distortion_model, source.k = 'magic', [math.nan] * 9
+    assert camera_model(source, rectified=True).fx == 400.0
+    for setting, topic in (('auto', '/image_rect'), ('true', '/image')):
+        assert doubts_about(source, setting=setting, topic=topic, image=(640, 480)) == ()
