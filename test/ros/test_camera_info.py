@@ -178,7 +178,7 @@ def test_rectified_images_have_the_camera_of_p(
 
 
 def far_centre(info: Any) -> None:
-    info.k[2] = 10.0 * WIDTH
+    info.k[2] = info.p[2] = 10.0 * WIDTH
 
 
 def binned_twice(info: Any) -> None:
