@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtl_training.datasets.classes import NYUD40, LabelClass
+from mtl_training.datasets.cityscapes import Cityscapes
+from mtl_training.datasets.classes import CITYSCAPES19, NYUD40, PASCAL21, LabelClass
 from mtl_training.datasets.dataset import DataError, DataSet
+from mtl_training.datasets.kitti_depth import KITTIDepth
 from mtl_training.datasets.mixture import Mixture, is_mixture
 from mtl_training.datasets.nyud import NYUD
+from mtl_training.datasets.nyud_mt import NYUDMT
+from mtl_training.datasets.pascal_context import PascalContext
 from mtl_training.datasets.rgbd import plain, scannet, tum
 from mtl_training.datasets.rooms import Rooms
 
@@ -24,20 +28,26 @@ class Kind:
         opener: opens a split.
         splits: that differ from one another.
         classes: of the semantic task, the finest that its labels tell apart; empty without labels.
+        own_axes: normals are not known to be in the camera's optical frame.
     """
 
     opener: Opener
     splits: tuple[str, ...]
     classes: tuple[LabelClass, ...] = ()
+    own_axes: bool = False
 
 
 # What a folder of the kind holds -> the kind; the first match counts.
 KINDS: dict[str, Kind] = {
     'labels40': Kind(NYUD, ('train', 'test'), NYUD40),
+    'gt_sets': Kind(NYUDMT, ('train', 'val'), NYUD40, own_axes=True),
+    'ImageSets/Context': Kind(PascalContext, ('train', 'val'), PASCAL21, own_axes=True),
+    'leftImg8bit': Kind(Cityscapes, ('train', 'val'), CITYSCAPES19),
     'frames.json': Kind(plain, ('train',)),
     'rgb.txt': Kind(tum, ('train',)),
     'intrinsic/intrinsic_depth.txt': Kind(scannet, ('train',)),
     '*/frames.jsonl': Kind(Rooms, ('train', 'val', 'test'), NYUD40),
+    '*/*/proj_depth': Kind(KITTIDepth, ('train', 'val')),
 }
 
 

@@ -55,7 +55,7 @@ def check(path: Path) -> Iterator[Checked]:
             yield Checked(0, (str(error),))
             continue
         yield Checked(0, (*_repeated(data), *data.faults()))
-        yield from _frames(data)
+        yield from _frames(data, kind.own_axes)
 
 
 def _unopened(mixture: Path, split: str) -> Iterator[str]:
@@ -77,7 +77,7 @@ def _repeated(data: DataSet) -> Iterator[str]:
             yield f'{data.name}: {name} is listed {times} times'
 
 
-def _frames(data: DataSet) -> Iterator[Checked]:
+def _frames(data: DataSet, own_axes: bool) -> Iterator[Checked]:
     known = every(data.classes.get('semantic', ()))
     tasks = {name: task for name, task in known.items() if name in data.tasks}
 
@@ -87,15 +87,20 @@ def _frames(data: DataSet) -> Iterator[Checked]:
         except DataError as error:
             return Checked(1, (str(error),))
         where = f'{data.name}, {data.frames[index]}'
-        return Checked(1, tuple(f'{where}: {fault}' for fault in faults_of(sample, tasks)))
+        faults = faults_of(sample, tasks, own_axes=own_axes)
+        return Checked(1, tuple(f'{where}: {fault}' for fault in faults))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looked = pool.map(look, range(len(data)))
         yield from tqdm(looked, desc=data.name, total=len(data), unit='frame', disable=None)
 
 
-def faults_of(sample: Sample, tasks: dict[str, Task]) -> Iterator[str]:
-    """What is wrong with one frame."""
+def faults_of(sample: Sample, tasks: dict[str, Task], *, own_axes: bool = False) -> Iterator[str]:
+    """What is wrong with one frame.
+
+    Args:
+        own_axes: see ``Kind``.
+    """
     height, width = sample.arrays['image'].shape[:2]
     low, high = (width * share for share in FOCALS)
     if not low <= sample.fx <= high:
@@ -123,5 +128,5 @@ def faults_of(sample: Sample, tasks: dict[str, Task]) -> Iterator[str]:
             n = np.asarray(labels[labelled], np.float32) / 127.5 - 1
             if not 0.95 < float(np.median(np.linalg.norm(n, axis=-1))) < 1.05:
                 yield 'normals are not of length 1, expected n = 2 v / 255 - 1'
-            elif (n[:, 2] > 0).mean() > 0.5:
+            elif not own_axes and (n[:, 2] > 0).mean() > 0.5:
                 yield 'normals look away from the camera, expected z < 0'

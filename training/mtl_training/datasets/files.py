@@ -56,6 +56,23 @@ class Files:
         except (OSError, UnicodeDecodeError) as error:
             raise self.wrong(path, 'is missing or is not a text') from error
 
+    def listed(self, path: Path) -> list[str]:
+        """The names in a text file, at least one."""
+        names = self.text(path).split()
+        if not names:
+            raise self.wrong(path, 'lists no frames')
+        return names
+
+    def array(self, path: Path, axes: int) -> NDArray[np.floating[Any]]:
+        """Numbers of an ``.npy`` file with so many axes."""
+        try:
+            array = np.load(path)
+        except (OSError, ValueError, EOFError) as error:
+            raise self.wrong(path, 'is missing or is not an array of NumPy') from error
+        if array.ndim != axes or array.dtype.kind not in 'biuf':
+            raise self.wrong(path, f'is {array.dtype} {list(array.shape)}, expected {axes} axes')
+        return np.asarray(array)
+
     def wrong(self, path: Path, what: str) -> DataError:
         """The error that something is wrong with a file."""
         return DataError(f'{path} {what}; the data set is from {self.source}')

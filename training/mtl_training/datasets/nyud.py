@@ -51,7 +51,7 @@ class NYUD:
         self.name = f'{folder}, {split}'
         self.folder, self.split = folder, split
         self.classes: Mapping[str, Sequence[LabelClass]] = {'semantic': classes}
-        self.frames: Sequence[str] = self._list(split)
+        self.frames: Sequence[str] = FILES.listed(folder / LISTS[split])
         self.table = nyud_table(self.name, classes)
 
     def __len__(self) -> int:
@@ -78,20 +78,13 @@ class NYUD:
         """See ``DataSet.faults``."""
         if len(self.frames) != COUNTS[self.split]:
             yield f'{self.name}: {len(self.frames)} frames, expected {COUNTS[self.split]}'
-        train, test = self._list('train'), self._list('test')
+        train, test = (FILES.listed(self.folder / LISTS[split]) for split in ('train', 'test'))
         for number in set(self.frames) & set(test if self.split == 'train' else train):
             yield f'{self.name}: {number} is in the other split, too'
         listed = {*train, *test}
         for kind in ('images', 'labels40', 'depth8'):
             files = (file.stem for file in (self.folder / kind).glob('*.*'))
             yield from unlisted(f'{self.folder / kind}', files, listed)
-
-    def _list(self, split: str) -> list[str]:
-        path = self.folder / LISTS[split]
-        frames = FILES.text(path).split()
-        if not frames:
-            raise FILES.wrong(path, 'lists no frames')
-        return frames
 
     def _crop(self, path: Path, whole: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """What lies inside the white frame: [425, 560, ...]."""
