@@ -13,11 +13,13 @@ import pytest
 import torch
 from mtl_training.cli import main
 from mtl_training.datasets.augment import Sample, augment
-from mtl_training.datasets.batches import loader
+from mtl_training.datasets.batches import Examples, loader
 from mtl_training.datasets.classes import CLASS_SETS, NYUD40, PASCAL21
+from mtl_training.datasets.dataset import thin_out
 from mtl_training.datasets.rooms import Rooms
 from mtl_training.evaluation.judge import judge, truth
 from mtl_training.evaluation.native import NativeExamples, at_native, enlarged, saved
+from mtl_training.evaluation.predictors import judged_network
 from mtl_training.loop.checkpoint import build_network, config_tasks, load_checkpoint, tasks_of
 from mtl_training.loop.config import AugmentConfig, Config, ConfigError, load_config
 from mtl_training.models import Network
@@ -216,6 +218,23 @@ def test_probabilities_and_normals_are_saved_in_8_bits() -> None:
     assert saved('depth', np.float32([1.2345])) == np.float32(1.2345)
 
 
+def test_maps_are_saved_after_they_came_back() -> None:
+    """Between .1 and .2 there are 8-bit levels only."""
+    maps = {'edges': np.float32([[[0.1, 0.2]]]), 'depth': np.float32([[[1.1, 1.2]]])}
+    batch = {
+        'image': torch.zeros(1, 3, 1, 2),
+        'fx': torch.ones(1),
+        'edges': torch.zeros(1, 1, 3, 6),
+    }
+    found = at_native(lambda batch: maps)(batch)
+    assert found['edges'].shape == (1, 3, 6)
+    levels = found['edges'] * 255
+    np.testing.assert_allclose(levels, np.rint(levels), atol=1e-4)
+    assert found['depth'][0, 1].tolist() == pytest.approx(
+        [1.1, 1.1, 1.117, 1.15, 1.183, 1.2], abs=0.03
+    )
+
+
 def test_labels_are_judged_as_they_are_stored(rooms: Path) -> None:
     """Frames of 64x96 for a network of 32x96: half the size, and padded on the right."""
     tasks = TASK_SETS['rooms'](CLASS_SETS['rooms'])
@@ -242,11 +261,12 @@ def test_train_and_evaluate_by_a_protocol(
     protocol: str, rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ['train', str(TINY), '--data', str(rooms), '--out', str(tmp_path), '--max-steps', '1']
-    for setting in ('task_set=nyud', 'run.validate_every=0', 'run.picture_every=0'):
+    quiet = ('run.validate_every=0', 'run.picture_every=0')
+    for setting in ('task_set=nyud', 'data.height=32', *quiet):
         words += ['--set', setting]
     assert main([*words, '--protocol', protocol]) == 0
     checkpoint = tmp_path / 'last.safetensors'
-    _, meta = load_checkpoint(checkpoint)
+    net, meta = load_checkpoint(checkpoint)
     assert meta['config']['protocol'] == protocol
     expected = PROTOCOLS[protocol].with_losses(nyud(NYUD40), 'nyud')['normals']
     assert tasks_of(meta)['normals'] == expected
@@ -260,6 +280,18 @@ def test_train_and_evaluate_by_a_protocol(
     written = json.loads(report.read_text())
     assert written['protocol'] == protocol
     assert 'odsf' in written['reports']['network']['edges']
+
+    # Frames of 64x96, a network of 32x96.
+    judged = judged_network(net, meta)
+    native = PROTOCOLS[protocol].resolution == 'native'
+    data = thin_out(Rooms(rooms, 'test', NYUD40), 2)
+    options = {'height': 32, 'width': 96, 'canonical_focal': 277.0}
+    kind = NativeExamples if native else Examples
+    batches = loader(kind(data, judged.tasks, **options), 0, batch_size=1)
+    predict = at_native(judged.predict) if native else judged.predict
+    figures = judge(predict, batches, judged.tasks, 277.0)
+    assert written['reports']['network']['depth'] == pytest.approx(figures['depth'], rel=1e-5)
+    assert written['reports']['network']['normals'] == pytest.approx(figures['normals'], rel=1e-5)
 
 
 @pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
