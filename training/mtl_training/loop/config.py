@@ -66,7 +66,12 @@ class AugmentConfig:
     photometric_p: float = 0.5  # of each of the four above
     balance: float = 0.0  # largest relative gain of a colour channel
     gamma: tuple[float, float] = (1.0, 1.0)
+    exposure: float = 0.0  # at most so many stops darker or brighter, in linear light
     gray_p: float = 0.0
+    vignette_p: float = 0.0
+    vignette: tuple[float, float] = (0.2, 0.7)  # share of the light that corners lose
+    motion_p: float = 0.0
+    motion_length: tuple[float, float] = (3.0, 15.0)  # px of a straight motion blur
     blur_p: float = 0.0
     blur_sigma: tuple[float, float] = (0.4, 1.6)
     noise_p: float = 0.0
