@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from mtl_training.datasets.derive import edges_of
 from mtl_training.protocols.odsf import OdsF, matched, suppress_non_maxima, thin
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -54,9 +53,8 @@ def test_a_band_is_matched_one_to_one() -> None:
 
 def test_a_border_that_is_marked_on_both_sides_is_one_line() -> None:
     """As NYUD's, which are derived from labels: the truth is perfect, and so is one side."""
-    ids = np.zeros(SIZE, np.uint8)
-    ids[30:, 20:50] = 1
-    border = edges_of(ids)
+    border = lines(29, 30)
+    border[31:, [19, 20, 49, 50]] = 1
     assert border.sum() > 2 * thin(border == 1).sum()
     assert odsf(border, border) == 1
     assert odsf(lines(29), lines(29, 30), max_distance=0.035) > 0.99  # a pixel at an end is lost
