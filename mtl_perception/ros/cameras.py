@@ -11,21 +11,13 @@ from typing import Any
 from mtl_perception_msgs.msg import PerceptionStatus
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import (
-    DurabilityPolicy,
-    HistoryPolicy,
-    QoSPolicyKind,
-    QoSProfile,
-    ReliabilityPolicy,
-)
-from rclpy.qos_overriding_options import QosCallbackResult, QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from .. import one_line
 from ..bundle import Bundle
 from ..camera import CameraError, CameraModel
 from ..images import STRICT_JPEG, ImageError, read_image
-from ..outputs import Make, Output, outputs_of
+from ..outputs import Output
 from ..pipeline import Frame, Prediction
 from ..topics import namespace_of
 from .calibration import (
@@ -46,55 +38,9 @@ from .diagnostics import (
     status_message,
 )
 from .mailbox import Mailbox
-from .messages import LabelInfo, header_of, label_info, message_class, stamp_ns, to_message
-
-# Images are used while they are fresh or not at all; outputs reach every kind of subscriber.
-# Every topic gets a copy: rclpy writes the overrides of a topic into the profile it is given.
-INPUT_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
-)
-# CameraInfos are small, and several may come between two looks at them.
-INFO_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=8, reliability=ReliabilityPolicy.BEST_EFFORT
-)
-OUTPUT_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
-)
-LATCHED_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST,
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-LATCHED_INFO_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST,
-    depth=INFO_QOS.depth,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
-
-
-def _check_qos(qos: QoSProfile) -> QosCallbackResult:
-    """Refuse what the middleware would take and not do."""
-    result = QosCallbackResult()
-    result.successful = (
-        qos.durability != DurabilityPolicy.TRANSIENT_LOCAL
-        or qos.reliability == ReliabilityPolicy.RELIABLE
-    )
-    if not result.successful:
-        result.reason = 'durability transient_local needs reliability: reliable as well'
-    return result
-
-
-OVERRIDABLE = QoSOverridingOptions(
-    (
-        QoSPolicyKind.HISTORY,
-        QoSPolicyKind.DEPTH,
-        QoSPolicyKind.RELIABILITY,
-        QoSPolicyKind.DURABILITY,
-    ),
-    callback=_check_qos,
-)
+from .messages import stamp_ns
+from .publishing import Outlets
+from .qos import INFO_QOS, INPUT_QOS, LATCHED_INFO_QOS, OUTPUT_QOS, OVERRIDABLE
 
 CAMERA_INFO_WAIT_S = 0.05
 
@@ -150,9 +96,7 @@ class Camera:
         self._info_topic = str(node.resolve_topic_name(f'{self.prefix}camera_info'))
         self._rectified = rectified
         self._info_wait_s = info_wait_s
-        self._publishers: dict[Output, Any] = {}
-        self._makers: dict[Output, Make] = {}
-        self._labels: Any = None
+        self._outlets = Outlets(node, self.prefix, bundle)
         self._status: Any = None  # without a lifecycle: reports are made from configuring on
         self._subscriptions: list[Any] = []
         self._latched: Any = None  # the one of CameraInfos that were published before
@@ -166,13 +110,7 @@ class Camera:
 
     def advertise(self) -> None:
         """Create all publishers; may raise what rclpy does for a QoS override that cannot be."""
-        for output in outputs_of(self._bundle):
-            self._makers[output] = output.maker(self._bundle)
-            self._publishers[output] = self._publisher(
-                message_class(output), output.name, OUTPUT_QOS
-            )
-        if self._bundle.classes and LabelInfo is not None:
-            self._labels = self._publisher(LabelInfo, 'label_info', LATCHED_QOS)
+        self._outlets.advertise()
         self._status = self._node.create_publisher(
             PerceptionStatus,
             f'~/{self.prefix}status',
@@ -182,11 +120,10 @@ class Camera:
 
     def destroy(self) -> None:
         """Destroy all publishers."""
-        for publisher in [*self._publishers.values(), *filter(None, [self._labels])]:
-            self._node.destroy_lifecycle_publisher(publisher)
+        self._outlets.destroy()
         if self._status is not None:
             self._node.destroy_publisher(self._status)
-        self._publishers, self._labels, self._status = {}, None, None
+            self._status = None
 
     def activate(self) -> None:
         """Say what the labels mean, and begin a new interval of reports."""
@@ -201,14 +138,11 @@ class Camera:
                 f'Images come from {self._image_topic} and CameraInfos from {self._info_topic}: '
                 'make sure that they are of one camera'
             )
-        if self._labels is not None:
-            message = label_info(self._bundle.classes)
-            message.header.stamp = self._node.get_clock().now().to_msg()
-            self._labels.publish(message)
+        self._outlets.publish_labels()
 
     def listened(self) -> list[Output]:
         """The outputs that somebody subscribes to."""
-        return [output for output, p in self._publishers.items() if p.get_subscription_count() > 0]
+        return self._outlets.listened()
 
     def look(self, mailbox: Mailbox[Camera, Arrival]) -> None:
         """Subscribe to images if somebody listens to an output, and only then.
@@ -235,11 +169,6 @@ class Camera:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions, self._latched = [], None
-
-    def _publisher(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
-        return self._node.create_lifecycle_publisher(
-            kind, f'~/{self.prefix}{topic}', copy(qos), qos_overriding_options=OVERRIDABLE
-        )
 
     def _subscribe(self, mailbox: Mailbox[Camera, Arrival]) -> None:
         image = Image if self._transport == 'raw' else CompressedImage
@@ -315,14 +244,7 @@ class Camera:
     def publish(self, prediction: Prediction, arrival: Arrival) -> None:
         """Publish what somebody listens to of a prediction."""
         start = perf_counter()
-        header = header_of(prediction.frame)
-        for output in self.listened():
-            content = self._makers[output](prediction)
-            if content is not None:
-                message = to_message(output, content)
-                message.header = header
-                self._publishers[output].publish(message)
-                self.statistics.count('messages_published')
+        self.statistics.count('messages_published', self._outlets.publish(prediction))
         end = perf_counter()
         self.statistics.count('frames_processed')
         for stage, milliseconds in prediction.timings_ms.items():

@@ -28,10 +28,11 @@ from ..engines.choice import ChosenEngine, open_engine
 from ..engines.engine import EngineError, EngineOptions, Progress
 from ..engines.supervisor import EngineSupervisor, Opener
 from ..pipeline import Options, Pipeline
-from .cameras import OVERRIDABLE, Camera
+from .cameras import Camera
 from .diagnostics import EngineHealth, engine_diagnostic
 from .messages import LabelInfo, describe_model
 from .parameters import PARAMETERS, Parameter, refusal
+from .qos import OVERRIDABLE
 from .worker import Worker
 
 # How long an idle node may sleep: a signal wakes the executor just before it ends the context, and

@@ -1,0 +1,78 @@
+"""The outputs of one camera on the graph: their publishers, who listens, and their messages."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+
+from ..bundle import Bundle
+from ..outputs import Make, Output, outputs_of
+from ..pipeline import Prediction
+from .messages import LabelInfo, header_of, label_info, message_class, to_message
+from .qos import LATCHED_QOS, OUTPUT_QOS, OVERRIDABLE
+
+
+class Outlets:
+    """What a node publishes of one camera.
+
+    Args:
+        node: whose topics they are.
+        prefix: in front of their names.
+        bundle: decides which there are.
+    """
+
+    def __init__(self, node: LifecycleNode, prefix: str, bundle: Bundle) -> None:
+        self._node = node
+        self._prefix = prefix
+        self._bundle = bundle
+        self._publishers: dict[Output, Any] = {}
+        self._makers: dict[Output, Make] = {}
+        self._labels: Any = None
+
+    def advertise(self) -> None:
+        """Create the publishers; may raise what rclpy does for a QoS override that cannot be."""
+        for output in outputs_of(self._bundle):
+            self._makers[output] = output.maker(self._bundle)
+            self._publishers[output] = self._publisher(
+                message_class(output), output.name, OUTPUT_QOS
+            )
+        if self._bundle.classes and LabelInfo is not None:
+            self._labels = self._publisher(LabelInfo, 'label_info', LATCHED_QOS)
+
+    def destroy(self) -> None:
+        """Destroy the publishers."""
+        for publisher in [*self._publishers.values(), *filter(None, [self._labels])]:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers, self._labels = {}, None
+
+    def publish_labels(self) -> None:
+        """Say what the labels mean, to all who ask from now on."""
+        if self._labels is not None:
+            message = label_info(self._bundle.classes)
+            message.header.stamp = self._node.get_clock().now().to_msg()
+            self._labels.publish(message)
+
+    def listened(self) -> list[Output]:
+        """The outputs that somebody subscribes to."""
+        return [output for output, p in self._publishers.items() if p.get_subscription_count() > 0]
+
+    def publish(self, prediction: Prediction) -> int:
+        """Publish what somebody listens to of a prediction; returns the number of messages."""
+        header = header_of(prediction.frame)
+        published = 0
+        for output in self.listened():
+            content = self._makers[output](prediction)
+            if content is not None:
+                message = to_message(output, content)
+                message.header = header
+                self._publishers[output].publish(message)
+                published += 1
+        return published
+
+    def _publisher(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
+        return self._node.create_lifecycle_publisher(
+            kind, f'~/{self._prefix}{topic}', copy(qos), qos_overriding_options=OVERRIDABLE
+        )
