@@ -15,19 +15,20 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from .. import one_line
 from ..bundle import Bundle
-from ..camera import CameraError, CameraModel
-from ..images import STRICT_JPEG, ImageError, read_image
-from ..outputs import Output
-from ..pipeline import Frame, Prediction
-from ..topics import namespace_of
-from .calibration import (
+from ..calibration import (
     PINHOLE_TOLERANCE,
     CameraInfos,
     belongs,
     camera_model,
     doubts_about,
     is_rectified,
+    stamp_ns,
 )
+from ..camera import CameraError, CameraModel
+from ..images import STRICT_JPEG, ImageError, read_image
+from ..outputs import Output
+from ..pipeline import Frame, Prediction
+from ..topics import namespace_of
 from .diagnostics import (
     CALIBRATIONS,
     EngineHealth,
@@ -38,7 +39,6 @@ from .diagnostics import (
     status_message,
 )
 from .mailbox import Mailbox
-from .messages import stamp_ns
 from .publishing import Outlets
 from .qos import INFO_QOS, INPUT_QOS, LATCHED_INFO_QOS, OUTPUT_QOS, OVERRIDABLE
 

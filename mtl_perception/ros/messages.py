@@ -24,11 +24,6 @@ except ImportError:  # the one output that needs it stays unpublished
     LabelInfo = VisionClass = None
 
 
-def stamp_ns(header: Any) -> int:
-    """The stamp of a std_msgs/Header, nanoseconds."""
-    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
-
-
 def header_of(frame: Frame) -> Any:
     """The std_msgs/Header of a frame's image."""
     header = Header(frame_id=frame.frame_id)

@@ -13,13 +13,13 @@ pytest.importorskip('sensor_msgs', reason='ROS 2 for Python is not installed')
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from mtl_perception.camera import IDENTITY, CameraError, Letterbox
-from mtl_perception.ros.calibration import (
+from mtl_perception.calibration import (
     CameraInfos,
     camera_model,
     doubts_about,
     is_rectified,
 )
+from mtl_perception.camera import IDENTITY, CameraError, Letterbox
 from mtl_perception.ros.messages import camera_info
 
 

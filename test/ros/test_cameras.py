@@ -17,9 +17,9 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, Image
 
 from mtl_perception.bundle import load_bundle
+from mtl_perception.calibration import stamp_ns
 from mtl_perception.ros.cameras import Arrival, Camera
 from mtl_perception.ros.mailbox import Mailbox
-from mtl_perception.ros.messages import stamp_ns
 
 NAMES = ('front', 'rear')
 PROGRAM = """

@@ -7,11 +7,12 @@ import pytest
 
 pytest.importorskip('sensor_msgs', reason='ROS 2 for Python is not installed')
 
+from mtl_perception.calibration import stamp_ns
 from mtl_perception.images import LAYOUTS, read_image
 from mtl_perception.offline.ground_truth import image_array
 from mtl_perception.outputs import OUTPUTS
 from mtl_perception.pipeline import Frame
-from mtl_perception.ros.messages import header_of, image, message_class, stamp_ns
+from mtl_perception.ros.messages import header_of, image, message_class
 
 
 @pytest.mark.parametrize('encoding', LAYOUTS)

@@ -10,15 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from ..camera import IDENTITY, CameraError, CameraModel
-from ..credibility import doubts
-from ..topics import says_raw, says_rectified
-from .messages import stamp_ns
+from .camera import IDENTITY, CameraError, CameraModel
+from .credibility import doubts
+from .topics import says_raw, says_rectified
 
 # CameraInfos that are kept for images that may still come.
 _KEPT = 32
 # How far off the pixels of an image may be for who takes it for that of a pinhole.
 PINHOLE_TOLERANCE = 1.0
+
+
+def stamp_ns(header: Any) -> int:
+    """The stamp of a std_msgs/Header, nanoseconds."""
+    return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
 
 
 @dataclass(frozen=True)
