@@ -147,7 +147,7 @@ def test_super_nets_say_why_they_are_not_exported(system: str, tmp_path: Path) -
     assert 'build the tree that it found as branched' in small(system).not_exportable
     assert small('branched').not_exportable == ''
     with pytest.raises(DeployError, match=r'cannot be exported: a super-net holds every tree'):
-        export(small(system), {}, tmp_path / 'bundle', name='net')
+        export(small(system), {}, {}, tmp_path / 'bundle', name='net')
     assert not list(tmp_path.iterdir())
 
 
