@@ -20,6 +20,7 @@ ARGUMENTS = (
     ('image', 'image', 'topic of the images, without /compressed'),
     ('camera_info', '', 'topic of their CameraInfo; empty: camera_info beside the image topic'),
     ('image_transport', '', 'raw or compressed; empty: as in params_file'),
+    ('rectified', '', 'auto, true or false; empty: as in params_file'),
     ('bundle', '', 'folder of the model bundle; empty: as in params_file'),
     ('backend', '', 'auto, tensorrt, openvino or onnxruntime; empty: as in params_file'),
     ('precision', '', 'fp32, fp16, bf16 or int8; empty: as in params_file'),
@@ -30,7 +31,7 @@ ARGUMENTS = (
     ('rviz', 'false', 'show all outputs in rviz2'),
 )
 # Arguments that are parameters of the node, left to params_file where they are empty.
-PASSED_ON = ('bundle', 'backend', 'precision', 'image_transport')
+PASSED_ON = ('bundle', 'backend', 'precision', 'image_transport', 'rectified')
 # What config/perception.rviz subscribes to.
 SHOWN = ('points', 'semantic_color', 'depth_color', 'normals_color', 'edges')
 

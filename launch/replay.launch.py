@@ -26,6 +26,7 @@ CAMERA = (
     ('image', '/camera/image_raw', 'topic of the images in the recording, without /compressed'),
     ('camera_info', '', 'topic of their CameraInfo; empty: camera_info beside the image topic'),
     ('image_transport', 'compressed', 'raw or compressed'),
+    ('rectified', '', 'auto, true or false; empty: as in params_file'),
     ('bundle', '', 'folder of the model bundle; empty: as in params_file'),
     ('backend', '', 'auto, tensorrt, openvino or onnxruntime; empty: as in params_file'),
     ('precision', '', 'fp32, fp16, bf16 or int8; empty: as in params_file'),

@@ -16,13 +16,27 @@ from . import PerceptionError
 
 # Numbers of coefficients that each lens model of sensor_msgs/CameraInfo may have.
 DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
-    'plumb_bob': (4, 5),
+    'plumb_bob': (5,),
     'rational_polynomial': (8, 12, 14),
     'equidistant': (4,),
+}
+# What drivers and calibration tools call the same models; see ``_lens_model`` for spelling.
+LENS_ALIASES = {
+    'radtan': 'plumb_bob',
+    'radial_tangential': 'plumb_bob',
+    'brown_conrady': 'plumb_bob',
+    'rational': 'rational_polynomial',
+    'fisheye': 'equidistant',
+    'opencv_fisheye': 'equidistant',
+    'kannala_brandt': 'equidistant',
+    'kannala_brandt4': 'equidistant',
+    'kb4': 'equidistant',
 }
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 # A ray must project back onto its pixel this closely (pixels); outside the lens model it cannot.
 _RAY_TOLERANCE = 0.5
+# Pixels of the longer side of ``CameraModel.small``.
+_SMALL = 64
 # Rays of z == 1 end short of 90 degrees from the axis: here at 89.9.
 _STEEPEST = 1e3
 
@@ -80,10 +94,11 @@ class CameraModel:
             width, height: full calibrated resolution.
             k: the 9 values of K, row-major.
             d: distortion coefficients.
-            distortion_model: ``plumb_bob``, ``rational_polynomial`` or ``equidistant``.
+            distortion_model: of ``DISTORTION_MODELS`` or ``LENS_ALIASES``; if empty, the number of
+                coefficients decides, as in OpenCV.
             roi: x_offset, y_offset, width, height in full resolution; a size of 0 means all of it.
             binning: pixels combined to one along x and y; 0 means 1.
-            rectification: the 9 values of R, row-major; identity where they are not finite.
+            rectification: the 9 values of R, row-major; identity where they are no rotation.
             projection: the 12 values of P, row-major; left out without a focal length.
 
         Raises:
@@ -121,7 +136,7 @@ class CameraModel:
             )
         model, coefficients = _check_distortion(distortion_model, d)
         r, p = tuple(map(float, rectification)), tuple(map(float, projection))
-        if len(r) != 9 or not all(map(math.isfinite, r)):
+        if not _is_rotation(r):
             r = IDENTITY
         if len(p) != 12 or not all(map(math.isfinite, p)) or min(p[0], p[5]) <= 0:
             p = ()
@@ -175,6 +190,19 @@ class CameraModel:
             )
         return self.scaled(sx, sy, width=width, height=height)
 
+    def pinhole_error(self) -> float:
+        """How far off a pixel is at most for who reads the image as that of a pinhole, pixels.
+
+        That pinhole is P, or K where there is no P; it has no distortion.
+        """
+        return _pinhole_error(self)
+
+    def small(self) -> CameraModel:
+        """The same view at a few pixels, for what need not be exact."""
+        scale = min(1.0, _SMALL / max(self.width, self.height))
+        width, height = (max(1, round(scale * n)) for n in (self.width, self.height))
+        return self.scaled(width / self.width, height / self.height, width=width, height=height)
+
     def rays(self) -> NDArray[np.float32]:
         """[H, W, 3] ray through each pixel centre, optical frame, z == 1; read-only, computed once.
 
@@ -183,23 +211,68 @@ class CameraModel:
         return _rays(self)
 
 
+def _is_rotation(r: Sequence[float]) -> bool:
+    if len(r) != 9:
+        return False
+    matrix = np.reshape(r, (3, 3))
+    return bool(np.abs(matrix @ matrix.T - np.eye(3)).max() < 0.01)
+
+
 def _check_distortion(model: str, d: tuple[float, ...]) -> tuple[str, tuple[float, ...]]:
+    """The lens model and as many coefficients as it has; both empty without distortion."""
     if not all(math.isfinite(value) for value in d):
         raise CameraError(f'D is {list(d)}, expected finite coefficients')
-    if not any(d):
+    given = len(d)
+    while given and d[given - 1] == 0:
+        given -= 1
+    if not given:
         return '', ()
-    if model not in DISTORTION_MODELS:
+    name = _lens_model(model, given)
+    counts = DISTORTION_MODELS[name]
+    if given > counts[-1]:
         raise CameraError(
-            f'the distortion model is {model!r}, expected one of {", ".join(DISTORTION_MODELS)}'
+            f'D has {given} coefficients, expected at most {counts[-1]} for {name}: '
+            'it looks like that of another lens model'
         )
-    if len(d) not in DISTORTION_MODELS[model]:
-        expected = ' or '.join(str(count) for count in DISTORTION_MODELS[model])
-        raise CameraError(f'D has {len(d)} coefficients, expected {expected} for {model}')
-    return model, d
+    count = next(count for count in counts if count >= given)
+    return name, (*d, *[0.0] * count)[:count]
+
+
+def _lens_model(name: str, coefficients: int) -> str:
+    """A key of ``DISTORTION_MODELS`` for a name however it is spelled."""
+    spelled = name.strip().lower().replace(' ', '_').replace('-', '_')
+    if not spelled:
+        plumb_bob = coefficients <= DISTORTION_MODELS['plumb_bob'][-1]
+        return 'plumb_bob' if plumb_bob else 'rational_polynomial'
+    known = LENS_ALIASES.get(spelled, spelled)
+    if known not in DISTORTION_MODELS:
+        raise CameraError(
+            f'the distortion model is {name!r}, '
+            f'expected one of {", ".join((*DISTORTION_MODELS, *LENS_ALIASES))}'
+        )
+    return known
+
+
+@lru_cache(maxsize=32)
+def _pinhole_error(camera: CameraModel) -> float:
+    small = camera.small()
+    rays = compute_rays(small)
+    fx, fy, cx, cy = small.fx, small.fy, small.cx, small.cy
+    if small.projection:
+        fx, cx, fy, cy = (small.projection[index] for index in (0, 2, 5, 6))
+    v, u = np.indices(rays.shape[:2])
+    error = np.hypot(fx * rays[..., 0] + cx - u, fy * rays[..., 1] + cy - v)
+    error = error[np.isfinite(error)]
+    return float(error.max(initial=0.0)) * camera.width / small.width
 
 
 @lru_cache(maxsize=8)
 def _rays(camera: CameraModel) -> NDArray[np.float32]:
+    return compute_rays(camera)
+
+
+def compute_rays(camera: CameraModel) -> NDArray[np.float32]:
+    """``CameraModel.rays``, which keeps them, without keeping them."""
     u, v = np.meshgrid(np.arange(camera.width, dtype=float), np.arange(camera.height, dtype=float))
     x, y = (u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy
     if camera.distortion:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mtl_perception.camera import CameraError, CameraModel, Letterbox
+from mtl_perception.camera import IDENTITY, CameraError, CameraModel, Letterbox
 
 K = [500.0, 0, 319.5, 0, 510.0, 239.5, 0, 0, 1]
 
@@ -93,7 +93,8 @@ GOOD = {'width': 640, 'height': 480, 'k': K}
         ({'roi': (600, 0, 100, 100)}, 'region of interest'),
         ({'binning': (1, 512)}, 'leaves no pixel'),
         ({'d': [0.1] * 5, 'distortion_model': 'magic'}, "is 'magic'"),
-        ({'d': [0.1] * 3, 'distortion_model': 'plumb_bob'}, 'D has 3'),
+        ({'d': [0.1] * 8, 'distortion_model': 'plumb_bob'}, 'D has 8 .* at most 5 for plumb_bob'),
+        ({'d': [0.1] * 5, 'distortion_model': 'fisheye'}, 'D has 5 .* at most 4 for equidistant'),
         ({'d': [float('nan')] * 5, 'distortion_model': 'plumb_bob'}, 'D is'),
     ],
 )
@@ -106,6 +107,56 @@ def test_zero_distortion_is_rectified_whatever_the_model_is_called():
     camera = CameraModel.from_calibration(640, 480, K, [0.0] * 5, 'anything')
     assert not camera.distortion
     assert camera == CameraModel.from_calibration(640, 480, K)
+
+
+FIVE = (-0.28, 0.07, 0.002, 0.001, 0.01)
+EIGHT = (*FIVE, 0.9, -0.2, 0.02)
+FOUR = (-0.02, 0.01, -0.004, 0.001)
+
+
+@pytest.mark.parametrize(
+    ('name', 'd', 'model', 'coefficients'),
+    [
+        ('Plumb Bob', FIVE, 'plumb_bob', FIVE),
+        ('radtan', FIVE[:4], 'plumb_bob', (*FIVE[:4], 0.0)),
+        ('radial-tangential', FIVE, 'plumb_bob', FIVE),
+        ('brown_conrady', FIVE, 'plumb_bob', FIVE),
+        ('plumb_bob', FIVE[:2], 'plumb_bob', (*FIVE[:2], 0.0, 0.0, 0.0)),
+        ('plumb_bob', (*FIVE, 0.0, 0.0, 0.0), 'plumb_bob', FIVE),
+        ('', FIVE, 'plumb_bob', FIVE),
+        ('', EIGHT, 'rational_polynomial', EIGHT),
+        ('rational', EIGHT, 'rational_polynomial', EIGHT),
+        ('rational_polynomial', FIVE, 'rational_polynomial', (*FIVE, 0.0, 0.0, 0.0)),
+        ('rational_polynomial', (*EIGHT, *[0.0] * 6), 'rational_polynomial', EIGHT),
+        ('fisheye', FOUR, 'equidistant', FOUR),
+        ('Kannala-Brandt4', FOUR, 'equidistant', FOUR),
+        ('equidistant', (*FOUR, 0.0), 'equidistant', FOUR),
+        ('equidistant', FOUR[:1], 'equidistant', (FOUR[0], 0.0, 0.0, 0.0)),
+    ],
+)
+def test_lens_models_as_drivers_write_them(name, d, model, coefficients):
+    camera = CameraModel.from_calibration(640, 480, K, d, name)
+    assert (camera.distortion_model, camera.distortion) == (model, coefficients)
+
+
+@pytest.mark.parametrize('r', [[0.0] * 9, [float('nan')] * 9, [2.0, 0, 0, 0, 2, 0, 0, 0, 2], []])
+def test_what_is_no_rotation_is_left_out(r):
+    assert CameraModel.from_calibration(640, 480, K, rectification=r).rectification == IDENTITY
+    turned = [0.0, -1, 0, 1, 0, 0, 0, 0, 1]
+    camera = CameraModel.from_calibration(640, 480, K, rectification=turned)
+    assert camera.rectification == tuple(turned)
+
+
+def test_how_far_pixels_are_off_for_who_reads_a_pinhole():
+    """By OpenCV's own model: from the pixel of a ray in the pinhole image to that in this one."""
+    assert CameraModel.from_calibration(640, 480, K).pinhole_error() == pytest.approx(0, abs=1e-3)
+    camera = CameraModel.from_calibration(640, 480, K, [-0.1, 0, 0, 0, 0], 'plumb_bob')
+    corner = camera.rays()[0, 0]
+    ideal = 500 * corner[0] + 319.5, 510 * corner[1] + 239.5
+    assert camera.pinhole_error() == pytest.approx(np.hypot(*ideal), rel=0.1)
+    p = [400.0, 0, 319.5, 0, 0, 510, 239.5, 0, 0, 0, 1, 0]
+    camera = CameraModel.from_calibration(640, 480, K, projection=p)
+    assert camera.pinhole_error() == pytest.approx(0.2 * 319.5, rel=0.05)
 
 
 def project(points, camera):

@@ -8,7 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from mtl_perception.images import ENCODINGS, ImageError, decode, decode_compressed, payload
+from mtl_perception.images import (
+    ENCODINGS,
+    STRICT_JPEG,
+    ImageError,
+    decode,
+    decode_compressed,
+    payload,
+)
 
 WIDTH, HEIGHT = 32, 24
 RNG = np.random.default_rng(0)
@@ -31,14 +38,34 @@ def packed(rows, padding=0):
 
 def yuv422(rgb, luma_first):
     """The driver's side: BT.601 limited range, chroma of each pair averaged."""
-    r, g, b = rgb.astype(float).transpose(2, 0, 1)
-    y = 16 + (65.738 * r + 129.057 * g + 25.064 * b) / 256
-    u = 128 + (-37.945 * r - 74.494 * g + 112.439 * b) / 256
-    v = 128 + (112.439 * r - 94.154 * g - 18.285 * b) / 256
+    y, u, v = yuv444(rgb)
     pairs = np.stack([(u[:, ::2] + u[:, 1::2]) / 2, (v[:, ::2] + v[:, 1::2]) / 2], -1)
     chroma = pairs.reshape(y.shape)
     order = [y, chroma] if luma_first else [chroma, y]
     return np.stack(order, -1).round().astype(np.uint8)
+
+
+def yuv444(rgb):
+    r, g, b = rgb.astype(float).transpose(2, 0, 1)
+    y = 16 + (65.738 * r + 129.057 * g + 25.064 * b) / 256
+    u = 128 + (-37.945 * r - 74.494 * g + 112.439 * b) / 256
+    v = 128 + (112.439 * r - 94.154 * g - 18.285 * b) / 256
+    return y, u, v
+
+
+def nv12(rgb, order=(0, 1)):
+    """Rows of luma, then of chroma of 2x2 pixels, by default u before v."""
+    y, *chroma = yuv444(rgb)
+    height, width = y.shape
+    means = [c.reshape(height // 2, 2, width // 2, 2).mean((1, 3)) for c in chroma]
+    pairs = np.stack([means[index] for index in order], -1).reshape(height // 2, width)
+    return np.concatenate([y, pairs]).round().astype(np.uint8)
+
+
+def nv24(rgb):
+    """Rows of luma, then of chroma, each of which fills two rows of the luma's length."""
+    y, u, v = yuv444(rgb)
+    return np.concatenate([y, np.stack([u, v], -1).reshape(-1, y.shape[1])]).round().astype('B')
 
 
 def bayer(rgb, pattern):
@@ -70,11 +97,16 @@ def encoded(encoding, rgb):
         'uyvy': (yuv422(rgb, luma_first=False), 10),
         'yuv422_yuy2': (yuv422(rgb, luma_first=True), 10),
         'yuyv': (yuv422(rgb, luma_first=True), 10),
-        'bayer_rggb8': (bayer(rgb, 'rggb'), 12),
-        'bayer_bggr8': (bayer(rgb, 'bggr'), 12),
-        'bayer_gbrg8': (bayer(rgb, 'gbrg'), 12),
-        'bayer_grbg8': (bayer(rgb, 'grbg'), 12),
+        'rgba16': (np.concatenate([rgb, alpha], -1).astype(np.uint16) * 257, 0),
+        'bgra16': (np.concatenate([bgr, alpha], -1).astype(np.uint16) * 257, 0),
+        'nv12': (nv12(rgb), 12),
+        'nv21': (nv12(rgb, (1, 0)), 12),
+        'nv24': (nv24(rgb), 3),
     }
+    for name in ('rggb', 'bggr', 'gbrg', 'grbg'):
+        mosaic = bayer(rgb, name)
+        table[f'bayer_{name}8'] = mosaic, 12
+        table[f'bayer_{name}16'] = mosaic.astype(np.uint16) * 257, 12
     rows, tolerance = table[encoding]
     expected = np.repeat(rows_gray(rgb), 3, -1) if is_gray(encoding) else rgb
     return rows, expected, tolerance
@@ -92,7 +124,11 @@ def rows_gray(rgb):
 @pytest.mark.parametrize('encoding', ENCODINGS)
 def test_every_encoding_shows_the_same_picture(encoding, padding, rgb):
     rows, expected, tolerance = encoded(encoding, rgb)
-    data, step = packed(rows, padding)
+    data, step = packed(rows[:HEIGHT], padding)
+    if encoding == 'nv24':  # its rows of colour are twice as long, with the padding at their end
+        data += packed(rows[HEIGHT:].reshape(HEIGHT, -1), 2 * padding)[0]
+    elif len(rows) > HEIGHT:
+        data += packed(rows[HEIGHT:], padding)[0]
     result = decode(encoding, HEIGHT, WIDTH, step, data)
     assert result.shape == (HEIGHT, WIDTH, 3)
     assert result.dtype == np.uint8
@@ -101,7 +137,13 @@ def test_every_encoding_shows_the_same_picture(encoding, padding, rgb):
     assert difference.max() <= tolerance
 
 
-@pytest.mark.parametrize('encoding', ['mono16', 'rgb16', 'bgr16'])
+def test_colour_that_is_counted_into_the_step_is_found(rgb):
+    data, step = packed(nv12(rgb))
+    longer = decode('nv12', HEIGHT, WIDTH, step * 3 // 2, data)
+    np.testing.assert_array_equal(longer, decode('nv12', HEIGHT, WIDTH, step, data))
+
+
+@pytest.mark.parametrize('encoding', [name for name in ENCODINGS if name.endswith('16')])
 def test_big_endian_is_honoured(encoding, rgb):
     rows = RNG.integers(0, 65536, encoded(encoding, rgb)[0].shape, np.uint16)
     little, step = packed(rows.astype('<u2'))
@@ -140,7 +182,10 @@ GOOD = {'encoding': 'bgr8', 'height': 4, 'width': 6, 'step': 18, 'data': bytes(7
         ({'data': bytes(71)}, 'truncated', '71 bytes, expected 72'),
         ({'data': b''}, 'truncated', '0 bytes, expected 72'),
         ({'height': 2**31, 'step': 2**32 - 1}, 'truncated', 'expected'),
-        ({'encoding': 'yuv422', 'width': 5}, 'size', 'even'),
+        ({'encoding': 'yuv422', 'width': 5}, 'size', 'width is 5, expected an even'),
+        ({'encoding': 'nv12', 'height': 3}, 'size', 'height is 3, expected an even'),
+        ({'encoding': 'nv21', 'step': 6, 'data': bytes(35)}, 'truncated', r'36 \(6 rows of 6'),
+        ({'encoding': 'nv24', 'step': 6, 'data': bytes(71)}, 'truncated', r'72 \(12 rows of 6'),
     ],
 )
 def test_broken_messages_are_told_apart(change, kind, words):
@@ -157,7 +202,8 @@ def test_tiny_images_decode_or_are_refused(encoding, size):
     step = 8 * width
     kinds = []
     try:
-        assert decode(encoding, height, width, step, bytes(step * height)).shape == (*size[::-1], 3)
+        data = bytes(3 * step * height)
+        assert decode(encoding, height, width, step, data).shape == (*size[::-1], 3)
     except ImageError as error:
         kinds.append(error.kind)
     assert kinds in ([], ['size'])
@@ -207,6 +253,72 @@ def test_truncation_is_noticed_behind_a_thumbnail(rgb):
     assert caught.value.kind == 'truncated'
 
 
+@pytest.mark.parametrize('depth', [np.uint8, np.uint16])
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+def test_a_compressed_mosaic_becomes_colour(pattern, depth, rgb):
+    """image_transport stores it as a gray image; only the format tells."""
+    bits = np.iinfo(depth).bits
+    mosaic = bayer(rgb, pattern).astype(depth) * (257 if bits == 16 else 1)
+    data = cv2.imencode('.png', mosaic)[1].tobytes()
+    result = decode_compressed(data, f'bayer_{pattern}{bits}; png compressed ')
+    expected = decode(f'bayer_{pattern}8', HEIGHT, WIDTH, WIDTH, bayer(rgb, pattern).tobytes())
+    np.testing.assert_array_equal(result, expected)
+    assert (np.ptp(decode_compressed(data, 'mono8; png compressed '), axis=-1) == 0).all()
+
+
+def test_a_mosaic_in_a_jpeg_becomes_colour_and_colour_stays(rgb):
+    gray = np.full((HEIGHT, WIDTH), 90, np.uint8)
+    gray[::2, ::2] = 200  # red
+    jpeg = cv2.imencode('.jpg', gray, (cv2.IMWRITE_JPEG_QUALITY, 100))[1].tobytes()
+    inner = decode_compressed(jpeg, 'bayer_rggb8; jpeg compressed ')[4:-4, 4:-4].reshape(-1, 3)
+    np.testing.assert_allclose(inner, [[200, 90, 90]] * len(inner), atol=6)
+    # This driver has made colour of it before.
+    data = compressed('.png', rgb)
+    np.testing.assert_array_equal(decode_compressed(data, 'bayer_rggb8; png compressed bgr8'), rgb)
+
+
+needs_simplejpeg = pytest.mark.skipif(not STRICT_JPEG, reason='simplejpeg is not installed')
+
+
+def detailed():
+    v, u = np.mgrid[:240, :320]
+    picture = np.stack([u % 256, v, (u + v) % 256], -1).astype(np.uint8)
+    picture[60:120, 60:200] = RNG.integers(0, 256, (60, 140, 3))
+    return picture
+
+
+@needs_simplejpeg
+@pytest.mark.parametrize(
+    'options', [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 4)]
+)
+def test_a_jpeg_that_is_damaged_inside_is_refused(options):
+    whole = compressed('.jpg', detailed(), *options)
+    decode_compressed(whole)
+    size = len(whole) - 700  # behind tables and before the end marker
+    for cut in (size // 10, 3 * size // 10, size // 2):
+        for start in range(690, len(whole) - 2 - cut, size // 7):
+            with pytest.raises(ImageError, match='damaged') as caught:
+                decode_compressed(whole[:start] + whole[start + cut :], 'jpeg')
+            assert caught.value.kind == 'damaged'
+
+
+@needs_simplejpeg
+@pytest.mark.parametrize('gray', [False, True])
+def test_both_decoders_of_jpeg_agree(gray, monkeypatch):
+    picture = detailed()[..., 0] if gray else detailed()[..., ::-1]
+    data = cv2.imencode('.jpg', picture)[1].tobytes()
+    strict = decode_compressed(data)
+    monkeypatch.setattr('mtl_perception.images.STRICT_JPEG', False)
+    np.testing.assert_array_equal(strict, decode_compressed(data))
+
+
+def test_padding_of_a_scan_is_no_damage():
+    """Many USB cameras send a few bytes more before the end marker."""
+    whole = compressed('.jpg', detailed())
+    padded = whole[:-2] + bytes(9) + whole[-2:]
+    np.testing.assert_array_equal(decode_compressed(padded), decode_compressed(whole))
+
+
 @pytest.mark.parametrize(
     ('data', 'format', 'kind'),
     [
@@ -245,8 +357,14 @@ def test_payload_takes_arrays_that_may_not_be_written():
     assert payload(values).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-# cv_bridge refuses to make colour of 8UCx, and knows YUV by its older names only.
-CV_BRIDGE = sorted(ENCODINGS.keys() - {'8UC1', '8UC3', '8UC4', 'uyvy', 'yuyv'})
+# cv_bridge refuses to make colour of 8UCx, knows YUV by its older names only, and makes colour of
+# 16-bit mosaics before it narrows them.
+CV_BRIDGE = sorted(
+    name
+    for name in ENCODINGS
+    if not name.startswith(('8UC', 'nv')) and name not in ('uyvy', 'yuyv')
+    if not (name.startswith('bayer') and name.endswith('16'))
+)
 
 
 # Whole pixels of padding: cv_bridge shears rows whose step is no multiple of the pixel.

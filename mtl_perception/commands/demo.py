@@ -50,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser, option=True)
     parser.add_argument('--recording', type=Path, help='rosbag2 folder (default: the shipped one)')
     parser.add_argument(
+        '--image', default='', metavar='TOPIC', help='the camera to play, of a recording of several'
+    )
+    parser.add_argument(
         '--rate', type=positive, default=1.0, help='2 plays twice as fast (default: 1)'
     )
 
@@ -67,11 +70,14 @@ def run(options: argparse.Namespace) -> int:
     os.environ.update(profile_settings(os.environ))
     options.output.mkdir(parents=True, exist_ok=True)
     with terminated_like_interrupted(), RecordingReader(recording) as reader:
-        camera = find_camera(recording, reader.topics)
+        camera = find_camera(recording, reader.topics, options.image)
         print(
             f'Playing {recording} ({reader.duration_s:.1f} s) through {bundle.name} '
             f'{bundle.version}, {bundle.width}x{bundle.height}.'
         )
+        if camera.others:
+            print(f'Its camera {camera.image} with {camera.info}; --image takes another:')
+            print('\n'.join(f'  {topic}' for topic in camera.others))
         topics = _play(reader, camera, bundle, options.output, options.rate)
     _judge(recording, camera, bundle, options.output, topics)
     return 0

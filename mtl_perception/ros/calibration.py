@@ -3,71 +3,161 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from ..camera import IDENTITY, CameraModel
+import numpy as np
+
+from ..camera import IDENTITY, CameraError, CameraModel
+from ..credibility import doubts
+from ..topics import says_raw, says_rectified
 from .messages import stamp_ns
 
 # CameraInfos that are kept for images that may still come.
 _KEPT = 32
+# How far off the pixels of an image may be for who takes it for that of a pinhole.
+PINHOLE_TOLERANCE = 1.0
+
+
+@dataclass(frozen=True)
+class Match:
+    """What was found for an image.
+
+    Attributes:
+        info: sensor_msgs/CameraInfo; None where none is surely of this camera.
+        own: whether it has the image's own stamp.
+        problem: why there is none.
+    """
+
+    info: Any = None
+    own: bool = False
+    problem: str = ''
+
+
+def belongs(info: Any, image: Any) -> bool:
+    """Whether the header of a CameraInfo is that of an image: stamp and frame.
+
+    Drivers of a single camera leave frames empty, which says nothing.
+    """
+    frames = {_frame(info), _frame(image)}
+    return stamp_ns(info) == stamp_ns(image) and (len(frames) == 1 or '' in frames)
 
 
 class CameraInfos:
-    """The CameraInfos of one camera, found again by stamp.
+    """The CameraInfos of one topic, found again by stamp and frame.
 
     Most drivers publish a CameraInfo with each image, with the same stamp and at nearly the same
-    time, in either order. Others publish a constant one at a rate of its own. So an image waits
-    for its own CameraInfo, but only as long as that has been worth while: after one wait in vain
-    the newest of the same frame is taken at once, until stamps are seen to match again.
+    time, in either order. Others publish a constant one at a rate of its own, or once. So an image
+    waits for its own CameraInfo, but only as long as that has been worth while: after one wait in
+    vain the newest of the same frame is taken at once, until stamps are seen to match again.
+
+    A topic that two cameras share is noticed by what cannot come of one: different frames, two
+    calibrations of one moment, or calibrations that come in turns.
     """
 
     def __init__(self) -> None:
-        self._infos: OrderedDict[int, Any] = OrderedDict()
+        self._infos: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = Lock()
         self._matching = True
-        self._missed: int | None = None
+        self._missed: Any = None  # header of an image
 
     def add(self, info: Any) -> None:
         """Keep a sensor_msgs/CameraInfo."""
         stamp = stamp_ns(info.header)
+        # Without a stamp the newest replaces what was before.
+        key = stamp, _frame(info.header), _content(info) if stamp else None
         with self._lock:
-            self._infos.pop(stamp, None)
-            self._infos[stamp] = info
+            if not stamp:
+                self._infos.pop(key, None)
+            self._infos.setdefault(key, info)  # it may come twice, and late
             while len(self._infos) > _KEPT:
                 self._infos.popitem(last=False)
-            if stamp == self._missed:  # it was only late
-                self._matching = True
+            if self._missed is not None and belongs(info.header, self._missed):
+                self._matching = True  # it was only late
 
     def due(self, header: Any) -> bool:
-        """Whether the CameraInfo with an image's stamp is still to come, as far as one can tell."""
+        """Whether the CameraInfo of an image is still to come, as far as one can tell."""
         with self._lock:
-            return self._matching and stamp_ns(header) not in self._infos
+            return self._matching and not any(self._own(header))
 
-    def match(self, header: Any, *, waited: bool) -> tuple[Any | None, bool]:
+    def match(self, header: Any, *, waited: bool) -> Match:
         """The CameraInfo for an image.
 
         Args:
             header: std_msgs/Header of the image.
-            waited: whether the image has waited for the one with its stamp.
-
-        Returns:
-            The CameraInfo, or None where none of the same frame came; and whether it has the
-            image's own stamp.
+            waited: whether the image has waited for its own.
         """
-        stamp = stamp_ns(header)
+        frame = _frame(header)
         with self._lock:
-            info = self._infos.get(stamp)
-            if info is not None:
+            own = list(self._own(header))
+            if own:
                 self._matching = True
-                return info, True
-            self._missed = stamp
+                if len({_content(info) for info in own}) > 1:
+                    return Match(
+                        problem=f'two cameras seem to share the topic: different CameraInfos of '
+                        f'frame {frame!r} with one stamp'
+                    )
+                return Match(own[0], own=True)
+            self._missed = header
             if waited:
                 self._matching = False
-            for candidate in reversed(self._infos.values()):
-                if candidate.header.frame_id == header.frame_id:
-                    return candidate, False
-            return None, False
+            of_frame = [info for info in self._infos.values() if _frame(info.header) == frame]
+            others = sorted({_frame(info.header) for info in self._infos.values()} - {frame})
+        if not of_frame:
+            seen = f', only of {", ".join(map(repr, others))}' if others else ''
+            return Match(problem=f'no CameraInfo of frame {frame!r}{seen}')
+        if _in_turns([_content(info) for info in of_frame]):
+            return Match(
+                problem='two cameras seem to share the topic: different CameraInfos of '
+                f'frame {frame!r} in turns'
+            )
+        return Match(of_frame[-1])
+
+    def _own(self, header: Any) -> Iterator[Any]:
+        return (info for info in self._infos.values() if belongs(info.header, header))
+
+
+def _frame(header: Any) -> str:
+    """The frame of a header; that of ROS 1 begins with a slash."""
+    return str(header.frame_id).lstrip('/')
+
+
+def _content(info: Any) -> Hashable:
+    """What a CameraInfo says, to compare (also NaN)."""
+    roi = info.roi
+    return (
+        np.concatenate([info.k, info.r, info.p, info.d]).tobytes(),
+        (info.width, info.height, info.distortion_model, info.binning_x, info.binning_y),
+        (roi.x_offset, roi.y_offset, roi.width, roi.height),
+    )
+
+
+def _in_turns(contents: list[Hashable]) -> bool:
+    """Whether a content comes back after another one."""
+    changes = [new for old, new in zip([None, *contents], contents, strict=False) if new != old]
+    return len(changes) > len(set(changes))
+
+
+def is_rectified(setting: str, topic: str, info: Any) -> bool:
+    """Whether images are rectified, so that P of their CameraInfo is the camera, else K and D.
+
+    Args:
+        setting: ``true`` or ``false``, or ``auto``: the name of the topic tells, and a CameraInfo
+            whose D and R do nothing, as that of rectified images.
+        topic: of the images.
+        info: sensor_msgs/CameraInfo.
+    """
+    if setting != 'auto':
+        return setting == 'true'
+    return says_rectified(topic) or _does_nothing(info)
+
+
+def _does_nothing(info: Any) -> bool:
+    """Whether there is nothing to rectify: no D, no R, and a P that says the rest."""
+    turned = tuple(info.r) != IDENTITY and any(info.r)
+    return info.k[0] > 0 and info.p[0] > 0 and info.p[5] > 0 and not turned and not any(info.d)
 
 
 def camera_model(info: Any, *, rectified: bool) -> CameraModel:
@@ -75,20 +165,58 @@ def camera_model(info: Any, *, rectified: bool) -> CameraModel:
 
     Args:
         info: sensor_msgs/CameraInfo.
-        rectified: whether the images are rectified: P is then the camera, else K and D.
+        rectified: whether the images are rectified: P is then the camera, or K where neither P nor
+            D says something; else K and D are.
 
     Raises:
         CameraError: uncalibrated, or values that make no camera.
     """
-    p = info.p
-    return CameraModel.from_calibration(
-        info.width,
-        info.height,
-        [p[0], p[1], p[2], p[4], p[5], p[6], p[8], p[9], p[10]] if rectified else info.k,
-        () if rectified else info.d,
-        '' if rectified else info.distortion_model,
+    return _camera(
+        info,
+        rectified=rectified,
         roi=(info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height),
         binning=(info.binning_x, info.binning_y),
-        rectification=IDENTITY if rectified else info.r,
-        projection=p,
+    )
+
+
+def _camera(info: Any, *, rectified: bool, **cut: Any) -> CameraModel:
+    k, d, model, r, p = info.k, info.d, info.distortion_model, info.r, info.p
+    if rectified and not (p[0] > 0 and p[5] > 0):
+        if any(d):
+            raise CameraError(
+                'the images are rectified and P of their CameraInfo has no focal length: '
+                'the camera is uncalibrated'
+            )
+        r = IDENTITY
+    elif rectified:
+        k, d, model, r = [*p[0:3], *p[4:7], *p[8:11]], (), '', IDENTITY
+    return CameraModel.from_calibration(
+        info.width, info.height, k, d, model, rectification=r, projection=p, **cut
+    )
+
+
+def doubts_about(info: Any, *, setting: str, topic: str, image: tuple[int, int]) -> tuple[str, ...]:
+    """What makes the calibration of an image implausible, in words; empty if nothing does.
+
+    Args:
+        info: sensor_msgs/CameraInfo that makes a camera.
+        setting: see ``is_rectified``.
+        topic: of the images.
+        image: their width and height.
+    """
+    full = _camera(info, rectified=is_rectified(setting, topic, info))
+    k, p = np.reshape(info.k, (3, 3)), np.reshape(info.p, (3, 4))[:, :3]
+    differs = any(info.d) or (p[0, 0] > 0 and np.abs(k - p).max() > PINHOLE_TOLERANCE)
+    contradictions = {
+        f'rectified is false, and images come from {topic}': (
+            setting == 'false' and says_rectified(topic)
+        ),
+        f'rectified is true, and images come from {topic}': setting == 'true' and says_raw(topic),
+        'K and P differ, and neither D nor R tells why; P is taken': (
+            setting == 'auto' and _does_nothing(info)
+        ),
+    }
+    return (
+        *doubts(full, (info.binning_x, info.binning_y), image),
+        *(text for text, holds in contradictions.items() if holds and differs),
     )

@@ -11,17 +11,31 @@ from typing import Any
 from mtl_perception_msgs.msg import PerceptionStatus
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+)
+from rclpy.qos_overriding_options import QosCallbackResult, QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from .. import one_line
 from ..bundle import Bundle
 from ..camera import CameraError, CameraModel
-from ..images import ImageError, read_image
+from ..images import STRICT_JPEG, ImageError, read_image
 from ..outputs import Make, Output, outputs_of
 from ..pipeline import Frame, Prediction
-from .calibration import CameraInfos, camera_model
+from ..topics import namespace_of
+from .calibration import (
+    PINHOLE_TOLERANCE,
+    CameraInfos,
+    belongs,
+    camera_model,
+    doubts_about,
+    is_rectified,
+)
 from .diagnostics import (
     CALIBRATIONS,
     EngineHealth,
@@ -52,7 +66,35 @@ LATCHED_QOS = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-OVERRIDABLE = QoSOverridingOptions.with_default_policies()
+LATCHED_INFO_QOS = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=INFO_QOS.depth,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+
+
+def _check_qos(qos: QoSProfile) -> QosCallbackResult:
+    """Refuse what the middleware would take and not do."""
+    result = QosCallbackResult()
+    result.successful = (
+        qos.durability != DurabilityPolicy.TRANSIENT_LOCAL
+        or qos.reliability == ReliabilityPolicy.RELIABLE
+    )
+    if not result.successful:
+        result.reason = 'durability transient_local needs reliability: reliable as well'
+    return result
+
+
+OVERRIDABLE = QoSOverridingOptions(
+    (
+        QoSPolicyKind.HISTORY,
+        QoSPolicyKind.DEPTH,
+        QoSPolicyKind.RELIABILITY,
+        QoSPolicyKind.DURABILITY,
+    ),
+    callback=_check_qos,
+)
 
 CAMERA_INFO_WAIT_S = 0.05
 
@@ -83,7 +125,7 @@ class Camera:
         name: in front of the names of all topics; empty for the only camera of a node.
         bundle: decides which outputs there are.
         transport: ``raw`` or ``compressed`` images.
-        rectified: whether the images are.
+        rectified: whether the images are: ``auto``, ``true`` or ``false``.
         info_wait_s: how long an image waits for its CameraInfo.
     """
 
@@ -94,7 +136,7 @@ class Camera:
         bundle: Bundle,
         *,
         transport: str,
-        rectified: bool,
+        rectified: str,
         info_wait_s: float = CAMERA_INFO_WAIT_S,
     ) -> None:
         self.name = name
@@ -104,6 +146,8 @@ class Camera:
         self._logger = node.get_logger().get_child(name) if name else node.get_logger()
         self._bundle = bundle
         self._transport = transport
+        self._image_topic = self._resolve_images()
+        self._info_topic = str(node.resolve_topic_name(f'{self.prefix}camera_info'))
         self._rectified = rectified
         self._info_wait_s = info_wait_s
         self._publishers: dict[Output, Any] = {}
@@ -111,6 +155,7 @@ class Camera:
         self._labels: Any = None
         self._status: Any = None  # without a lifecycle: reports are made from configuring on
         self._subscriptions: list[Any] = []
+        self._latched: Any = None  # the one of CameraInfos that were published before
         self._cannot_subscribe = ''  # why
         self._infos = CameraInfos()
         self._frame_id = ''
@@ -146,6 +191,16 @@ class Camera:
     def activate(self) -> None:
         """Say what the labels mean, and begin a new interval of reports."""
         self.statistics.report()
+        if self._transport == 'compressed' and not STRICT_JPEG:
+            self._logger.info(
+                'JPEGs that are damaged inside pass unnoticed: pip install simplejpeg to have them '
+                'rejected'
+            )
+        if namespace_of(self._image_topic) != namespace_of(self._info_topic):
+            self._logger.warning(
+                f'Images come from {self._image_topic} and CameraInfos from {self._info_topic}: '
+                'make sure that they are of one camera'
+            )
         if self._labels is not None:
             message = label_info(self._bundle.classes)
             message.header.stamp = self._node.get_clock().now().to_msg()
@@ -172,12 +227,14 @@ class Camera:
         elif not listened and self._subscriptions:
             self.unsubscribe()
             mailbox.clear(self)
+        if self._subscriptions and self._latched is None:
+            self._subscribe_latched(mailbox)
 
     def unsubscribe(self) -> None:
         """Stop to receive."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        self._subscriptions, self._latched = [], None
 
     def _publisher(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
         return self._node.create_lifecycle_publisher(
@@ -186,16 +243,32 @@ class Camera:
 
     def _subscribe(self, mailbox: Mailbox[Camera, Arrival]) -> None:
         image = Image if self._transport == 'raw' else CompressedImage
-        for kind, topic, call, qos in (
-            (CameraInfo, f'{self.prefix}camera_info', self._receive_info, INFO_QOS),
-            (image, self._image_topic(), self._receive_image, INPUT_QOS),
+        receive_info = partial(self._receive_info, mailbox)
+        for kind, topic, receive, qos in (
+            (CameraInfo, self._info_topic, receive_info, INFO_QOS),
+            (image, self._image_topic, partial(self._receive_image, mailbox), INPUT_QOS),
         ):
             subscription = self._node.create_subscription(
-                kind, topic, partial(call, mailbox), copy(qos), qos_overriding_options=OVERRIDABLE
+                kind, topic, receive, copy(qos), qos_overriding_options=OVERRIDABLE
             )
             self._subscriptions.append(subscription)
 
-    def _image_topic(self) -> str:
+    def _subscribe_latched(self, mailbox: Mailbox[Camera, Arrival]) -> None:
+        """Also receive the CameraInfos that were published before, if a publisher keeps them.
+
+        Such a subscription gets nothing from other publishers, which warn of it.
+        """
+        publishers = self._node.get_publishers_info_by_topic(self._info_topic)
+        if any(p.qos_profile.durability == LATCHED_INFO_QOS.durability for p in publishers):
+            self._latched = self._node.create_subscription(
+                CameraInfo,
+                self._info_topic,
+                partial(self._receive_info, mailbox),
+                copy(LATCHED_INFO_QOS),
+            )
+            self._subscriptions.append(self._latched)
+
+    def _resolve_images(self) -> str:
         """Where images come from: a remap of ``image`` also moves ``image/compressed``."""
         resolve = self._node.resolve_topic_name
         base = resolve(f'{self.prefix}image')
@@ -215,8 +288,7 @@ class Camera:
 
     def _receive_info(self, mailbox: Mailbox[Camera, Arrival], info: Any) -> None:
         self._infos.add(info)
-        stamp = stamp_ns(info.header)
-        mailbox.release(self, lambda arrival: stamp_ns(arrival.message.header) == stamp)
+        mailbox.release(self, lambda arrival: belongs(info.header, arrival.message.header))
 
     # Frames and predictions
 
@@ -260,35 +332,54 @@ class Camera:
 
     def _calibrate(self, header: Any, image: NDArray[Any], *, waited: bool) -> CameraModel | None:
         """The calibration of an image; None where there is none that can be used."""
-        info, own = self._infos.match(header, waited=waited)
+        match = self._infos.match(header, waited=waited)
         state, detail = PerceptionStatus.CALIBRATION_MISSING, ''
         model = None
-        if info is None:
-            topic = self._node.resolve_topic_name(f'{self.prefix}camera_info')
-            detail = f"no CameraInfo of frame '{header.frame_id}' on {topic}"
+        if match.info is None:
+            detail = f'{match.problem} on {self._info_topic}'
         else:
-            if not own:
+            if not match.own:
                 self.statistics.count('camera_info_fallbacks')
             try:
-                calibrated = camera_model(info, rectified=self._rectified)
+                rectified = is_rectified(self._rectified, self._image_topic, match.info)
+                calibrated = camera_model(match.info, rectified=rectified)
                 state = PerceptionStatus.CALIBRATION_WRONG_SIZE
                 model = calibrated.for_image(image.shape[1], image.shape[0])
-                state = PerceptionStatus.CALIBRATION_METRIC
+                state, detail = self._judge(match.info, model)
             except CameraError as error:
                 detail = str(error)
         if model is None:
             self.statistics.count('uncalibrated_frames')
-        elif not self._bundle.metric:
-            state = PerceptionStatus.CALIBRATION_NOT_METRIC
         self._note_calibration(state, detail)
         return model
 
+    def _judge(self, info: Any, model: CameraModel) -> tuple[int, str]:
+        """The state of a calibration that makes a camera, and what more there is to say."""
+        if not self._bundle.metric:
+            return PerceptionStatus.CALIBRATION_NOT_METRIC, ''
+        size = (model.width, model.height)
+        doubts = doubts_about(info, setting=self._rectified, topic=self._image_topic, image=size)
+        if doubts:
+            return PerceptionStatus.CALIBRATION_NOT_CREDIBLE, '; '.join(doubts)
+        error = model.pinhole_error()
+        if error > PINHOLE_TOLERANCE:
+            return PerceptionStatus.CALIBRATION_NOT_PINHOLE, (
+                'depth_image_proc, nvblox, rtabmap and others that read it with P of its '
+                f'CameraInfo are up to {error:.0f} pixels of the image off; '
+                'take the rectified images (image_rect), or points, which are right'
+            )
+        return PerceptionStatus.CALIBRATION_METRIC, ''
+
     def _note_calibration(self, state: int, detail: str) -> None:
         if state not in (self._calibration, PerceptionStatus.CALIBRATION_METRIC):
-            meaning = CALIBRATIONS[state][1]
+            meaning = CALIBRATIONS[state].meaning
             self._logger.warning(
-                f'{meaning[0].upper()}{meaning[1:]}{": " if detail else ""}{detail}; '
-                'depth (unless allow_uncalibrated is set) and points are not published'
+                f'{meaning[0].upper()}{meaning[1:]}{": " if detail else ""}{detail}'
+                + (
+                    ''
+                    if CALIBRATIONS[state].published
+                    else '; depth (unless allow_uncalibrated is set) and points are not published'
+                )
             )
         self._calibration, self._calibration_detail = state, detail
 
@@ -306,7 +397,7 @@ class Camera:
 
     def input_diagnostic(self, report: Report, *, active: bool) -> Any:
         """DiagnosticStatus of its images."""
-        topic = self._image_topic() if self._subscriptions else ''
+        topic = self._image_topic if self._subscriptions else ''
         status = input_diagnostic(report, topic, active=active, failure=self._cannot_subscribe)
         status.name = f'{self.prefix}{status.name}'
         return status

@@ -28,18 +28,37 @@ COUNTERS = (
     'camera_info_fallbacks',
     'uncalibrated_frames',
 )
-# Level and meaning of what the newest image's calibration can be.
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the calibration of the newest image can be.
+
+    Attributes:
+        level: of its diagnostic.
+        meaning: in words.
+        published: whether depth and points are.
+    """
+
+    level: bytes
+    meaning: str
+    published: bool = False
+
+
+_OK, _WARN = DiagnosticStatus.OK, DiagnosticStatus.WARN
 CALIBRATIONS = {
-    PerceptionStatus.CALIBRATION_UNKNOWN: (DiagnosticStatus.OK, 'no image yet'),
-    PerceptionStatus.CALIBRATION_METRIC: (DiagnosticStatus.OK, 'depth is in metres'),
-    PerceptionStatus.CALIBRATION_MISSING: (DiagnosticStatus.WARN, 'the camera is not calibrated'),
-    PerceptionStatus.CALIBRATION_WRONG_SIZE: (
-        DiagnosticStatus.WARN,
-        'the CameraInfo is for another image size',
+    PerceptionStatus.CALIBRATION_UNKNOWN: Calibration(_OK, 'no image yet'),
+    PerceptionStatus.CALIBRATION_METRIC: Calibration(_OK, 'depth is in metres', published=True),
+    PerceptionStatus.CALIBRATION_MISSING: Calibration(_WARN, 'the camera is not calibrated'),
+    PerceptionStatus.CALIBRATION_WRONG_SIZE: Calibration(
+        _WARN, 'the CameraInfo is for another image size'
     ),
-    PerceptionStatus.CALIBRATION_NOT_METRIC: (
-        DiagnosticStatus.WARN,
-        "the bundle's depth is not metric",
+    PerceptionStatus.CALIBRATION_NOT_METRIC: Calibration(_WARN, "the bundle's depth is not metric"),
+    PerceptionStatus.CALIBRATION_NOT_CREDIBLE: Calibration(
+        _WARN, 'the calibration is not credible', published=True
+    ),
+    PerceptionStatus.CALIBRATION_NOT_PINHOLE: Calibration(
+        _WARN, 'depth is in metres but not the image of a pinhole camera', published=True
     ),
 }
 
@@ -251,7 +270,7 @@ def engine_diagnostic(reports: Sequence[Report], engine: EngineHealth) -> Any:
 
 def calibration_diagnostic(report: Report, calibration: int, detail: str) -> Any:
     """DiagnosticStatus of a camera's calibration; ``detail`` adds what was found."""
-    level, message = CALIBRATIONS[calibration]
+    level, message = CALIBRATIONS[calibration].level, CALIBRATIONS[calibration].meaning
     keys = ('uncalibrated_frames', 'camera_info_fallbacks')
     values = {key: str(report.totals.get(key, 0)) for key in keys}
     return _diagnostic('calibration', level, f'{message}: {detail}' if detail else message, values)

@@ -57,13 +57,17 @@ def point_cloud(cloud: Cloud) -> Any:
 
 
 def camera_info(camera: CameraModel) -> Any:
-    """sensor_msgs/CameraInfo without region of interest and binning: all holds as it is."""
+    """sensor_msgs/CameraInfo without region of interest and binning: all holds as it is.
+
+    Consumers divide by P, so K stands there where the driver left P empty.
+    """
     message = CameraInfo(width=camera.width, height=camera.height)
+    p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
     message.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
     message.distortion_model = camera.distortion_model or 'plumb_bob'
     message.d = list(camera.distortion) or [0.0] * 5
     message.r = list(camera.rectification)
-    message.p = list(camera.projection) or [0.0] * 12  # the driver does not rectify
+    message.p = list(camera.projection) or p
     return message
 
 

@@ -43,6 +43,7 @@ REPORT_HZ = 1.0  # REP 107
 PATIENCE_S = 5.0
 # The parameters that are fields of ``pipeline.Options``.
 OPTIONS = ('min_depth_confidence', 'allow_uncalibrated')
+TABLE = {parameter.name: parameter for parameter in PARAMETERS}
 
 
 class OpenEngine(Protocol):
@@ -225,7 +226,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     # Parameters and services
 
     def _value(self, name: str) -> Any:
-        return self.get_parameter(name).value
+        return TABLE[name].read(self.get_parameter(name).value)
 
     def _values(self, *names: str) -> dict[str, Any]:
         return {name: self._value(name) for name in names}
@@ -313,6 +314,7 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
     descriptor = ParameterDescriptor(
         description=parameter.description,
         read_only=parameter.change == 'start',
+        dynamic_typing=parameter.dynamic,
         additional_constraints=', '.join(parameter.choices),
     )
     if parameter.range is not None:

@@ -50,8 +50,18 @@ class Parameter:
             return f'{self.range[0]} to {self.range[1]}'
         return ', '.join(self.choices)
 
+    @property
+    def dynamic(self) -> bool:
+        """Whether ROS 2 reads some of its texts as values of another type: true and false."""
+        return 'true' in self.choices
+
+    def read(self, value: Value) -> Value:
+        """The value that was meant by one that ROS 2 has read."""
+        return _literal(value) if self.dynamic and isinstance(value, bool) else value
+
     def problem(self, value: Value) -> str:
         """What is wrong with a value of the right type; empty if nothing is."""
+        value = self.read(value)
         if self.choices and value not in self.choices:
             return f'{self.name} is {value!r}, expected one of {self.allowed}'
         if self.range is not None and not self.range[0] <= int(value) <= self.range[1]:
@@ -129,10 +139,12 @@ PARAMETERS = (
     ),
     Parameter(
         'rectified',
-        False,
-        'Whether the image topic is rectified (image_rect): the camera is then P of its '
-        'CameraInfo, without distortion; otherwise K and D.',
+        'auto',
+        'Whether the images are rectified: the camera is then P of their CameraInfo, without '
+        'distortion; otherwise K and D. auto: they are if their topic is named so (image_rect, '
+        'rect/image) or D and R do nothing.',
         'unconfigured',
+        choices=('auto', 'true', 'false'),
     ),
     Parameter(
         'min_depth_confidence',
@@ -193,8 +205,8 @@ def parameters_markdown() -> str:
             '',
             'Parameters that can change while *unconfigured* take effect when the node is '
             'configured; clean it up to',
-            'change them again. History, depth and reliability of every topic can be overridden '
-            'by the standard',
+            'change them again. History, depth, reliability and durability of every topic can be '
+            'overridden by the standard',
             '`qos_overrides` parameters, for example '
             '`qos_overrides./camera/image_raw.subscription.reliability: reliable`;',
             'the topic is the one after remaps.',

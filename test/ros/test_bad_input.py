@@ -16,6 +16,8 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from mtl_perception_msgs.msg import PerceptionStatus
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
+from mtl_perception.images import STRICT_JPEG
+
 WIDTH, HEIGHT = 96, 64
 GRAY = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
 PARTS = {'kind': 'human_parts', 'outputs': {'human_parts': 'uint8'}}
@@ -68,7 +70,7 @@ def test_bad_images_are_counted_by_kind_and_the_next_one_works(
     assert (status.frames_received, status.frames_rejected) == (5, 4)
 
 
-def test_a_truncated_jpeg_is_counted_and_the_next_one_works(
+def test_a_damaged_jpeg_is_counted_and_the_next_one_works(
     client: Any, make_driver: Callable[..., Any], start_node: Callable[..., Any], tiny_bundle: Path
 ) -> None:
     cv2 = pytest.importorskip('cv2')
@@ -78,13 +80,18 @@ def test_a_truncated_jpeg_is_counted_and_the_next_one_works(
     driver.wait_for_node()
     noise = np.random.default_rng(0).integers(0, 255, GRAY.shape, np.uint8)
     jpeg = cv2.imencode('.jpg', noise)[1].tobytes()
-    for data in (jpeg[: len(jpeg) // 2], b'', b'no picture at all'):
+    bad = [jpeg[: len(jpeg) // 2], b'', b'no picture at all']
+    if STRICT_JPEG:
+        bad.append(jpeg[: len(jpeg) // 3] + jpeg[2 * len(jpeg) // 3 :])
+    for data in bad:
         before = node.text().count('Bad image')
         driver.publish(CompressedImage(header=driver.header(), format='jpeg', data=data))
         client.diagnostic('input', lambda s: 'bad images' in s.message)
         assert node.text().count('Bad image') == before + 1
     driver.publish(CompressedImage(header=driver.header(), format='jpeg', data=jpeg))
     client.wait(lambda: edges, 'edges')
+    assert client.status(lambda s: s.frames_processed).frames_rejected == len(bad)
+    assert ('pip install simplejpeg' in node.text()) != STRICT_JPEG
 
 
 def uncalibrated(info: Any) -> None:

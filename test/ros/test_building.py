@@ -80,17 +80,25 @@ def node(start_node: Callable[..., Any], tiny_bundle: Path, tmp_path: Path) -> A
     )
 
 
+def ask_to_activate(client: Any) -> Any:
+    """The future answer to an activation that the node has begun to wait in."""
+    service = client.node.create_client(ChangeState, '/perception/change_state')
+    client.wait(service.service_is_ready, 'the service')
+    activation = service.call_async(
+        ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE))
+    )
+    client.spin(0.5)
+    assert not activation.done()
+    return activation
+
+
 def test_the_build_is_reported_and_activation_waits(client: Any, node: Any, tmp_path: Path) -> None:
     assert client.transition('configure')
     assert client.state() == 'inactive'
     building = client.diagnostic('engine', lambda d: d.level == DiagnosticStatus.WARN)
     assert building.message == 'building for a test (25%)'
 
-    service = client.node.create_client(ChangeState, '/perception/change_state')
-    client.wait(service.service_is_ready, 'the service')
-    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE))
-    activation = service.call_async(request)
-    client.spin(0.5)  # the node has begun to wait: what it reports from now on, it reports waiting
+    activation = ask_to_activate(client)
     statuses = client.subscribe(PerceptionStatus, '/perception/status')
     client.wait(lambda: len(statuses) >= 2, 'reports while activating')
     assert (statuses[-1].activity, statuses[-1].activity_share) == ('building for a test', 0.25)
@@ -101,7 +109,6 @@ def test_the_build_is_reported_and_activation_waits(client: Any, node: Any, tmp_
     (tmp_path / 'go').touch()
     client.wait(activation.done, 'the end of the activation')
     assert activation.result().success
-    client.node.destroy_client(service)
     status = client.status(lambda s: s.activity == '')
     assert status.engine == 'onnxruntime'
     assert status.engine_choice
@@ -112,8 +119,10 @@ def test_a_build_that_fails_ends_the_activation_and_is_tried_again(
 ) -> None:
     assert client.transition('configure')
     (tmp_path / 'fail').touch()
+    activation = ask_to_activate(client)
     (tmp_path / 'go').touch()
-    assert not client.transition('activate')
+    client.wait(activation.done, 'the end of the activation')
+    assert not activation.result().success
     assert client.state() == 'inactive'
     assert 'Cannot activate: the test engine cannot be built' in node.text()
     assert client.transition('activate')

@@ -49,7 +49,7 @@ def cameras(client: Any, tiny_bundle: Path) -> Iterator[dict[str, Camera]]:
     client.executor.add_node(node)
     bundle = load_bundle(tiny_bundle)
     cameras = {
-        name: Camera(node, name, bundle, transport='raw', rectified=False, info_wait_s=FOREVER_S)
+        name: Camera(node, name, bundle, transport='raw', rectified='auto', info_wait_s=FOREVER_S)
         for name in NAMES
     }
     for camera in cameras.values():

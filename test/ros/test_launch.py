@@ -36,8 +36,8 @@ def arguments(path: Path) -> set[str]:
 
 def test_the_launch_files_take_the_documented_arguments() -> None:
     documented = {
-        'image', 'camera_info', 'image_transport', 'bundle', 'backend', 'precision', 'params_file',
-        'namespace', 'rviz', 'use_sim_time', 'autostart',
+        'image', 'camera_info', 'image_transport', 'rectified', 'bundle', 'backend', 'precision',
+        'params_file', 'namespace', 'rviz', 'use_sim_time', 'autostart',
     }  # fmt: skip
     assert arguments(ROOT / 'launch' / 'perception.launch.py') == documented
     assert 'bag' in arguments(ROOT / 'launch' / 'replay.launch.py')

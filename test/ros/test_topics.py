@@ -229,6 +229,55 @@ def test_compressed_images_follow_a_remap_of_image(
     assert columns(array_of(labels[0])) == [0, 1, 2]
 
 
+def mosaic(picture: np.ndarray) -> np.ndarray:
+    """[H, W] as a sensor behind a filter of red, green / green, blue sees it."""
+    out = picture[..., 1].copy()
+    out[::2, ::2], out[1::2, 1::2] = picture[::2, ::2, 0], picture[1::2, 1::2, 2]
+    return out
+
+
+def test_encodings_of_sensors_come_out_in_colour(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    cv2 = pytest.importorskip('cv2')
+    start_node(bundle=tiny_bundle, autostart=True)
+    labels = client.subscribe(Image, '/perception/semantic')
+    driver.wait_for_node()
+    i420 = cv2.cvtColor(stripes(), cv2.COLOR_RGB2YUV_I420)
+    u, v = i420[2 * HEIGHT :].reshape(2, -1)
+    sent = {
+        'nv12': (1, [i420[: 2 * HEIGHT].ravel(), np.stack([u, v], -1).ravel()]),
+        'nv21': (1, [i420[: 2 * HEIGHT].ravel(), np.stack([v, u], -1).ravel()]),
+        'bayer_rggb16': (2, [mosaic(stripes()).astype('<u2') * 257]),
+        'rgba16': (8, [np.dstack([stripes(), stripes()[..., :1]]).astype('<u2') * 257]),
+    }
+    for encoding, (pixel, parts) in sent.items():
+        image = driver.image(stripes(), encoding=encoding)
+        image.step = 2 * WIDTH * pixel
+        image.data = b''.join(part.tobytes() for part in parts)
+        driver.publish(image)
+        client.wait(lambda: labels, f'labels of {encoding}')
+        assert columns(array_of(labels.pop())) == [0, 1, 2], encoding
+
+
+def test_a_compressed_mosaic_comes_out_in_colour(
+    client: Any, make_driver: Callable[..., Any], start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    cv2 = pytest.importorskip('cv2')
+    start_node(bundle=tiny_bundle, autostart=True, image_transport='compressed')
+    labels = client.subscribe(Image, '/perception/semantic')
+    driver = make_driver('/image/compressed')
+    driver.wait_for_node()
+    png = cv2.imencode('.png', mosaic(stripes()))[1].tobytes()
+    for format, expected in (
+        ('bayer_rggb8; png compressed ', [0, 1, 2]),
+        ('mono8; png compressed ', [0, 0, 0]),
+    ):
+        driver.publish(CompressedImage(header=driver.header(), format=format, data=png))
+        client.wait(lambda: labels, 'labels')
+        assert columns(array_of(labels.pop())) == expected
+
+
 def test_describe_model(client: Any, start_node: Callable[..., Any], tiny_bundle: Path) -> None:
     start_node(bundle=tiny_bundle)
     unknown = client.call(DescribeModel, '/perception/describe_model')

@@ -13,6 +13,10 @@ from mtl_training import TrainingError
 # name -> (module with add_arguments(parser) and run(args), one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
     'rooms': ('mtl_training.rooms.cli', 'render the synthetic data set and the sample recording'),
+    'data': (
+        'mtl_training.datasets.cli',
+        'check data sets, and prepare them for training',
+    ),
     'train': ('mtl_training.loop.cli', 'train a network from a YAML configuration'),
     'evaluate': ('mtl_training.evaluation.evaluate', 'measure a checkpoint on held-out frames'),
     'delta': (

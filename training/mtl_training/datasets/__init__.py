@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mtl_training.datasets.classes import LabelClass
+from mtl_training.datasets.cityscapes import Cityscapes
+from mtl_training.datasets.classes import CITYSCAPES19, NYUD40, PASCAL21, LabelClass
 from mtl_training.datasets.dataset import DataError, DataSet
-from mtl_training.datasets.mixture import Mixture
+from mtl_training.datasets.kitti_depth import KITTIDepth
+from mtl_training.datasets.mixture import Mixture, is_mixture
 from mtl_training.datasets.nyud import NYUD
-from mtl_training.datasets.rgbd import RGBD
+from mtl_training.datasets.nyud_mt import NYUDMT
+from mtl_training.datasets.pascal_context import PascalContext
+from mtl_training.datasets.rgbd import plain, scannet, tum
 from mtl_training.datasets.rooms import Rooms
 
 Opener = Callable[[Path, str, Sequence[LabelClass]], DataSet]
-# What a folder of the data set holds -> its reader; the first match counts.
-DATA_SETS: dict[str, Opener] = {
-    'labels40': NYUD,
-    'frames.json': RGBD,
-    '*/frames.jsonl': Rooms,
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of data set.
+
+    Attributes:
+        opener: opens a split.
+        splits: that differ from one another.
+        classes: of the semantic task, the finest that its labels tell apart; empty without labels.
+        own_axes: normals are not known to be in the camera's optical frame.
+    """
+
+    opener: Opener
+    splits: tuple[str, ...]
+    classes: tuple[LabelClass, ...] = ()
+    own_axes: bool = False
+
+
+# What a folder of the kind holds -> the kind; the first match counts.
+KINDS: dict[str, Kind] = {
+    'labels40': Kind(NYUD, ('train', 'test'), NYUD40),
+    'gt_sets': Kind(NYUDMT, ('train', 'val'), NYUD40, own_axes=True),
+    'ImageSets/Context': Kind(PascalContext, ('train', 'val'), PASCAL21, own_axes=True),
+    'leftImg8bit': Kind(Cityscapes, ('train', 'val'), CITYSCAPES19),
+    'frames.json': Kind(plain, ('train',)),
+    'rgb.txt': Kind(tum, ('train',)),
+    'intrinsic/intrinsic_depth.txt': Kind(scannet, ('train',)),
+    '*/frames.jsonl': Kind(Rooms, ('train', 'val', 'test'), NYUD40),
+    '*/*/proj_depth': Kind(KITTIDepth, ('train', 'val')),
 }
 
 
@@ -32,10 +62,19 @@ def open_data(folder: Path, split: str, classes: Sequence[LabelClass]) -> DataSe
         ClassesError: classes that the data does not tell apart.
         DataError: a folder of another kind, or what the reader finds wrong.
     """
-    if folder.suffix in ('.yaml', '.yml'):
+    if is_mixture(folder):
         return Mixture(folder, split, classes, open_data)
-    for pattern, opener in DATA_SETS.items():
+    return kind_of(folder).opener(folder, split, classes)
+
+
+def kind_of(folder: Path) -> Kind:
+    """The kind of the data set in a folder.
+
+    Raises:
+        DataError: it is none of them.
+    """
+    for pattern, kind in KINDS.items():
         if any(folder.glob(pattern)):
-            return opener(folder, split, classes)
-    known = ' or '.join(DATA_SETS)
+            return kind
+    known = ' or '.join(KINDS)
     raise DataError(f'{folder} is not a data set that can be read, expected one with {known}')

@@ -1,8 +1,9 @@
 """Training-time augmentation of one labelled frame, on uint8 arrays with cv2.
 
 After ATRC's (Bruggemann et al., ICCV 2021): scale, random crop with ``cat_max_ratio``, horizontal
-flip, brightness, contrast, saturation, hue. Blur, noise, JPEG, gamma, colour balance and gray
-conversion come on top, for cameras that a renderer does not know.
+flip, brightness, contrast, saturation, hue. Exposure, gamma, colour balance, gray conversion,
+vignetting, motion and other blur, noise and JPEG come on top, for cameras that a renderer does not
+know and for robots that move in the dark.
 
 Differs from ATRC: depth is not divided by the scale. Metres stay metres and fx is scaled instead;
 canonical depth (metres * canonical_focal / fx) then shrinks by the same factor, and what the
@@ -51,11 +52,12 @@ def augment(
 ) -> Sample:
     """Scale, crop, flip and distort a frame to [height, width], as ``rng`` has it."""
     frame_height, frame_width = sample.arrays['image'].shape[:2]
-    scale = fit_scale(sample, height, width) * rng.uniform(*config.scale)
+    factor = rng.choice(config.scales) if config.scales else rng.uniform(*config.scale)
+    scale = fit_scale(sample, height, width) * float(factor)
     scaled_height, scaled_width = round(frame_height * scale), round(frame_width * scale)
     for _ in range(10):
-        left = _offset(scaled_width - width, rng)
-        top = _offset(scaled_height - height, rng)
+        left = _offset(scaled_width - width, config.centred, rng)
+        top = _offset(scaled_height - height, config.centred, rng)
         if _largest_share(sample, scale, left, top, height, width) < config.cat_max_ratio:
             break
     sample = crop(sample, tasks, scale, left, top, height, width)
@@ -135,6 +137,10 @@ def distort(
     image = _saturation_hue(image, config, rng)
     if rng.random() < config.gray_p:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if config.vignette_p and rng.random() < config.vignette_p:
+        image = _vignette(image, rng.uniform(*config.vignette))
+    if config.motion_p and rng.random() < config.motion_p:
+        image = _motion(image, rng.uniform(*config.motion_length), rng.uniform(0, np.pi))
     if rng.random() < config.blur_p:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*config.blur_sigma))
     if rng.random() < config.noise_p:
@@ -145,8 +151,10 @@ def distort(
     return image
 
 
-def _offset(slack: int, rng: np.random.Generator) -> int:
+def _offset(slack: int, centred: bool, rng: np.random.Generator) -> int:
     """Where the window begins; negative where the frame lies inside the window."""
+    if centred:
+        return slack // 2
     return int(rng.integers(0, slack + 1) if slack >= 0 else -rng.integers(0, -slack + 1))
 
 
@@ -171,6 +179,9 @@ def _tone_curve(config: AugmentConfig, rng: np.random.Generator) -> NDArray[np.u
     if rng.random() < config.photometric_p:
         curve *= rng.uniform(*config.contrast)
     curve *= 1 + rng.uniform(-config.balance, config.balance, 3)
+    if config.exposure:  # sRGB is about light to the power of 1 / 2.2
+        stops = rng.uniform(-config.exposure, config.exposure)
+        curve = np.maximum(curve, 0) * 2 ** (stops / 2.2)
     low, high = config.gamma
     curve = 255 * (np.clip(curve, 0, 255) / 255) ** np.exp(rng.uniform(np.log(low), np.log(high)))
     return np.rint(curve).astype(np.uint8)[:, None]
@@ -191,6 +202,27 @@ def _saturation_hue(
         table[:, 0] = (levels + rng.uniform(-config.hue, config.hue)) % 180
     hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table.astype(np.uint8)[:, None])
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
+
+
+def _vignette(image: NDArray[np.uint8], loss: float) -> NDArray[np.uint8]:
+    """Less light with the square of the distance from the middle; corners lose that share."""
+    height, width = image.shape[:2]
+    y = (np.arange(height)[:, None] + 0.5) / height * 2 - 1
+    x = (np.arange(width) + 0.5) / width * 2 - 1
+    light = 1 - loss * (x * x + y * y) / 2
+    return np.rint(image * light[..., None] ** (1 / 2.2)).astype(np.uint8)
+
+
+def _motion(image: NDArray[np.uint8], length: float, angle: float) -> NDArray[np.uint8]:
+    """What a camera sees that turns while the shutter is open: every point becomes a line."""
+    side = 2 * int(np.ceil(length / 2)) + 1
+    places = np.linspace(-0.5, 0.5, 16 * side) * length
+    y, x = side // 2 + np.outer([np.sin(angle), np.cos(angle)], places)
+    cells = np.arange(side + 1) - 0.5
+    kernel = np.histogram2d(y, x, bins=[cells, cells])[0]
+    kernel /= kernel.sum()
+    blurred = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(blurred, np.uint8)
 
 
 def _jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

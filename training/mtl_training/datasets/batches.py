@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from mtl_training.datasets.augment import Sample, augment, fit
 from mtl_training.datasets.dataset import DataError, DataSet
@@ -107,11 +107,49 @@ class EpochBatches(Sampler[list[Key]]):
             yield [(self.epoch, int(index)) for index in batch]
 
 
-def loader(dataset: Examples, workers: int, **options: Any) -> DataLoader[Batch]:
+class Loader(DataLoader[Any]):
+    """A DataLoader whose errors of data are those of its workers.
+
+    torch re-raises what happens in a worker with that process's traceback for a message; here an
+    error travels as a batch does, and is raised when its turn comes.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        batch: Batch | DataError
+        for batch in super().__iter__():
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+class _Tried(Dataset[Batch | DataError]):
+    """Frames, or why they cannot be read."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, key: Key | int) -> Batch | DataError:
+        try:
+            return self.examples[key]
+        except DataError as error:
+            return error
+
+
+def _collate(frames: list[Batch | DataError]) -> Batch | DataError:
+    """Frames as a batch, or the first error among them."""
+    errors = (frame for frame in frames if isinstance(frame, DataError))
+    return next(errors, None) or default_collate(frames)
+
+
+def loader(dataset: Examples, workers: int, **options: Any) -> Loader:
     """A DataLoader that leaves the random numbers and the cores of the training process alone."""
-    return DataLoader(
-        dataset,
+    return Loader(
+        _Tried(dataset),
         num_workers=workers,
+        collate_fn=_collate,
         worker_init_fn=_one_thread,
         prefetch_factor=3 if workers else None,
         generator=torch.Generator().manual_seed(0),

@@ -58,6 +58,40 @@ PASCAL21: tuple[LabelClass, ...] = _colored((
     'train', 'tv monitor',
 ))  # fmt: skip
 
+# Parts of people of PASCAL-Context, as the literature gathers them.
+PASCAL_PARTS: tuple[LabelClass, ...] = (
+    LabelClass('background', (0, 0, 0)),
+    LabelClass('head', (227, 60, 200)),
+    LabelClass('torso', (255, 127, 14)),
+    LabelClass('upper arm', (188, 189, 34)),
+    LabelClass('lower arm', (23, 190, 207)),
+    LabelClass('upper leg', (31, 119, 180)),
+    LabelClass('lower leg', (96, 60, 160)),
+)
+
+# The 19 classes of Cityscapes that are judged, in its colours (Cordts et al., CVPR 2016).
+CITYSCAPES19: tuple[LabelClass, ...] = (
+    LabelClass('road', (128, 64, 128)),
+    LabelClass('sidewalk', (244, 35, 232)),
+    LabelClass('building', (70, 70, 70)),
+    LabelClass('wall', (102, 102, 156)),
+    LabelClass('fence', (190, 153, 153)),
+    LabelClass('pole', (153, 153, 153)),
+    LabelClass('traffic light', (250, 170, 30)),
+    LabelClass('traffic sign', (220, 220, 0)),
+    LabelClass('vegetation', (107, 142, 35)),
+    LabelClass('terrain', (152, 251, 152)),
+    LabelClass('sky', (70, 130, 180)),
+    LabelClass('person', (220, 20, 60)),
+    LabelClass('rider', (255, 0, 0)),
+    LabelClass('car', (0, 0, 142)),
+    LabelClass('truck', (0, 0, 70)),
+    LabelClass('bus', (0, 60, 100)),
+    LabelClass('train', (0, 80, 100)),
+    LabelClass('motorcycle', (0, 0, 230)),
+    LabelClass('bicycle', (119, 11, 32)),
+)
+
 # What a robot asks for, gathered from NYUD40.
 ROBOT_GROUPS: tuple[LabelClass, ...] = (
     LabelClass('wall', (174, 199, 232), ('wall',)),
@@ -94,6 +128,7 @@ CLASS_SETS: dict[str, tuple[LabelClass, ...]] = {
     'pascal': PASCAL21,
     'rooms': ROBOT_GROUPS,
     'indoor': NYUD40,
+    'streets': CITYSCAPES19,
 }
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,8 +44,12 @@ class DataSet(Protocol):
         A frame may have labels of some of the set's tasks only.
 
         Raises:
-            DataError: a file is missing or is not a picture.
+            DataError: a file is missing or damaged, or has what it cannot have.
         """
+        ...
+
+    def faults(self) -> Iterator[str]:
+        """What is wrong with the split as a whole, a line each; frames are not read."""
         ...
 
 
@@ -65,6 +67,10 @@ class Subset:
     def read(self, index: int, tasks: Collection[str]) -> Sample:
         """See ``DataSet.read``."""
         return self.data.read(self.indices[index], tasks)
+
+    def faults(self) -> Iterator[str]:
+        """See ``DataSet.faults``."""
+        return self.data.faults()
 
 
 def thin_out(data: DataSet, limit: int) -> DataSet:
@@ -106,22 +112,8 @@ def nyud_table(name: str, classes: Sequence[LabelClass]) -> NDArray[np.uint8]:
     return table
 
 
-def read_color(path: Path) -> NDArray[np.uint8]:
-    """A picture file as RGB [H, W, 3].
-
-    Raises:
-        DataError: the file is missing or is not a picture.
-    """
-    return np.asarray(cv2.cvtColor(read_image(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def read_image(path: Path, flags: int) -> NDArray[Any]:
-    """A picture file as cv2 reads it with these flags.
-
-    Raises:
-        DataError: the file is missing or is not a picture.
-    """
-    array = cv2.imread(str(path), flags)
-    if array is None:
-        raise DataError(f'{path} is missing or is not a picture')
-    return array
+def unlisted(what: str, found: Iterable[str], listed: Iterable[str]) -> Iterator[str]:
+    """The fault that there are frames which no list names, if there are."""
+    extra = sorted(set(found) - set(listed))
+    if extra:
+        yield f'{what}: {len(extra)} frames are not listed, such as {extra[0]}'

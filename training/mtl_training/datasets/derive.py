@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,32 +86,35 @@ def normals_of(
     return np.asarray(np.rint((normal + 1) * 127.5) * valid[..., None], np.uint8)
 
 
-def edges_of(ids: NDArray[np.uint8], *, gap: int = 6) -> NDArray[np.uint8]:
-    """Borders between classes, one or two pixels wide.
+def edges_of(
+    ids: NDArray[np.integer[Any]], unlabelled: NDArray[np.bool_], *, gap: int = 6
+) -> NDArray[np.uint8]:
+    """Borders between classes, or between objects, one or two pixels wide.
 
     Hand-made labels leave unlabelled seams between objects: pixels within ``gap`` of a label take
     the nearest one first, so that a seam becomes one border in its middle.
 
     Args:
-        ids: uint8 [H, W], 255 no label.
+        ids: [H, W], whole numbers.
+        unlabelled: [H, W], where they are none.
 
     Returns:
         uint8 [H, W]: 1 on a border, 0 elsewhere, 255 where no label is near.
     """
-    void = (ids == IGNORE).astype(np.uint8)
-    if not void.all() and void.any():
+    if not unlabelled.all() and unlabelled.any():
+        void = unlabelled.astype(np.uint8)
         distance, nearest = cv2.distanceTransformWithLabels(
             void, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
         )
-        of_label = np.zeros(int(nearest.max()) + 1, np.uint8)
+        of_label = np.zeros(int(nearest.max()) + 1, ids.dtype)
         of_label[nearest[void == 0]] = ids[void == 0]
-        ids = np.where(distance <= gap, of_label[nearest], IGNORE).astype(np.uint8)
+        ids, unlabelled = of_label[nearest], distance > gap
     edges = np.zeros(ids.shape, np.uint8)
-    across = (ids[:, 1:] != ids[:, :-1]) & (ids[:, 1:] != IGNORE) & (ids[:, :-1] != IGNORE)
-    down = (ids[1:] != ids[:-1]) & (ids[1:] != IGNORE) & (ids[:-1] != IGNORE)
+    across = (ids[:, 1:] != ids[:, :-1]) & ~(unlabelled[:, 1:] | unlabelled[:, :-1])
+    down = (ids[1:] != ids[:-1]) & ~(unlabelled[1:] | unlabelled[:-1])
     edges[:, 1:] |= across
     edges[:, :-1] |= across
     edges[1:] |= down
     edges[:-1] |= down
-    edges[ids == IGNORE] = IGNORE
+    edges[unlabelled] = IGNORE
     return edges

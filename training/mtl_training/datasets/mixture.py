@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from mtl_training.datasets.classes import LabelClass
 from mtl_training.datasets.dataset import DataError, DataSet, Subset
 
 SPLITS = ('train', 'val', 'test')
+# Of a turn: its multiples are spread evenly, however many there are.
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Part:
 
     Attributes:
         path: folder of a data set; relative ones are beside the file.
-        weight: how often a frame is seen in an epoch; below 1, so many frames, evenly spaced.
+        weight: how often a frame is seen in an epoch; below 1, so many frames, evenly spaced and
+            other ones in every epoch.
         splits: in which splits of the mixture the set takes part.
         only, without: beginnings of the names of frames that are taken, or left out.
     """
@@ -34,8 +38,8 @@ class Part:
     only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
-    def choose(self, data: DataSet) -> DataSet:
-        """The frames that the part takes, as often as it takes them."""
+    def choose(self, data: DataSet, epoch: int) -> DataSet:
+        """The frames that the part takes in an epoch, as often as it takes them."""
         named = [
             index
             for index, name in enumerate(data.frames)
@@ -47,13 +51,16 @@ class Part:
                 f'{data.name}: no frames are left of {len(data)} by only {list(self.only)}, '
                 f'without {list(self.without)} and weight {self.weight}'
             )
-        return Subset(data, [named[index * len(named) // count] for index in range(count)])
+        phase = epoch * GOLDEN % 1
+        places = (int((index + phase) * len(named) / count) for index in range(count))
+        return Subset(data, [named[place] for place in places])
 
 
 class Mixture:
     """One split of several data sets, one after the other.
 
-    Samples lack the labels that their set has not.
+    Samples lack the labels that their set has not. The frames are those of epoch 0, see
+    ``of_epoch``.
 
     Args:
         path: the YAML file.
@@ -75,13 +82,23 @@ class Mixture:
         parts = [part for part in read_parts(path) if split in part.splits]
         if not parts:
             raise DataError(f'{path} lists no data set for the split {split}')
-        self.parts = [part.choose(opener(part.path, split, classes)) for part in parts]
+        self.opened = [(part, opener(part.path, split, classes)) for part in parts]
+        self._take(0)
         self.classes: Mapping[str, Sequence[LabelClass]] = {
             task: labels for part in self.parts for task, labels in part.classes.items()
         }
         self.tasks = tuple(dict.fromkeys(task for part in self.parts for task in part.tasks))
+
+    def _take(self, epoch: int) -> None:
+        self.parts = [part.choose(of_epoch(data, epoch), epoch) for part, data in self.opened]
         self.ends = np.cumsum([len(part) for part in self.parts])
         self.frames: Sequence[str] = [name for part in self.parts for name in part.frames]
+
+    def of_epoch(self, epoch: int) -> Mixture:
+        """The mixture as it is in an epoch, with as many frames."""
+        other = copy(self)
+        other._take(epoch)
+        return other
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -92,6 +109,21 @@ class Mixture:
         part = self.parts[number]
         first = int(self.ends[number]) - len(part)
         return part.read(index - first, [task for task in tasks if task in part.tasks])
+
+    def faults(self) -> Iterator[str]:
+        """See ``DataSet.faults``."""
+        for part in self.parts:
+            yield from part.faults()
+
+
+def of_epoch(data: DataSet, epoch: int) -> DataSet:
+    """What is trained on in an epoch: only mixtures differ from one to the next."""
+    return data.of_epoch(epoch) if isinstance(data, Mixture) else data
+
+
+def is_mixture(path: Path) -> bool:
+    """Whether a path is that of a mixture's file rather than a data set's folder."""
+    return path.suffix in ('.yaml', '.yml')
 
 
 def read_parts(path: Path) -> list[Part]:

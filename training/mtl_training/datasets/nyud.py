@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import IGNORE, LabelClass
-from mtl_training.datasets.dataset import DataError, nyud_table, read_color, read_image
+from mtl_training.datasets.classes import IGNORE, NYUD40, LabelClass
+from mtl_training.datasets.dataset import nyud_table, unlisted
 from mtl_training.datasets.derive import edges_of
+from mtl_training.datasets.files import Files
 
 FX = 518.858  # px, at 640x480 and in every crop of it
 SIZE = (480, 640)
@@ -22,6 +23,10 @@ CROP = (slice(45, 470), slice(40, 600))
 MILLIMETRES: NDArray[np.uint16] = np.rint(39.2 * (np.arange(256) + 0.66)).astype(np.uint16)
 # The official set has two splits; the literature validates on the one that it tests on.
 LISTS = {'train': 'train.txt', 'val': 'test.txt', 'test': 'test.txt'}
+COUNTS = {'train': 795, 'val': 654, 'test': 654}
+# Ids as they are stored, but for void.
+VOID: NDArray[np.uint8] = np.where(np.arange(256) == 0, IGNORE, np.arange(256)).astype(np.uint8)
+FILES = Files('the home page of NYU Depth V2 at New York University (see docs/training.md)')
 
 
 class NYUD:
@@ -44,15 +49,9 @@ class NYUD:
 
     def __init__(self, folder: Path, split: str, classes: Sequence[LabelClass]) -> None:
         self.name = f'{folder}, {split}'
-        self.folder = folder
+        self.folder, self.split = folder, split
         self.classes: Mapping[str, Sequence[LabelClass]] = {'semantic': classes}
-        path = folder / LISTS[split]
-        try:
-            self.frames: Sequence[str] = path.read_text(encoding='utf-8').split()
-        except OSError as error:
-            raise DataError(f'{path} cannot be read, expected a list of NYUD frames') from error
-        if not self.frames:
-            raise DataError(f'{path} lists no frames')
+        self.frames: Sequence[str] = FILES.listed(folder / LISTS[split])
         self.table = nyud_table(self.name, classes)
 
     def __len__(self) -> int:
@@ -61,22 +60,35 @@ class NYUD:
     def read(self, index: int, tasks: Collection[str]) -> Sample:
         """See ``DataSet.read``."""
         number = self.frames[index]
-        arrays: dict[str, NDArray[np.generic]] = {'image': self._crop('images', f'{number}.jpg')}
+        path = self.folder / 'images' / f'{number}.jpg'
+        arrays: dict[str, NDArray[np.generic]] = {'image': self._crop(path, FILES.color(path))}
         if 'semantic' in tasks or 'edges' in tasks:
-            stored = self._crop('labels40', f'{number}.png')
+            path = self.folder / 'labels40' / f'{number}.png'
+            ids = self._crop(path, FILES.ids(path, VOID, len(NYUD40)))
             if 'semantic' in tasks:
-                arrays['semantic'] = cv2.LUT(stored, self.table)
+                arrays['semantic'] = cv2.LUT(ids, self.table)
             if 'edges' in tasks:
-                arrays['edges'] = edges_of(np.where(stored == 0, np.uint8(IGNORE), stored))
+                arrays['edges'] = edges_of(ids, ids == IGNORE)
         if 'depth' in tasks:
-            arrays['depth'] = MILLIMETRES[self._crop('depth8', f'{number}.png')]
+            path = self.folder / 'depth8' / f'{number}.png'
+            arrays['depth'] = MILLIMETRES[self._crop(path, FILES.gray(path))]
         return Sample(arrays, FX)
 
-    def _crop(self, kind: str, file: str) -> NDArray[np.uint8]:
-        """What lies inside the white frame: [425, 560], of ``images`` [425, 560, 3] RGB."""
-        path = self.folder / kind / file
-        whole = read_color(path) if kind == 'images' else read_image(path, cv2.IMREAD_GRAYSCALE)
+    def faults(self) -> Iterator[str]:
+        """See ``DataSet.faults``."""
+        if len(self.frames) != COUNTS[self.split]:
+            yield f'{self.name}: {len(self.frames)} frames, expected {COUNTS[self.split]}'
+        train, test = (FILES.listed(self.folder / LISTS[split]) for split in ('train', 'test'))
+        for number in set(self.frames) & set(test if self.split == 'train' else train):
+            yield f'{self.name}: {number} is in the other split, too'
+        listed = {*train, *test}
+        for kind in ('images', 'labels40', 'depth8'):
+            files = (file.stem for file in (self.folder / kind).glob('*.*'))
+            yield from unlisted(f'{self.folder / kind}', files, listed)
+
+    def _crop(self, path: Path, whole: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What lies inside the white frame: [425, 560, ...]."""
         if whole.shape[:2] != SIZE:
             height, width = whole.shape[:2]
-            raise DataError(f'{path} is {width}x{height}, expected 640x480')
+            raise FILES.wrong(path, f'is {width}x{height}, expected 640x480')
         return np.ascontiguousarray(whole[CROP])

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import LabelClass
-from mtl_training.datasets.dataset import DataError, nyud_table, read_color, read_image
+from mtl_training.datasets.classes import NYUD40, LabelClass
+from mtl_training.datasets.dataset import DataError, nyud_table, unlisted
+from mtl_training.datasets.files import Files
+
+TASKS = ('semantic', 'depth', 'normals', 'edges', 'saliency')
+FILES = Files('`mtl_training rooms render`, or wherever its frames.jsonl was written')
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One line of ``frames.jsonl``: where a frame's files begin, and its focal length in pixels."""
+    """One line of ``frames.jsonl``.
+
+    Attributes:
+        prefix: where the names of its files begin.
+        fx: focal length in pixels.
+        tasks: that it has labels of; all where the line does not say.
+    """
 
     prefix: Path
     fx: float
+    tasks: tuple[str, ...] = TASKS
 
 
 class Rooms:
@@ -29,7 +39,8 @@ class Rooms:
 
     Files of a frame: ``_rgb.jpg``; ``_semantic.png``, ids of NYUD's 40 classes, 0 void;
     ``_depth.png``, 16 bit, millimetres, 0 invalid; ``_normals.png``, RGB, n = 2 v / 255 - 1, black
-    invalid; ``_edges.png`` and ``_saliency.png``, 0 or 255.
+    invalid; ``_edges.png`` and ``_saliency.png``, 0 or 255. A line of ``frames.jsonl`` is an object
+    with ``name`` and ``fx``, and with ``tasks`` if the frame has labels of some of them only.
 
     Args:
         folder: holds ``train``, ``val`` and ``test``.
@@ -40,12 +51,12 @@ class Rooms:
             be told from NYUD's.
     """
 
-    tasks: tuple[str, ...] = ('semantic', 'depth', 'normals', 'edges', 'saliency')
-
     def __init__(self, folder: Path, split: str, classes: Sequence[LabelClass]) -> None:
         self.name = str(folder / split)
         self.classes: Mapping[str, Sequence[LabelClass]] = {'semantic': classes}
         self.listed = list_frames(folder / split)
+        self.folder = folder / split
+        self.tasks = tuple(task for task in TASKS if any(task in f.tasks for f in self.listed))
         self.frames: Sequence[str] = [frame.prefix.name for frame in self.listed]
         self.table = nyud_table(self.name, classes)
 
@@ -60,18 +71,24 @@ class Rooms:
             return frame.prefix.with_name(f'{frame.prefix.name}_{task}.png')
 
         picture = frame.prefix.with_name(f'{frame.prefix.name}_rgb.jpg')
-        arrays: dict[str, NDArray[np.generic]] = {'image': read_color(picture)}
+        arrays: dict[str, NDArray[np.generic]] = {'image': FILES.color(picture)}
+        tasks = [task for task in frame.tasks if task in tasks]
         if 'semantic' in tasks:
-            ids = read_image(file('semantic'), cv2.IMREAD_GRAYSCALE)
-            arrays['semantic'] = cv2.LUT(ids, self.table)
+            arrays['semantic'] = FILES.ids(file('semantic'), self.table, len(NYUD40))
         if 'depth' in tasks:
-            arrays['depth'] = read_image(file('depth'), cv2.IMREAD_ANYDEPTH)
+            arrays['depth'] = FILES.deep(file('depth'))
         if 'normals' in tasks:
-            arrays['normals'] = read_color(file('normals'))
+            arrays['normals'] = FILES.color(file('normals'))
         for task in ('edges', 'saliency'):
             if task in tasks:
-                arrays[task] = read_image(file(task), cv2.IMREAD_GRAYSCALE) >> 7
+                arrays[task] = FILES.gray(file(task)) >> 7
         return Sample(arrays, frame.fx)
+
+    def faults(self) -> Iterator[str]:
+        """See ``DataSet.faults``."""
+        here = [frame for frame in self.listed if frame.prefix.parent == self.folder]
+        pictures = (file.name.removesuffix('_rgb.jpg') for file in self.folder.glob('*_rgb.jpg'))
+        yield from unlisted(self.name, pictures, (frame.prefix.name for frame in here))
 
 
 def list_frames(folder: Path) -> list[Frame]:
@@ -83,17 +100,15 @@ def list_frames(folder: Path) -> list[Frame]:
         DataError: no ``frames.jsonl``, a line that is not JSON, or no frames.
     """
     path = folder / 'frames.jsonl'
-    try:
-        lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
-    except OSError as error:
-        raise DataError(f'{path} cannot be read, expected a split of the rooms data') from error
+    lines = FILES.text(path).splitlines(keepends=True)
     frames = []
     for number, line in enumerate(lines, 1):
         if not line.endswith('\n'):
             continue
         try:
             entry = json.loads(line)
-            frames.append(Frame(folder / entry['name'], float(entry['fx'])))
+            tasks = tuple(task for task in TASKS if task in entry.get('tasks', TASKS))
+            frames.append(Frame(folder / entry['name'], float(entry['fx']), tasks))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f'{path}, line {number}: expected an object with name and fx'

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mtl_perception.engines.agreement import Agreement, compare
-from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import open_model
 from mtl_training.deploy.deployable import Deployable
-from mtl_training.deploy.probes import smooth_noise
 
 
 def compare_with_torch(
@@ -40,27 +35,3 @@ def compare_with_torch(
         )
         for index, name in enumerate(names)
     ]
-
-
-def read_images(folder: Path | None, size: tuple[int, int], count: int = 6) -> NDArray[np.uint8]:
-    """Photographs of a folder at the network's size, or smooth noise where there is no folder.
-
-    Returns:
-        [N,H,W,3] uint8 RGB.
-
-    Raises:
-        DeployError: the folder has no image that can be read.
-    """
-    height, width = size
-    if folder is None:
-        return smooth_noise(size)
-    paths = sorted(p for p in folder.glob('*') if p.suffix.lower() in ('.jpg', '.jpeg'))
-    paths = paths or sorted(folder.glob('*.png'))
-    paths = paths[:: max(1, len(paths) // count)][:count]
-    images = [
-        image for path in paths if (image := cv2.imread(str(path), cv2.IMREAD_COLOR)) is not None
-    ]
-    if not images:
-        raise DeployError(f'{folder} has no .jpg or .png that can be read, expected photographs')
-    sized = [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images]
-    return np.stack([cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in sized])

@@ -15,11 +15,11 @@ from mtl_perception.engines.agreement import Agreement
 from mtl_training.datasets.classes import CLASS_SETS
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import BundleFiles, write_bundle
-from mtl_training.deploy.comparison import compare_with_torch, read_images
+from mtl_training.deploy.comparison import compare_with_torch
 from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.graph import OPSET, to_onnx
+from mtl_training.deploy.pictures import FRAMES, read_images, read_pictures
 from mtl_training.deploy.probes import add_probes
-from mtl_training.deploy.quantize import FRAMES, read_pictures
 from mtl_training.deploy.variants import PRECISIONS, add_variants
 from mtl_training.loop.checkpoint import load_checkpoint, tasks_of
 from mtl_training.models import Network

@@ -10,19 +10,11 @@ from numpy.typing import NDArray
 
 from mtl_perception.engines.probes import enlarged, pack_probes, sampled, unpack_probes
 from mtl_training.deploy.bundles import BundleFiles, open_model
+from mtl_training.deploy.pictures import smooth_noise
 
 PROBES = 2
 PROBE_STRIDE = 8
 PROBE_BYTES = 80_000
-
-
-def smooth_noise(size: tuple[int, int], count: int = 3) -> NDArray[np.uint8]:
-    """Pictures of colourful clouds, the same every time: uint8 [count, height, width, 3]."""
-    height, width = size
-    noise = np.random.default_rng(0).integers(
-        0, 256, (count, height // 16, width // 16, 3), np.uint8
-    )
-    return np.stack([cv2.resize(n, (width, height), interpolation=cv2.INTER_CUBIC) for n in noise])
 
 
 def make_probes(model: bytes, images: NDArray[np.uint8]) -> bytes:

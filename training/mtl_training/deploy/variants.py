@@ -16,7 +16,8 @@ from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import BundleFiles, open_model
 from mtl_training.deploy.fp16 import to_fp16
 from mtl_training.deploy.int8 import to_int8
-from mtl_training.deploy.probes import add_int8_probes, smooth_noise
+from mtl_training.deploy.pictures import smooth_noise
+from mtl_training.deploy.probes import add_int8_probes
 
 PRECISIONS = ('fp16', 'int8')
 # precision -> variants of the bundle: their files are model_<variant>.onnx

@@ -17,19 +17,33 @@ from mtl_training.datasets.classes import CLASS_SETS, LabelClass
 from mtl_training.datasets.dataset import ClassesError, DataSet, thin_out
 from mtl_training.deploy.bundles import read_bundle
 from mtl_training.evaluation.judge import judge
+from mtl_training.evaluation.native import NativeExamples, at_native
 from mtl_training.evaluation.predictors import Judged, in_classes, judged_bundle, judged_network
 from mtl_training.evaluation.sheet import sheet, write_png
 from mtl_training.evaluation.table import markdown
 from mtl_training.evaluation.trivial import trivial_predictors
 from mtl_training.loop.checkpoint import load_checkpoint
-from mtl_training.tasks import SemanticTask
+from mtl_training.protocols import PROTOCOLS
+from mtl_training.protocols.judging import judged_by
+from mtl_training.tasks import SemanticTask, TaskSet
 
 
 def frame_batches(
-    frames: DataSet, judged: Judged, title: str, *, batch_size: int = 8, workers: int = 0
+    frames: DataSet,
+    judged: Judged,
+    title: str,
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    native: bool = False,
 ) -> Iterable[Batch]:
-    """Batches of frames as what is judged wants them, with a progress bar."""
-    data = Examples(
+    """Batches of frames as what is judged wants them, with a progress bar.
+
+    Args:
+        native: one by one, with labels of the frame's own size, see ``NativeExamples``.
+    """
+    kind, batch_size = (NativeExamples, 1) if native else (Examples, batch_size)
+    data = kind(
         frames,
         {name: task for name, task in judged.tasks.items() if name in frames.tasks},
         height=judged.height,
@@ -90,6 +104,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='judge semantic labels in these classes, of which the network may have finer ones; '
         "rooms: a robot's groups (default: the network's own)",
     )
+    parser.add_argument(
+        '--protocol',
+        choices=list(PROTOCOLS),
+        help='judge as the literature does: its figure of edges and saliency, at its resolution',
+    )
     parser.add_argument('--limit', type=int, default=0, help='evenly spaced frames only (0: all)')
     parser.add_argument('--batch-size', type=int, default=8)
     parser.add_argument('--workers', type=int, default=1)
@@ -117,25 +136,46 @@ def run(args: argparse.Namespace) -> int:
     for name in network.tasks.keys() - judged.tasks.keys():
         print(f'{name} is not judged: the data has other classes', file=sys.stderr)
     frames = thin_out(data, args.limit)
-    tasks = {name: task for name, task in judged.tasks.items() if name in frames.tasks}
+    tasks: TaskSet = {name: task for name, task in judged.tasks.items() if name in frames.tasks}
+    protocol = PROTOCOLS.get(args.protocol)
+    native = protocol is not None and protocol.resolution == 'native'
+    if protocol:
+        tasks = judged_by(protocol, tasks, data)
 
-    def batches(chosen: DataSet, title: str) -> Iterable[Batch]:
+    def batches(chosen: DataSet, title: str, *, native: bool = False) -> Iterable[Batch]:
         return frame_batches(
-            chosen, judged, title, batch_size=args.batch_size, workers=args.workers
+            chosen,
+            judged,
+            title,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            native=native,
         )
 
     known = thin_out(open_data(args.data, 'train', own_classes(judged)), 1000)
     predictors = {'network': judged.predict, **trivial_predictors(known, tasks)}
     reports = {
-        name: judge(predict, batches(frames, name), tasks, judged.canonical_focal)
+        name: judge(
+            at_native(predict) if native else predict,
+            batches(frames, name, native=native),
+            tasks,
+            judged.canonical_focal,
+        )
         for name, predict in predictors.items()
     }
     print(markdown(reports, tasks))
-    print(f'\n{len(frames)} frames of {args.split}.')
+    by = f', by the protocol {protocol.name}' if protocol else ''
+    print(f'\n{len(frames)} frames of {args.split}{by}.')
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(
-            {'split': args.split, 'frames': len(frames), 'reports': reports}, indent=2
+            {
+                'split': args.split,
+                'frames': len(frames),
+                'protocol': args.protocol,
+                'reports': reports,
+            },
+            indent=2,
         )
         args.json.write_text(text + '\n', encoding='utf-8')
     if args.sheet:

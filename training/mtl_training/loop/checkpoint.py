@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from mtl_perception.files import beside
 from mtl_training import TrainingError
-from mtl_training.datasets.classes import CLASS_SETS, as_table, from_table
+from mtl_training.datasets.classes import CLASS_SETS, LabelClass, as_table, from_table
 from mtl_training.loop.config import Config, from_mapping, to_mapping
 from mtl_training.models import Network, build
+from mtl_training.protocols import PROTOCOLS
 from mtl_training.tasks import TASK_SETS, TaskSet, choose
 
 
@@ -40,20 +41,30 @@ def build_network(config: Config, *, pretrained: bool | str) -> Network:
 
 def config_tasks(config: Config) -> TaskSet:
     """The tasks of a configuration, with its loss weights."""
-    known = TASK_SETS[config.task_set](CLASS_SETS[config.task_set])
-    return choose(known, config.tasks, config.weights)
+    return choose(known_tasks(config), config.tasks, config.weights)
 
 
 def auxiliary_tasks(config: Config) -> TaskSet:
     """The tasks that are trained only for the sake of the others."""
-    known = TASK_SETS[config.task_set](CLASS_SETS[config.task_set])
-    return choose(known, config.model.auxiliary, config.weights)
+    return choose(known_tasks(config), config.model.auxiliary, config.weights)
+
+
+def known_tasks(config: Config, classes: Sequence[LabelClass] = ()) -> TaskSet:
+    """The task set of a configuration, with the losses of its protocol.
+
+    Args:
+        classes: of the semantic task; left out, the task set's own.
+    """
+    tasks = TASK_SETS[config.task_set](classes or CLASS_SETS[config.task_set])
+    if config.protocol:
+        return PROTOCOLS[config.protocol].with_losses(tasks, config.task_set)
+    return tasks
 
 
 def tasks_of(meta: Mapping[str, Any]) -> TaskSet:
     """The tasks of a checkpoint, with the classes that it was trained on."""
     config = from_mapping(Config, meta['config'])
-    return choose(TASK_SETS[config.task_set](from_table(meta['classes'])), config.tasks)
+    return choose(known_tasks(config, from_table(meta['classes'])), config.tasks)
 
 
 def describe_run(

@@ -11,12 +11,19 @@ from lightning.fabric.utilities import rank_zero_only
 
 from mtl_training.loop.config import load_config
 from mtl_training.loop.train import train
+from mtl_training.protocols import PROTOCOLS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``mtl_training train``."""
     parser.add_argument('config', type=Path, help='a YAML file, see training/configs')
     parser.add_argument('--data', type=Path, required=True, help='folder of a data set')
+    parser.add_argument(
+        '--protocol',
+        choices=list(PROTOCOLS),
+        help='of the literature, for all that the configuration leaves open; the same as '
+        '--set protocol=NAME',
+    )
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoints and logs')
     parser.add_argument(
         '--init',
@@ -45,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         TrainingError: what was given cannot be used.
     """
     overrides = list(args.set)
+    if args.protocol:
+        overrides.append(f'protocol={args.protocol}')
     if args.max_steps is not None:
         overrides.append(f'optim.max_steps={args.max_steps}')
     config = load_config(args.config, overrides)

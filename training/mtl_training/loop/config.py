@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from mtl_training import TrainingError
+from mtl_training.protocols import PROTOCOLS
 
 T = TypeVar('T')
 
@@ -54,6 +55,8 @@ class AugmentConfig:
     """Probabilities (``*_p``) and ranges of the augmentation; see ``augment``."""
 
     scale: tuple[float, float] = (0.5, 2.0)
+    scales: tuple[float, ...] = ()  # one of these, instead of any in the range
+    centred: bool = False  # the crop, instead of anywhere
     cat_max_ratio: float = 0.75
     flip_p: float = 0.5
     brightness: float = 32.0
@@ -63,7 +66,12 @@ class AugmentConfig:
     photometric_p: float = 0.5  # of each of the four above
     balance: float = 0.0  # largest relative gain of a colour channel
     gamma: tuple[float, float] = (1.0, 1.0)
+    exposure: float = 0.0  # at most so many stops darker or brighter, in linear light
     gray_p: float = 0.0
+    vignette_p: float = 0.0
+    vignette: tuple[float, float] = (0.2, 0.7)  # share of the light that corners lose
+    motion_p: float = 0.0
+    motion_length: tuple[float, float] = (3.0, 15.0)  # px of a straight motion blur
     blur_p: float = 0.0
     blur_sigma: tuple[float, float] = (0.4, 1.6)
     noise_p: float = 0.0
@@ -128,6 +136,7 @@ class Config:
     optim: OptimConfig
     tasks: tuple[str, ...]
     task_set: str = 'rooms'
+    protocol: str = ''  # of ``PROTOCOLS``, on whose settings this stands; see ``load_config``
     weights: Mapping[str, float] = field(default_factory=dict)  # replaces the tasks' own
     balancing: BalancingConfig = field(default_factory=BalancingConfig)
     class_balance: float = 0.0  # b: semantic classes weigh frequency ** -b, on average 1
@@ -139,8 +148,11 @@ class Config:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, then apply overrides such as ``optim.lr=1e-3``.
 
+    What neither says is up to the ``protocol``, if one is named.
+
     Raises:
-        ConfigError: unreadable file, unknown or missing key, wrong type.
+        ConfigError: unreadable file, unknown or missing key, wrong type, unknown protocol.
+        ProtocolError: the protocol cannot be followed.
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
@@ -149,7 +161,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         _override(values, override)
     try:
-        return from_mapping(Config, values)
+        return from_mapping(Config, _under_protocol(values))
     except ConfigError as error:
         raise ConfigError(f'{path}: {error}') from error
 
@@ -185,6 +197,16 @@ def from_mapping(cls: type[T], values: object, where: str = '') -> T:
 def to_mapping(config: Config) -> dict[str, Any]:
     """The configuration as plain data, as it goes into checkpoints; inverse of ``from_mapping``."""
     return dataclasses.asdict(config)
+
+
+def _under_protocol(values: Any) -> Any:
+    """The values on top of what their protocol fixes."""
+    name = values.get('protocol') if isinstance(values, dict) else None
+    if not name:
+        return values
+    if name not in PROTOCOLS:
+        raise ConfigError(f'protocol is {name!r}, expected one of {", ".join(PROTOCOLS)}')
+    return PROTOCOLS[name].under(values)
 
 
 def _override(values: Any, override: str) -> None:

@@ -9,6 +9,7 @@ from typing import cast
 
 from mtl_training.datasets.batches import Batch, EpochBatches, Examples, loader
 from mtl_training.datasets.dataset import DataError, DataSet
+from mtl_training.datasets.mixture import of_epoch
 from mtl_training.loop.config import Config
 from mtl_training.loop.log import StepLog
 from mtl_training.loop.processes import launch
@@ -101,8 +102,9 @@ def batches(run: Run) -> Iterator[Batch]:
         )
         if keys.count == 0:
             raise DataError(f'{frames.name} lists {len(frames)} frames, expected at least a batch')
-        examples = loader(crops(run, frames), config.data.workers, batch_sampler=keys)
-        loaded = fabric.setup_dataloaders(examples, use_distributed_sampler=False)
+        examples = crops(run, of_epoch(frames, progress.epoch))
+        loading = loader(examples, config.data.workers, batch_sampler=keys)
+        loaded = fabric.setup_dataloaders(loading, use_distributed_sampler=False)
         yield from cast(Iterable[Batch], loaded)
         progress.epoch += 1
         progress.epoch_step = progress.epoch_frames = 0

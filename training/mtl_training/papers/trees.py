@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from mtl_training.models.bmtas import canonical
 from mtl_training.papers import PapersError
@@ -39,8 +40,6 @@ def affinity(stages: Mapping[str, Sequence[Array]]) -> Array:
     Returns:
         [points, tasks, tasks], symmetric, ones on the diagonal.
     """
-    from scipy.stats import spearmanr
-
     points = []
     for matrices in zip(*stages.values(), strict=True):
         upper = np.triu_indices(len(matrices[0]), k=1)

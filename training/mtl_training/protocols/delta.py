@@ -16,7 +16,7 @@ FIGURES: dict[str, tuple[str, ...]] = {
     'human_parts': ('miou',),
     'depth': ('rmse',),
     'normals': ('mean',),
-    'saliency': ('maxf',),
+    'saliency': ('maxf', 'miou'),
     'edges': ('odsf', 'f'),
 }
 LOWER_IS_BETTER = ('depth', 'normals')

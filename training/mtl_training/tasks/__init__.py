@@ -39,6 +39,7 @@ __all__ = [
     'nyud',
     'pascal',
     'rooms',
+    'streets',
     'weighted_sum',
 ]
 
@@ -91,11 +92,21 @@ def rooms(classes: Sequence[LabelClass]) -> TaskSet:
     )
 
 
+def streets(classes: Sequence[LabelClass]) -> TaskSet:
+    """What a car sees that learns from Cityscapes and KITTI: depth is sparse there.
+
+    Args:
+        classes: of the semantic task; the literature's are ``CITYSCAPES19``.
+    """
+    return by_name(SemanticTask(classes=tuple(classes)), LaplaceDepth())
+
+
 TASK_SETS: dict[str, Callable[[Sequence[LabelClass]], TaskSet]] = {
     'nyud': nyud,
     'pascal': pascal,
     'rooms': rooms,
     'indoor': rooms,  # on the classes of photographs, which a bundle may gather into groups
+    'streets': streets,
 }
 
 

@@ -15,6 +15,9 @@ TASKS = rooms(ROBOT_GROUPS)
 EVERYTHING = AugmentConfig(
     photometric_p=1.0,
     balance=0.1,
+    exposure=1.0,
+    vignette_p=0.5,
+    motion_p=0.5,
     gamma=(0.7, 1.4),
     gray_p=0.5,
     blur_p=1.0,
@@ -128,6 +131,44 @@ def test_brightness_adds_and_contrast_multiplies() -> None:
     seen = [int(distort(image, brighter, np.random.default_rng(s))[0, 0, 0]) for s in range(50)]
     assert 68 <= min(seen) < 80
     assert 120 < max(seen) <= 132
+
+
+def test_exposure_is_in_stops_of_light() -> None:
+    image = np.full((4, 4, 3), 100, np.uint8)
+    config = AugmentConfig(**{**OFF, 'exposure': 1.0})  # type: ignore[arg-type]
+    seen = [int(distort(image, config, np.random.default_rng(s))[0, 0, 0]) for s in range(60)]
+    # Half and double the light are 73 and 137 of 255, as sRGB has it.
+    assert 73 <= min(seen) < 77
+    assert 132 < max(seen) <= 137
+
+
+def test_corners_lose_light_and_the_middle_does_not() -> None:
+    image = np.full((101, 201, 3), 200, np.uint8)
+    config = AugmentConfig(photometric_p=0.0, vignette_p=1.0, vignette=(0.5, 0.5))
+    done = distort(image, config, np.random.default_rng(0))
+    assert (done[50, 100] == 200).all()
+    corner = 200 * 0.5 ** (1 / 2.2)
+    for y, x in ((0, 0), (0, 200), (100, 0), (100, 200)):
+        np.testing.assert_allclose(done[y, x], corner, atol=2)
+    half = 200 * 0.75 ** (1 / 2.2)  # the middle of a side is half as far, squared
+    np.testing.assert_allclose([done[0, 100, 0], done[50, 0, 0]], half, atol=2)
+
+
+def test_motion_smears_a_point_into_a_line_that_is_as_bright() -> None:
+    image = np.zeros((41, 41, 3), np.uint8)
+    image[20, 20] = 255
+    config = AugmentConfig(photometric_p=0.0, motion_p=1.0, motion_length=(9.0, 9.0))
+    angles = set()
+    for seed in range(8):
+        done = distort(image, config, np.random.default_rng(seed))[..., 0].astype(float)
+        assert done.sum() == pytest.approx(255, rel=0.1)
+        y, x = np.nonzero(done)
+        spread = np.cov(np.stack([x, y]), aweights=done[y, x])
+        short, long = np.linalg.eigvalsh(spread)
+        assert short < 0.12 * long
+        assert long**0.5 * 12**0.5 == pytest.approx(9, abs=1.5)  # a uniform line of 9 px
+        angles.add(round(float(np.arctan2(*np.linalg.eigh(spread)[1][:, 1])), 1))
+    assert len(angles) > 4
 
 
 def test_saturation_and_hue_are_drawn_apart() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,10 +13,16 @@ import pytest
 import torch
 from mtl_training.cli import main
 from mtl_training.datasets import open_data
+from mtl_training.datasets.augment import Sample
 from mtl_training.datasets.batches import Examples, loader, masked
 from mtl_training.datasets.classes import NYUD40, ROBOT_GROUPS
 from mtl_training.datasets.dataset import DataError, DataSet, class_weights
+from mtl_training.datasets.mixture import of_epoch
+from mtl_training.datasets.rooms import Rooms
 from mtl_training.loop.checkpoint import read_checkpoint
+from mtl_training.loop.config import load_config
+from mtl_training.loop.run import Progress
+from mtl_training.loop.train import batches
 from mtl_training.tasks import rooms as rooms_tasks
 
 TASKS = rooms_tasks(NYUD40)
@@ -54,6 +62,58 @@ def test_sets_follow_one_another_as_often_as_they_weigh(
     assert data.classes == {'semantic': NYUD40}
     fx = [data.read(index, []).fx for index in range(len(data))]
     assert fx == [80, 82, *[80] * 8]
+
+
+def test_a_part_of_a_set_is_another_one_in_every_epoch(
+    rooms: Path, depths: Path, tmp_path: Path
+) -> None:
+    data = mix(tmp_path, 'train', {'path': str(rooms), 'weight': 0.35}, {'path': 'depths'})
+    epochs = [list(of_epoch(data, epoch).frames) for epoch in range(9)]
+    assert epochs[0] == list(data.frames)
+    assert epochs[4] == list(of_epoch(data, 4).frames)
+    assert {len(frames) for frames in epochs} == {3 + 4}
+    assert all(epochs[epoch] != epochs[epoch + 1] for epoch in range(8))
+    assert len({name for frames in epochs for name in frames[:3]}) == 9  # none is left out
+    assert {tuple(frames[3:]) for frames in epochs} == {('desk_0', 'desk_1', 'desk_2', 'hall_0')}
+    whole = mix(tmp_path, 'train', {'path': str(rooms)})
+    assert list(of_epoch(whole, 5).frames) == list(whole.frames)
+
+
+def test_a_mixture_in_a_mixture_turns_with_it(rooms: Path, tmp_path: Path) -> None:
+    inner = [{'path': str(rooms), 'weight': 0.35}]
+    (tmp_path / 'inner.yaml').write_text(json.dumps(inner))
+    data = mix(tmp_path, 'train', {'path': 'inner.yaml', 'weight': 2})
+    assert list(of_epoch(data, 1).frames) != list(data.frames)
+
+
+def test_training_takes_the_frames_of_its_epoch(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    really = Rooms.read
+
+    def read(self: Rooms, index: int, tasks: Collection[str]) -> Sample:
+        seen.append(self.frames[index])
+        return really(self, index, tasks)
+
+    monkeypatch.setattr(Rooms, 'read', read)
+    data = mix(tmp_path, 'train', {'path': str(rooms), 'weight': 0.35})
+    fabric = SimpleNamespace(
+        broadcast=lambda value: value,
+        setup_dataloaders=lambda loader, **options: loader,
+        global_rank=0,
+        world_size=1,
+    )
+    run = SimpleNamespace(
+        config=load_config(TINY, ['optim.batch_size=3']),
+        fabric=fabric,
+        progress=Progress(),
+        split=lambda name: data,
+        balancer=SimpleNamespace(begin_epoch=lambda: None),
+        trained_tasks=TASKS,
+    )
+    for epoch, _ in zip(range(3), batches(run)):  # type: ignore[arg-type]
+        assert sorted(seen[3 * epoch :]) == sorted(of_epoch(data, epoch).frames)
 
 
 def test_places_are_held_out_and_sets_belong_to_splits(

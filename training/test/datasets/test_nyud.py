@@ -96,7 +96,10 @@ def test_what_is_wrong_is_told(folder: Path) -> None:
     with pytest.raises(DataError, match=r'test\.txt lists no frames'):
         NYUD(folder, 'test', NYUD40)
     (folder / 'test.txt').unlink()
-    with pytest.raises(DataError, match=r'test\.txt cannot be read, expected a list of NYUD'):
+    with pytest.raises(
+        DataError,
+        match=r'test\.txt is missing .* from the home page of NYU',
+    ):
         NYUD(folder, 'test', NYUD40)
 
 
@@ -111,3 +114,20 @@ def test_the_real_set_is_indoors_and_labelled() -> None:
         assert labels.max() < 40
         assert 0.4 < np.median(arrays['depth']) / 1000 < 10
         assert np.asarray(arrays['image'])[0].mean() < 250  # no white frame
+
+
+def test_a_set_that_is_not_the_official_one_is_a_fault(folder: Path) -> None:
+    (folder / 'test.txt').write_text('0001\n0003\n')
+    (folder / 'depth8' / '0009.png').write_bytes(b'')
+    assert list(NYUD(folder, 'train', NYUD40).faults()) == [
+        f'{folder}, train: 2 frames, expected 795',
+        f'{folder}, train: 0003 is in the other split, too',
+        f'{folder}/depth8: 1 frames are not listed, such as 0009',
+    ]
+
+
+def test_an_id_beyond_the_classes_is_told(folder: Path) -> None:
+    cv2.imwrite(str(folder / 'labels40' / '0003.png'), np.full((480, 640), 41, np.uint8))
+    for task in ('semantic', 'edges'):
+        with pytest.raises(DataError, match=r'0003\.png has the id 41, expected 0\.\.40 or 255'):
+            NYUD(folder, 'train', NYUD40).read(0, [task])

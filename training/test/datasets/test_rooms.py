@@ -39,7 +39,7 @@ def test_a_line_that_is_still_being_written_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        (None, 'cannot be read'),
+        (None, 'frames.jsonl is missing or is not a text'),
         ('', 'lists no frames'),
         ('not json\n', 'line 1'),
         ('{"name": "a"}\n', 'line 1'),

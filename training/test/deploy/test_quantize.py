@@ -25,8 +25,8 @@ from mtl_training.deploy.export import export
 from mtl_training.deploy.fp16 import to_fp16
 from mtl_training.deploy.graph import to_onnx
 from mtl_training.deploy.int8 import to_int8, trunk
-from mtl_training.deploy.probes import PROBE_BYTES, make_probes, smooth_noise
-from mtl_training.deploy.quantize import read_pictures
+from mtl_training.deploy.pictures import read_pictures, smooth_noise
+from mtl_training.deploy.probes import PROBE_BYTES, make_probes
 from mtl_training.deploy.rewriting import fold_constants
 from mtl_training.deploy.variants import add_variants, compare_with_fp32
 from mtl_training.models import Network, Predictions, build

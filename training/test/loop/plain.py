@@ -44,7 +44,6 @@ class Plain(Network):
         return [self.encoder]
 
 
-SYSTEMS['plain'] = Plain
-
 if __name__ == '__main__':
+    SYSTEMS['plain'] = Plain
     sys.exit(cli.main())

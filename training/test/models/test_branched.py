@@ -268,6 +268,33 @@ def test_warm_up_and_temperature() -> None:
     assert set(ltb.sample().unique().tolist()) <= {0.0, 1.0}
 
 
+@pytest.mark.parametrize(
+    ('system', 'step', 'tau'),
+    [
+        ('bmtas', 5, 5.0),  # from here on it falls linearly, to 0.1
+        ('bmtas', 43, 5 - 4.9 * 0.4),
+        ('bmtas', 100, 0.1),
+        ('ltb', 1, 10 / 3**0.5),  # 10 / sqrt(e + 1), the 2nd of 200 epochs
+        ('ltb', 50, 10 / 101**0.5),
+    ],
+)
+def test_gradients_are_those_of_a_softmax_at_the_temperature(
+    system: str, step: int, tau: float
+) -> None:
+    """Of softmax((log theta + G) / tau), G = -log E, E exponential, where LTB samples one-hot."""
+    net = small(system, steps=100)
+    net.step.fill_(step)
+    logits = net.alpha if isinstance(net, BMTAS) else net.theta
+    weights = torch.randn_like(logits)
+    torch.manual_seed(0)
+    (found,) = torch.autograd.grad((weights * net.sample()).sum(), logits)
+    torch.manual_seed(0)
+    noise = -torch.empty_like(logits).exponential_().log()
+    soft = ((logits + noise) / tau).softmax(-1)
+    (expected,) = torch.autograd.grad((weights * soft).sum(), logits)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize('system', SUPER_NETS)
 def test_nothing_is_decided_before_the_tasks_have_a_say(system: str) -> None:
     """Adam makes steps of rounding errors, too: there must be none in the warm-up."""

@@ -51,6 +51,15 @@ def test_a_band_is_matched_one_to_one() -> None:
     assert odsf(band, lines(30), max_distance=0.075, thin=False) == pytest.approx(1 / 7)
 
 
+def test_a_border_that_is_marked_on_both_sides_is_one_line() -> None:
+    """As NYUD's, which are derived from labels: the truth is perfect, and so is one side."""
+    border = lines(29, 30)
+    border[31:, [19, 20, 49, 50]] = 1
+    assert border.sum() > 2 * thin(border == 1).sum()
+    assert odsf(border, border) == 1
+    assert odsf(lines(29), lines(29, 30), max_distance=0.035) > 0.99  # a pixel at an end is lost
+
+
 def test_thinning_makes_a_band_the_line_in_its_middle() -> None:
     band = lines(*range(24, 37))
     assert odsf(band, lines(30)) > 0.9

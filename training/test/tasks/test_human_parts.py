@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from mtl_training.cli import main
-from mtl_training.datasets import DATA_SETS
+from mtl_training.datasets import KINDS, Kind
 from mtl_training.datasets.augment import Sample
 from mtl_training.datasets.classes import LabelClass
 from mtl_training.tasks import HumanPartsTask
@@ -43,7 +43,7 @@ class People:
 def test_human_parts_from_training_to_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(DATA_SETS, 'people.txt', People)
+    monkeypatch.setitem(KINDS, 'people.txt', Kind(People, ('train', 'val')))
     data, out = tmp_path / 'data', tmp_path / 'run'
     data.mkdir()
     (data / 'people.txt').touch()

@@ -1,0 +1,101 @@
+"""Whether a calibration can be that of the camera: what looks wrong in numbers that are valid."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from .camera import CameraModel, compute_rays
+
+# Fields of view outside of these are no camera's, degrees; a fisheye may look backwards.
+_NARROWEST, _WIDEST, _WIDEST_FISHEYE = 5.0, 175.0, 360.0
+# Principal points lie within this share of the size around the centre of the calibrated image.
+_OFF_CENTRE = 0.25
+# Real lenses have tangential coefficients of up to about 0.01.
+_TANGENTIAL = 0.05
+# Lens models that fit have rays for all pixels but some in the corners.
+_WITHOUT_RAYS = 0.1
+
+
+@lru_cache(maxsize=32)
+def doubts(
+    full: CameraModel, binning: tuple[int, int] = (1, 1), image: tuple[int, int] | None = None
+) -> tuple[str, ...]:
+    """What makes a calibration implausible, in words; empty if nothing does.
+
+    Args:
+        full: at its full resolution, before region of interest and binning.
+        binning: of its CameraInfo; 0 means 1.
+        image: width and height of the images that come with it, where known.
+    """
+    bins = (max(1, binning[0]), max(1, binning[1]))
+    found = [_principal_point(full, bins), _field_of_view(full), _tangential(full), _fold(full)]
+    if bins != (1, 1) and image == (full.width, full.height):
+        found.append(
+            f'binning is {bins[0]}x{bins[1]}, and yet the images have the full size, '
+            f'{full.width}x{full.height}'
+        )
+    return tuple(doubt for doubt in found if doubt)
+
+
+def _principal_point(full: CameraModel, bins: tuple[int, int]) -> str:
+    def off(scale_x: int, scale_y: int) -> bool:
+        x, y = full.cx * scale_x / full.width - 0.5, full.cy * scale_y / full.height - 0.5
+        return max(abs(x), abs(y)) > _OFF_CENTRE
+
+    if not off(1, 1):
+        return ''
+    twice = bins != (1, 1) and not off(*bins)
+    why = f': K looks binned already, and binning is {bins[0]}x{bins[1]}' if twice else ''
+    return (
+        f'the principal point is at ({full.cx:.0f}, {full.cy:.0f}), far from the centre of '
+        f'{full.width}x{full.height}{why}'
+    )
+
+
+def _field_of_view(full: CameraModel) -> str:
+    fisheye = full.distortion_model == 'equidistant'
+    widest = _WIDEST_FISHEYE if fisheye else _WIDEST
+    for size, focal, name in (
+        (full.width, full.fx, 'horizontal'),
+        (full.height, full.fy, 'vertical'),
+    ):
+        angle = math.degrees(size / focal if fisheye else 2 * math.atan(size / 2 / focal))
+        if not _NARROWEST <= angle <= widest:
+            return f'the {name} field of view is {angle:.1f} degrees (focal length {focal:g} px)'
+    return ''
+
+
+def _tangential(full: CameraModel) -> str:
+    if not full.distortion or full.distortion_model == 'equidistant':
+        return ''
+    largest = max(map(abs, full.distortion[2:4]))
+    if largest <= _TANGENTIAL:
+        return ''
+    return (
+        f'D has a tangential coefficient of {largest:g}: '
+        f'it looks like that of another lens model than {full.distortion_model}'
+    )
+
+
+def _fold(full: CameraModel) -> str:
+    """The lens model turns back on itself inside of the image."""
+    if not full.distortion or (full.distortion_model == 'equidistant' and _reaches_sideways(full)):
+        return ''
+    without = float(np.isnan(compute_rays(full.small())).any(-1).mean())
+    if without <= _WITHOUT_RAYS:
+        return ''
+    return (
+        f'{full.distortion_model} with this D has no ray for {without:.0%} of the image: '
+        'it looks like that of another lens model'
+    )
+
+
+def _reaches_sideways(full: CameraModel) -> bool:
+    """Whether a fisheye's polynomial grows up to 90 degrees: pixels beyond have no ray of z > 0."""
+    theta = np.linspace(0.0, np.pi / 2, 91)
+    k1, k2, k3, k4 = full.distortion
+    radius = theta * (1 + k1 * theta**2 + k2 * theta**4 + k3 * theta**6 + k4 * theta**8)
+    return bool((np.diff(radius) > 0).all())
