@@ -72,7 +72,13 @@ class Camera:
         bundle: decides which outputs there are.
         transport: ``raw`` or ``compressed`` images.
         rectified: whether the images are: ``auto``, ``true`` or ``false``.
+        max_age_s: older images are rejected; 0 takes all.
         info_wait_s: how long an image waits for its CameraInfo.
+
+    Attributes:
+        name: as given.
+        prefix: of its topics.
+        max_age_s: may be changed at any time.
     """
 
     def __init__(
@@ -83,10 +89,12 @@ class Camera:
         *,
         transport: str,
         rectified: str,
+        max_age_s: float = 0.0,
         info_wait_s: float = CAMERA_INFO_WAIT_S,
     ) -> None:
         self.name = name
         self.prefix = f'{name}/' if name else ''
+        self.max_age_s = max_age_s
         self.statistics = Statistics()
         self._node = node
         self._logger = node.get_logger().get_child(name) if name else node.get_logger()
@@ -224,14 +232,18 @@ class Camera:
     def frame(self, arrival: Arrival) -> Frame | None:
         """The frame of an image that has come; None, and counted, where the image is bad."""
         start = perf_counter()
+        header = arrival.message.header
+        age = self._age_s(header)
+        if age > self.max_age_s > 0:
+            wanted = f'expected at most {self.max_age_s:g} s (max_age)'
+            self.reject('old', f'the image is {age:.3g} s old, {wanted}')
+            return None
         try:
             image = read_image(arrival.message)
         except ImageError as error:
-            if self.statistics.reject(error.kind, str(error)):
-                self._logger.warning(f'Bad image ({error.kind}): {error}')
+            self.reject(error.kind, str(error))
             return None
         self.statistics.time('decode', 1e3 * (perf_counter() - start))
-        header = arrival.message.header
         self._frame_id = header.frame_id
         return Frame(
             image,
@@ -240,6 +252,11 @@ class Camera:
             frame_id=header.frame_id,
             stamp=stamp_ns(header),
         )
+
+    def reject(self, kind: str, reason: str) -> None:
+        """Count an image that nothing can be published of, and log it, once a second."""
+        if self.statistics.reject(kind, reason):
+            self._logger.warning(f'Bad image ({kind}): {reason}')
 
     def publish(self, prediction: Prediction, arrival: Arrival) -> None:
         """Publish what somebody listens to of a prediction."""
@@ -251,6 +268,11 @@ class Camera:
             self.statistics.time(stage, milliseconds)
         self.statistics.time('publish', 1e3 * (end - start))
         self.statistics.time('latency', 1e3 * (end - arrival.time))
+
+    def _age_s(self, header: Any) -> float:
+        """Seconds since an image was taken; 0 where it has no stamp."""
+        stamp = stamp_ns(header)
+        return 1e-9 * (self._node.get_clock().now().nanoseconds - stamp) if stamp else 0.0
 
     def _calibrate(self, header: Any, image: NDArray[Any], *, waited: bool) -> CameraModel | None:
         """The calibration of an image; None where there is none that can be used."""

@@ -15,7 +15,12 @@ from typing import Any, Protocol
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from mtl_perception_msgs.srv import DescribeModel
-from rcl_interfaces.msg import IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -60,7 +65,6 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     """Runs a bundle on the images of cameras; see docs/topics.md and docs/parameters.md.
 
     Args:
-        cameras: their names; a single one needs none.
         opener: opens engines.
         patience_s: how long configuring waits for the engine.
         kwargs: of rclpy's node.
@@ -69,13 +73,11 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        cameras: Sequence[str] = ('',),
         opener: OpenEngine = open_engine,
         patience_s: float = PATIENCE_S,
         **kwargs: Any,
     ) -> None:
         super().__init__('perception', **kwargs)
-        self._names = cameras
         self._open_engine = opener
         self._patience_s = patience_s
         self._worker: Worker | None = None  # while configured
@@ -173,8 +175,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                 bundle,
                 transport=self._value('image_transport'),
                 rectified=self._value('rectified'),
+                max_age_s=self._value('max_age'),
             )
-            for name in self._names
+            for name in self._value('cameras')
         ]
         for camera in self._cameras:
             camera.advertise()
@@ -242,6 +245,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                 self._worker.options = replace(self._worker.options, **own)
             except BundleError as error:
                 reason = str(error)
+        if not reason:
+            for camera in self._cameras:
+                camera.max_age_s = given.get('max_age', camera.max_age_s)
         return SetParametersResult(successful=not reason, reason=reason)
 
     def _describe_model(self, _: Any, response: Any) -> Any:
@@ -262,7 +268,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         given = self._values(
             'precision', 'threads', 'provider', 'device', 'dla_core', 'workspace_mb'
         )
-        options = EngineOptions(max_batch=len(self._names), **given)
+        options = EngineOptions(max_batch=len(self._value('cameras')), **given)
         backend, open_one = self._value('backend'), self._open_engine
 
         def open_warm(progress: Progress) -> ChosenEngine:
@@ -320,7 +326,10 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
     )
     if parameter.range is not None:
         low, high = parameter.range
-        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+        if parameter.type == 'double':
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
     return descriptor
 
 

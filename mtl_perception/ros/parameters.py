@@ -6,7 +6,8 @@ a test compares docs/parameters.md with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,22 @@ from ..engines.engine import BACKENDS, PRECISIONS, PROVIDERS
 # When a parameter may be given: only at the start of the node; until the node is configured (and
 # again after a cleanup); any time, effective from the next frame on.
 Change = Literal['start', 'unconfigured', 'any time']
-Value = bool | int | str
+Value = bool | int | float | str | Sequence[str]
+
+
+_TYPES = {bool: 'bool', int: 'integer', float: 'double', str: 'string', tuple: 'string array'}
+_CAMERA = re.compile('[A-Za-z][A-Za-z0-9_]*')
+
+
+def _camera_fault(names: Value) -> str:
+    """What is wrong with the names of cameras, which become parts of topics."""
+    assert isinstance(names, Sequence)
+    bad = [name for name in names if not _CAMERA.fullmatch(name)]
+    if bad and list(names) != ['']:
+        return f'has {bad[0]!r}, expected names of letters, digits and _, a letter first'
+    if len(set(names)) < len(names):
+        return f'is {list(names)}, expected each name once'
+    return '' if names else "is empty, expected names, or [''] for one camera without"
 
 
 @dataclass(frozen=True)
@@ -24,24 +40,26 @@ class Parameter:
 
     Attributes:
         name: as given on the command line and in parameter files.
-        default: its type is the parameter's type.
+        default: its type is the parameter's type; a tuple of texts is a list of them.
         description: one or two sentences.
         change: when it may be changed.
         range: lowest and highest value of a number.
         choices: the allowed texts; empty where any is allowed.
+        fault: what is wrong with a value that all else allows; empty if nothing is.
     """
 
     name: str
     default: Value
     description: str
     change: Change
-    range: tuple[int, int] | None = None
+    range: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
+    fault: Callable[[Value], str] = lambda value: ''
 
     @property
     def type(self) -> str:
         """The type as users of ROS 2 parameters know it."""
-        return {bool: 'bool', int: 'integer', str: 'string'}[type(self.default)]
+        return _TYPES[type(self.default)]
 
     @property
     def allowed(self) -> str:
@@ -64,9 +82,12 @@ class Parameter:
         value = self.read(value)
         if self.choices and value not in self.choices:
             return f'{self.name} is {value!r}, expected one of {self.allowed}'
-        if self.range is not None and not self.range[0] <= int(value) <= self.range[1]:
-            return f'{self.name} is {value}, expected {self.allowed}'
-        return ''
+        if self.range is not None and isinstance(value, int | float):
+            low, high = self.range
+            if not low <= value <= high:  # also NaN
+                return f'{self.name} is {value}, expected {self.allowed}'
+        fault = self.fault(value)
+        return f'{self.name} {fault}' if fault else ''
 
 
 PARAMETERS = (
@@ -130,6 +151,15 @@ PARAMETERS = (
         range=(0, 256),
     ),
     Parameter(
+        'cameras',
+        ('',),
+        'Names of the cameras, which share the engine. Each has the topics NAME/image and '
+        'NAME/camera_info, and ~/NAME/ in front of every output. One without a name has just '
+        'image, camera_info and ~/.',
+        'unconfigured',
+        fault=_camera_fault,
+    ),
+    Parameter(
         'image_transport',
         'raw',
         'raw subscribes to image (sensor_msgs/Image), compressed to image/compressed '
@@ -145,6 +175,14 @@ PARAMETERS = (
         'rect/image) or D and R do nothing.',
         'unconfigured',
         choices=('auto', 'true', 'false'),
+    ),
+    Parameter(
+        'max_age',
+        0.0,
+        'Seconds. Images that are older when their turn comes, by their stamp and the clock of the '
+        'node, are rejected. 0 takes all.',
+        'any time',
+        range=(0.0, 3600.0),
     ),
     Parameter(
         'min_depth_confidence',
@@ -219,4 +257,4 @@ def _literal(value: Value) -> str:
     """A value as it stands in a parameter file."""
     if isinstance(value, bool):
         return str(value).lower()
-    return repr(value) if isinstance(value, str) else str(value)
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)

@@ -311,26 +311,9 @@ def test_an_engine_failure_is_an_error_and_the_node_recovers(
     client: Any,
     driver: Any,
     start_node: Callable[..., Any],
-    make_bundle: Callable[..., Path],
-    tiny_bundle: Path,
+    breakable_bundle: Path,
 ) -> None:
-    onnx = pytest.importorskip('onnx')
-    # Edges become a look-up in a table that is too short for blue above 127: a real failure.
-    model = onnx.load(tiny_bundle / 'model.onnx')
-    table = onnx.numpy_helper.from_array(np.arange(128, dtype=np.uint8), 'table')
-    model.graph.initializer.append(table)
-    producer = next(node for node in model.graph.node if 'edges' in node.output)
-    producer.output[:] = ['blue']
-    for node in model.graph.node:
-        node.input[:] = ['blue' if name == 'edges' else name for name in node.input]
-    model.graph.node.extend(
-        [
-            onnx.helper.make_node('Cast', ['blue'], ['index'], to=onnx.TensorProto.INT64),
-            onnx.helper.make_node('Gather', ['table', 'index'], ['edges']),
-        ]
-    )
-    bundle = make_bundle(model=model.SerializeToString(), name='breakable')
-    node = start_node(bundle=bundle, backend='onnxruntime', autostart=True)
+    node = start_node(bundle=breakable_bundle, backend='onnxruntime', autostart=True)
     edges = client.subscribe(Image, '/perception/edges')
     driver.wait_for_node()
 
