@@ -268,7 +268,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         given = self._values(
             'precision', 'threads', 'provider', 'device', 'dla_core', 'workspace_mb'
         )
-        options = EngineOptions(max_batch=len(self._value('cameras')), **given)
+        options = EngineOptions(max_batch=len(self._value('cameras')), cut=True, **given)
         backend, open_one = self._value('backend'), self._open_engine
 
         def open_warm(progress: Progress) -> ChosenEngine:
