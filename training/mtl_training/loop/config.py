@@ -87,6 +87,7 @@ class OptimConfig:
     lr: float
     max_steps: int
     batch_size: int = 8
+    accumulate: int = 1  # parts in which a batch goes through the network, one after the other
     optimizer: Literal['adamw', 'adam', 'sgd'] = 'adamw'
     weight_decay: float = 1e-4  # under adam, as under sgd, a part of the gradient
     decay_norms: bool = False  # whether norms and biases decay, too
@@ -119,6 +120,8 @@ class RunConfig:
     validate_frames: int = 100
     picture_every: int = 500
     log_every: int = 10
+    gradients_every: int = 0  # angles between the tasks' gradients, see ``gradients.csv``; 0: never
+    tensorboard: bool = False  # writes what the CSV files have as events, too
     # No bf16-true: weights of 8 bits lose most steps of the optimiser to rounding.
     precision: Literal['32-true', 'bf16-mixed', '16-mixed'] = '32-true'
     accelerator: str = 'auto'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,9 +10,12 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from mtl_training.datasets.batches import Batch
-from mtl_training.evaluation.predictors import normalise
+from mtl_training.evaluation.judge import judge
+from mtl_training.evaluation.predictors import Maps, normalise
 from mtl_training.loop.processes import mean
 from mtl_training.loop.run import Run
+from mtl_training.models import Predictions
+from mtl_training.models.layers import resize
 from mtl_training.tasks import multi_task_loss
 
 
@@ -43,11 +46,25 @@ class Losses(NamedTuple):
         return Losses(*({name: next(means) for name in part} for part in self))
 
 
-def losses_of(run: Run, batch: Batch) -> Losses:
-    """The losses of a batch, with their graphs."""
+def mean_of(parts: Sequence[Losses]) -> Losses:
+    """The mean over parts of a batch."""
+    return Losses(
+        *(
+            {name: torch.stack([part[kind][name] for part in parts]).mean() for name in losses}
+            for kind, losses in enumerate(parts[0])
+        )
+    )
+
+
+def predictions_of(run: Run, batch: Batch) -> Predictions:
+    """What the network says about a batch, with its graph."""
     images = normalise(batch['image'], run.net.mean, run.net.std)
     with run.fabric.autocast():
-        predictions = run.predict(images)
+        return run.predict(images)
+
+
+def losses_of(run: Run, batch: Batch, predictions: Predictions) -> Losses:
+    """The losses of what was predicted, with their graphs."""
     final = multi_task_loss(precise(predictions.final), batch, run.tasks)
     auxiliary: dict[str, Tensor] = {}
     for scale in predictions.auxiliary:
@@ -57,6 +74,38 @@ def losses_of(run: Run, batch: Batch) -> Losses:
     with run.fabric.autocast():
         penalties = run.net.penalties(final)
     return Losses(final, auxiliary, penalties)
+
+
+def labelled(run: Run, batch: Batch) -> list[str]:
+    """The tasks that some frame of the batch has labels of, in any process."""
+    found = torch.stack([batch[f'{task}.labelled'].any().float() for task in run.trained_tasks])
+    shares = mean(found, run.fabric).tolist()
+    return [task for task, share in zip(run.trained_tasks, shares, strict=True) if share > 0]
+
+
+def figures_of(
+    run: Run, batch: Batch, predictions: Predictions, tasks: Iterable[str]
+) -> dict[str, float]:
+    """How good the final predictions are, by task: ``Task.quality``, mean over the processes."""
+    judged = {name: run.tasks[name] for name in tasks if name in run.tasks}
+    focal = run.config.data.canonical_focal
+
+    def predict(batch: Batch) -> Maps:
+        zoom, logits = batch['fx'] / focal, precise(predictions.final)
+        return {
+            name: task.decode(resize(logits[name].detach(), batch[name].shape[-2:]), zoom)
+            for name, task in judged.items()
+        }
+
+    report = judge(predict, [batch], judged, focal)
+    found = [report.get(name, {}).get(task.quality) for name, task in judged.items()]
+    values = torch.tensor([[x or 0.0, float(x is not None)] for x in found])
+    totals = mean(values.to(run.fabric.device), run.fabric).tolist()
+    return {
+        name: value / share
+        for name, (value, share) in zip(judged, totals, strict=True)
+        if share > 0
+    }
 
 
 def precise(logits: Mapping[str, Tensor]) -> dict[str, Tensor]:

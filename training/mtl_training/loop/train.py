@@ -9,7 +9,7 @@ from typing import cast
 
 from mtl_training.datasets.batches import Batch, EpochBatches, Examples, loader
 from mtl_training.datasets.dataset import DataError, DataSet
-from mtl_training.datasets.mixture import of_epoch
+from mtl_training.datasets.mixture import frames_by_task, of_epoch
 from mtl_training.loop.config import Config
 from mtl_training.loop.log import StepLog
 from mtl_training.loop.processes import launch
@@ -32,8 +32,8 @@ def train(
     """Train a network.
 
     Writes into ``out``: ``last.safetensors`` (all that resuming needs), ``best.safetensors``
-    (weights only, by their quality on validation frames), ``log.csv``, ``validation.csv``
-    and ``pictures/``.
+    (weights only, by their quality on validation frames), ``log.csv``, ``validation.csv``,
+    ``gradients.csv`` if they are measured, ``tensorboard/`` if wanted, and ``pictures/``.
 
     Args:
         data: folder of a data set with the splits ``train`` and ``val``.
@@ -60,13 +60,14 @@ def train(
         for batch in batches(run):
             waited = time.monotonic() - clock
             rate = learning_rate(config.optim, run.progress.step, run.progress.epoch_step)
-            losses = make_step(run, batch, rate)
+            step = make_step(run, batch, rate)
             run.progress.step += 1
             run.progress.epoch_step += 1
             log.advance()
+            log.write_gradients(step)
             finished = run.completed or fabric.broadcast(stop(run.progress.step))
             if run.due(config.run.log_every) or finished:
-                log.write(rate, losses, seconds=time.monotonic() - clock, waiting=waited)
+                log.write(rate, step, seconds=time.monotonic() - clock, waiting=waited)
             if fabric.is_global_zero:
                 validation.look()
                 if run.due(config.run.checkpoint_every) or finished:
@@ -89,7 +90,7 @@ def batches(run: Run) -> Iterator[Batch]:
         if config.data.rescan and progress.epoch_frames == 0:
             frames = run.split('train')
         if progress.epoch_step == 0:
-            run.balancer.begin_epoch()
+            run.balancer.begin_epoch(frames_by_task(frames))
         progress.epoch_frames = fabric.broadcast(progress.epoch_frames or len(frames))
         keys = EpochBatches(
             progress.epoch_frames,

@@ -15,7 +15,7 @@ from mtl_training.evaluation.judge import judge, quality, without_classes
 from mtl_training.evaluation.predictors import Predictor, network_predictor
 from mtl_training.evaluation.sheet import sheet, write_png
 from mtl_training.loop.checkpoint import save_checkpoint
-from mtl_training.loop.log import CsvLog
+from mtl_training.loop.log import RowLog
 from mtl_training.loop.run import Run
 from mtl_training.loop.state import describe
 
@@ -39,7 +39,7 @@ class Validation:
                 f'some of {", ".join(run.config.tasks)}'
             )
         if run.fabric.is_global_zero:
-            self.log = CsvLog(out / 'validation.csv', run.progress.step)
+            self.log = RowLog(out, 'validation', run)
 
     def look(self) -> None:
         """Judge and take pictures, each when it is due.

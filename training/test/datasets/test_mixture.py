@@ -109,7 +109,7 @@ def test_training_takes_the_frames_of_its_epoch(
         fabric=fabric,
         progress=Progress(),
         split=lambda name: data,
-        balancer=SimpleNamespace(begin_epoch=lambda: None),
+        balancer=SimpleNamespace(begin_epoch=lambda frames: None),
         trained_tasks=TASKS,
     )
     for epoch, _ in zip(range(3), batches(run)):  # type: ignore[arg-type]

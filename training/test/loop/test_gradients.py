@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ WITH_FEATURES = [
 class Plain(GradientBalancer):
     """The sum of all gradients: what fixed weights do."""
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Balance:
-        return Balance(gradients.sum(0), torch.ones_like(losses))
+    def forward(self, gradients: Tensor, losses: Mapping[str, Tensor]) -> Balance:
+        ones = gradients.new_ones(len(losses))
+        return Balance(gradients.sum(0), ones, ones)
 
 
 class PlainFeatures(Plain):
@@ -51,7 +53,7 @@ class PlainFeatures(Plain):
 class Picky(GradientBalancer):
     """Shared parameters hear of the second task only, parameters of tasks of the first only."""
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Balance:
+    def forward(self, gradients: Tensor, losses: Mapping[str, Tensor]) -> Balance:
         return Balance(gradients[1], torch.tensor([1.0, 0.0]))
 
 
@@ -90,7 +92,7 @@ def after_a_step(
     batch = next(iter(loader(data, 0, batch_size=2)))
     for _ in range(steps):
         torch.manual_seed(0)  # dropout, and trees that are sampled
-        losses = make_step(run, batch, rate=1e-9)
+        losses = make_step(run, batch, rate=1e-9).losses
     return run, {n: p.grad for n, p in run.net.named_parameters() if p.grad is not None}, losses
 
 
