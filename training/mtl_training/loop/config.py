@@ -112,6 +112,14 @@ class BalancingConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """Trained networks whose predictions are labels, too: see ``loop.distillation``."""
+
+    teachers: tuple[str, ...] = ()  # checkpoints, or folders of bundles
+    weight: float = 1.0  # of the losses with their labels, beside those with the data's
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """How often things happen, in steps, and on what machine."""
 
@@ -142,6 +150,7 @@ class Config:
     protocol: str = ''  # of ``PROTOCOLS``, on whose settings this stands; see ``load_config``
     weights: Mapping[str, float] = field(default_factory=dict)  # replaces the tasks' own
     balancing: BalancingConfig = field(default_factory=BalancingConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     class_balance: float = 0.0  # b: semantic classes weigh frequency ** -b, on average 1
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     run: RunConfig = field(default_factory=RunConfig)

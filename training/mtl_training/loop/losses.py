@@ -25,17 +25,19 @@ class Losses(NamedTuple):
     Attributes:
         final: unweighted losses of the final predictions, by task.
         auxiliary: of all auxiliary predictions, times the weights of these, by task.
+        taught: of the final predictions with labels of teachers, times their weight, by task.
         penalties: further terms of the network, by name.
     """
 
     final: dict[str, Tensor]
     auxiliary: dict[str, Tensor]
+    taught: dict[str, Tensor]
     penalties: dict[str, Tensor]
 
     def objectives(self, weights: Mapping[str, float]) -> dict[str, Tensor]:
-        """w_t (L_t + auxiliary_t) by task: what a balancer works on."""
+        """w_t (L_t + auxiliary_t + taught_t) by task: what a balancer works on."""
         return {
-            task: weight * torch.stack([part[task] for part in self[:2] if task in part]).sum()
+            task: weight * torch.stack([part[task] for part in self[:3] if task in part]).sum()
             for task, weight in weights.items()
         }
 
@@ -71,16 +73,20 @@ def losses_of(run: Run, batch: Batch, predictions: Predictions) -> Losses:
         for task, loss in multi_task_loss(precise(scale.logits), batch, run.trained_tasks).items():
             weighted = scale.weight * loss
             auxiliary[task] = auxiliary[task] + weighted if task in auxiliary else weighted
+    targets = {name: batch[f'{name}.taught'] for name in run.taught}
+    taught = multi_task_loss(precise(predictions.final), targets, run.taught)
+    weight = run.config.distill.weight
     with run.fabric.autocast():
         penalties = run.net.penalties(final)
-    return Losses(final, auxiliary, penalties)
+    return Losses(final, auxiliary, {t: weight * loss for t, loss in taught.items()}, penalties)
 
 
 def labelled(run: Run, batch: Batch) -> list[str]:
-    """The tasks that some frame of the batch has labels of, in any process."""
-    found = torch.stack([batch[f'{task}.labelled'].any().float() for task in run.trained_tasks])
-    shares = mean(found, run.fabric).tolist()
-    return [task for task, share in zip(run.trained_tasks, shares, strict=True) if share > 0]
+    """The tasks that some frame of the batch has labels of, in any process; or a teacher."""
+    flags = torch.stack([batch[f'{task}.labelled'].any().float() for task in run.trained_tasks])
+    shares = mean(flags, run.fabric).tolist()
+    found = zip(run.trained_tasks, shares, strict=True)
+    return [task for task, share in found if share > 0 or task in run.taught]
 
 
 def figures_of(

@@ -20,6 +20,7 @@ from mtl_training.evaluation.judge import Report
 from mtl_training.loop.average import Average
 from mtl_training.loop.checkpoint import auxiliary_tasks, build_network, config_tasks
 from mtl_training.loop.config import Config, ConfigError
+from mtl_training.loop.distillation import Teacher, open_teachers
 from mtl_training.loop.optimizer import freeze, make_optimizer
 from mtl_training.loop.processes import averaging, to_device
 from mtl_training.models import Network, Predictions
@@ -45,6 +46,7 @@ class Run:
         data: folder of the data set.
         tasks: what is judged, by name.
         trained_tasks: and what is trained only for the sake of those.
+        teachers: whose predictions are labels, too.
         predict: normalised images -> predictions with a graph.
         frozen: modules that keep their weights and statistics.
         metrics: figures of the last validation.
@@ -55,6 +57,7 @@ class Run:
     data: Path
     tasks: TaskSet
     trained_tasks: TaskSet
+    teachers: Sequence[Teacher]
     net: Network
     predict: Callable[[Tensor], Predictions]
     balancer: LossBalancer | GradientBalancer
@@ -72,6 +75,11 @@ class Run:
     def split(self, name: str) -> DataSet:
         """A split of the data as it is now."""
         return open_data(self.data, name, self.classes)
+
+    @property
+    def taught(self) -> TaskSet:
+        """The tasks that have teachers."""
+        return {name: task for teacher in self.teachers for name, task in teacher.tasks.items()}
 
     @property
     def weights(self) -> dict[str, float]:
@@ -130,6 +138,13 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
             f'balancing.method is {config.balancing.method}, which has no meaning for losses below '
             f'0, as of {", ".join(signed)} in task_set {config.task_set}; expected another method'
         )
+    teachers = open_teachers(
+        config.distill.teachers,
+        tasks,
+        CLASS_SETS[config.task_set],
+        config.data.canonical_focal,
+        fabric.device,
+    )
     torch.manual_seed(config.seed)
     net = build_network(config, pretrained=config.model.pretrained)
     if isinstance(balancer, GradientBalancer):
@@ -147,6 +162,7 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
         data=data,
         tasks=tasks,
         trained_tasks=trained_tasks,
+        teachers=teachers,
         net=net,
         predict=averaging(net, fabric) if whole else net.predictions,
         balancer=balancer,

@@ -35,7 +35,8 @@ class Step(NamedTuple):
 
     Attributes:
         losses: unweighted losses by task, those of auxiliary predictions by ``auxiliary_TASK``,
-            penalties by name, and the ``total`` of all, times the weights of the tasks.
+            those with labels of teachers by ``taught_TASK``, penalties by name, and the ``total``
+            of all, times the weights of the tasks.
         weights: by ``weight_TASK``, what the loss of each task was multiplied by, its own weight
             included; 0 for those that were left out. Empty where a method has no such.
         gradients: what ``angles`` tells of the tasks' gradients; empty where not measured.
@@ -52,6 +53,8 @@ def make_step(run: Run, batch: Batch, rate: float) -> Step:
     run.net.train()
     for module in run.frozen:
         module.eval()
+    for teacher in run.teachers:
+        batch = {**batch, **teacher.labels(batch)}
     weights = {task: run.weights[task] for task in labelled(run, batch)}
     parts = split(
         sub_sample(batch, run.config.optim.loss_stride, run.progress.step),
@@ -70,11 +73,12 @@ def make_step(run: Run, batch: Batch, rate: float) -> Step:
         run.average.update(run.net, run.progress.step)
     losses = descent.losses
     run.balancer.observe(losses.objectives(weights))
-    auxiliary = {f'auxiliary_{task}': loss for task, loss in losses.auxiliary.items()}
+    further = {f'auxiliary_{task}': loss for task, loss in losses.auxiliary.items()}
+    further |= {f'taught_{task}': loss for task, loss in losses.taught.items()}
     objectives = losses.objectives(run.weights).values()
     total = torch.stack([*objectives, *losses.penalties.values()]).sum()
     return Step(
-        {**losses.final, **auxiliary, **losses.penalties, 'total': total},
+        {**losses.final, **further, **losses.penalties, 'total': total},
         {
             f'weight_{task}': weight * descent.factors.get(task, torch.zeros_like(total))
             for task, weight in (run.weights.items() if descent.factors else ())
