@@ -19,6 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     'train': ('mtl_training.loop.cli', 'train a network from a YAML configuration'),
     'evaluate': ('mtl_training.evaluation.evaluate', 'measure a checkpoint on held-out frames'),
+    'compare': (
+        'mtl_training.evaluation.compare',
+        'put training runs side by side on one page: curves, deltas, weights, angles',
+    ),
     'delta': (
         'mtl_training.protocols.delta',
         'compare a multi-task network with single-task ones in one number',

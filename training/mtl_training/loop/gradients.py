@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,22 +65,23 @@ def descend_balanced(
             own[name] = summed(own[name], rest) if name in own else rest
     means = mean_of(found)
 
-    pooled = {name: shared.pool(shared.join(pieces)) for name, pieces in rows.items()}
+    pooled = {name: shared.pool(shared.join(rows.pop(name))) for name in list(rows)}
     step = pooled.pop(PENALTY, None)
     own_factors: dict[str, Tensor | float] = {PENALTY: 1.0}
     factors: dict[str, Tensor] = {}
     compared: dict[str, Tensor] = {}
     if pooled:
-        stacked = torch.stack(list(pooled.values()))
+        names, stacked = list(pooled), torch.stack(list(pooled.values()))
+        pooled.clear()  # rows are as large as the network
         if run.measures_gradients:
-            compared = angles(list(pooled), stacked)
+            compared = angles(names, stacked)
         if balancer.wants_values:
             balancer.see(shared.values())
         balance = balancer(stacked, means.objectives(weights))
         step = balance.shared if step is None else balance.shared + step
-        own_factors |= zip(pooled, balance.own, strict=True)
+        own_factors |= zip(names, balance.own, strict=True)
         if balance.weights is not None:
-            factors = dict(zip(pooled, balance.weights, strict=True))
+            factors = dict(zip(names, balance.weights, strict=True))
 
     for index, parameter in enumerate(shared.others):
         heard = [(own_factors[name], rest[index]) for name, rest in own.items()]
@@ -126,7 +128,7 @@ class SharedParameters:
 
     def join(self, rows: Sequence[Tensor]) -> Tensor:
         """The gradient [N] of a batch from those of its parts."""
-        return torch.stack([*rows]).sum(0)
+        return functools.reduce(torch.add, rows)
 
     def pool(self, rows: Tensor) -> Tensor:
         """Gradients [..., N] of this process's batch -> of all processes' [..., N]."""
@@ -178,7 +180,7 @@ class SharedFeatures:
 
     def join(self, rows: Sequence[Tensor]) -> Tensor:
         """The gradient [N] of a batch from those of its parts."""
-        return torch.cat([*rows])
+        return torch.cat([*rows]) if len(rows) > 1 else rows[0]
 
     def pool(self, rows: Tensor) -> Tensor:
         """Gradients [..., N] of this process's mean loss -> [..., processes * N] of all's."""
