@@ -1,4 +1,4 @@
-"""Judge predictions against ground truth: over all frames, frame by frame, by class and distance."""
+"""Judge predictions against ground truth: over all frames and frame by frame."""
 
 from __future__ import annotations
 

@@ -92,7 +92,8 @@ class Filmstrip:
 
     def _is_among_worst(self, key: str, value: float) -> bool:
         heap = self._heaps.get(key, [])
-        return math.isfinite(value) and (len(heap) < self.worst or value > heap[0][0])
+        full = len(heap) == self.worst
+        return math.isfinite(value) and (not full or bool(heap and value > heap[0][0]))
 
     def _keep_as_worst(self, key: str, value: float, kept: _Kept) -> None:
         heap = self._heaps.setdefault(key, [])

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from .metrics import UNKNOWN, ratio
 
-_SPACING = 8  # pixels between the points that are followed
+_SPACING = 16  # pixels between the points that are followed
 _THERE_AND_BACK = 0.5  # a point followed to the next frame and back must be where it was, pixels
 _GRAY_LEVELS = 12.0  # and look as it did: mean difference of the patch
 _IN_PLACE = 0.5  # a point that moves less is static, pixels
 _FEWEST = 30  # static points, to say anything: a camera that moves has some by chance
-_SEARCH = {'winSize': (15, 15), 'maxLevel': 3}
+_SEARCH: dict[str, Any] = {'winSize': (11, 11), 'maxLevel': 2}
 
 
 class Flicker:
@@ -111,4 +111,4 @@ def _change(name: str, before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.
             both = np.isfinite(before) & np.isfinite(after) & (before > 0) & (after > 0)
             return np.where(both, np.abs(np.log(after / before)), np.nan)
         cosine = (before.astype(np.float64) * after).sum(axis=-1)
-        return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+        return np.asarray(np.degrees(np.arccos(np.clip(cosine, -1, 1))))

@@ -8,6 +8,7 @@ A figure is NaN where nothing was counted: never a good figure, nor a bad one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import cv2
@@ -167,7 +168,7 @@ class DepthByDistance:
     def __init__(self, edges: Sequence[float] = EDGES) -> None:
         self.edges = np.asarray(edges, np.float64)
         limits = [0.0, *map(float, edges), float('inf')]
-        self.bins = [(low, high, DepthError()) for low, high in zip(limits, limits[1:])]
+        self.bins = [(low, high, DepthError()) for low, high in pairwise(limits)]
 
     def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
         """Add depths in metres as ``DepthError`` takes them."""
