@@ -18,6 +18,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         'check data sets, and prepare them for training',
     ),
     'train': ('mtl_training.loop.cli', 'train a network from a YAML configuration'),
+    'sweep': (
+        'mtl_training.sweeps.cli',
+        'train many networks at once on Ray Tune: settings, methods, seeds, and their tables',
+    ),
     'evaluate': ('mtl_training.evaluation.evaluate', 'measure a checkpoint on held-out frames'),
     'compare': (
         'mtl_training.evaluation.compare',

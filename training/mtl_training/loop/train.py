@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -28,6 +28,7 @@ def train(
     init: Sequence[Path] = (),
     resume: bool = False,
     stop: Callable[[int], bool] = lambda step: False,
+    watch: Callable[[Mapping[str, float]], None] = lambda row: None,
 ) -> Path:
     """Train a network.
 
@@ -42,6 +43,7 @@ def train(
         resume: go on from ``last.safetensors`` if there is one. On the CPU the result is bit-equal
             to that of a run that was never interrupted.
         stop: asked after every step; True ends the run with a checkpoint.
+        watch: told every row of ``validation.csv``, by the first process.
 
     Returns:
         The last checkpoint.
@@ -55,7 +57,7 @@ def train(
     elif init:
         begin_with(run, init)
     with StepLog(out, run) as log:
-        validation = Validation(run, out)
+        validation = Validation(run, out, watch)
         clock = time.monotonic()
         for batch in batches(run):
             waited = time.monotonic() - clock

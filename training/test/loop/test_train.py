@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,35 @@ def test_weights_of_tasks_and_of_auxiliary_predictions_count(rooms: Path, tmp_pa
         assert row[f'auxiliary_{task}'] == pytest.approx(deep / 2 + middle / 2, rel=1e-3)
         total += weight * (final + deep / 2 + middle / 2)
     assert row['total'] == pytest.approx(total, rel=1e-3)
+
+
+def test_tensorboard_has_what_the_tables_have(rooms: Path, tmp_path: Path) -> None:
+    """Also after a run that was cut off and resumed: each step once."""
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    settings = ['task_set=nyud', 'run.picture_every=0', 'run.validate_every=2']
+    settings += ['run.validate_frames=2', 'run.gradients_every=2', 'run.tensorboard=true']
+    config = load_config(TINY, [*settings, 'tasks=[semantic, depth]', 'optim.max_steps=4'])
+    train(config, rooms, tmp_path, stop=lambda step: step == 3)
+    train(config, rooms, tmp_path, resume=True)
+    for name in ('log', 'validation', 'gradients'):
+        events = accumulator.EventAccumulator(str(tmp_path / 'tensorboard' / name)).Reload()
+        rows = list(csv.DictReader((tmp_path / f'{name}.csv').open()))
+        columns = [column for column in rows[0] if column != 'step']
+        assert set(events.Tags()['scalars']) == {f'{name}/{column}' for column in columns}
+        for column in columns:
+            found = [(e.step, e.value) for e in events.Scalars(f'{name}/{column}')]
+            assert [step for step, _ in found] == [int(row['step']) for row in rows]
+            values = [float(row[column]) for row in rows]
+            assert [value for _, value in found] == pytest.approx(values, rel=1e-5), column
+
+
+def test_tensorboard_that_is_not_installed_is_told(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
+    config = load_config(TINY, [*QUIET, 'run.tensorboard=true'])
+    with pytest.raises(ConfigError, match='needs the package tensorboard'):
+        train(config, rooms, tmp_path)
 
 
 @pytest.mark.parametrize('system', ['tif', 'astmt'])
