@@ -29,7 +29,7 @@ Arrays = Mapping[str, NDArray[Any]]
 HEADLINES: Mapping[str, tuple[str, bool, str]] = {
     'semantic': ('miou', True, 'mIoU'),
     'depth': ('absrel', False, 'AbsRel'),
-    'normals': ('mean', False, 'mean angle, degrees'),
+    'normals': ('mean', False, 'mean angle (degrees)'),
     'edges': ('f', True, 'F'),
     'saliency': ('maxf', True, 'max F'),
 }

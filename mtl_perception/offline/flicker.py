@@ -85,6 +85,8 @@ def _follow(
         np.arange(_SPACING // 2, width, _SPACING), np.arange(_SPACING // 2, height, _SPACING)
     )
     points = np.stack([x.ravel(), y.ravel()], -1).astype(np.float32)[:, None]
+    if not len(points):
+        return points[:, 0], points[:, 0]
     there, found, difference = cv2.calcOpticalFlowPyrLK(before, after, points, None, **_SEARCH)
     back, returned, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **_SEARCH)
     start, end = points[:, 0], there[:, 0]

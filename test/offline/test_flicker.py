@@ -60,6 +60,13 @@ def test_depth_and_normals_are_compared_while_nothing_moves() -> None:
     assert np.isnan(moving['normals'])
 
 
+def test_images_without_room_for_a_point_say_nothing() -> None:
+    flicker = Flicker()
+    small = {'semantic': halves()[:4, :4]}
+    flicker.add(texture()[:4, :4], small)
+    assert np.isnan(flicker.add(texture()[:4, :4], small)['semantic'])
+
+
 def test_frames_of_another_size_begin_anew() -> None:
     flicker = Flicker()
     flicker.add(texture(), {'semantic': halves()})

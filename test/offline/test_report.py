@@ -14,6 +14,7 @@ import pytest
 from mtl_perception.bundle import load_bundle
 from mtl_perception.offline.page import Page, write_page
 from mtl_perception.offline.report import RunReport
+from mtl_perception.offline.runs import RunFrame
 
 HEIGHT, WIDTH = 64, 96
 # Chromium looks for Google at every start otherwise; as root it has no sandbox.
@@ -41,7 +42,8 @@ def example(tiny_bundle: Path, frames: int = 30, *, truth: bool = True) -> Page:
         }
         known = {'semantic': labels, 'depth': depth, 'normals': normals} if truth else {}
         stamp = 1_000_000_000 + index * 100_000_000
-        report.add(stamp, image, found, known, {'engine': 40.0 + index, 'resize': 1.0})
+        timings = {'engine': 40.0 + index, 'resize': 1.0}
+        report.add(RunFrame(stamp, image, found, known, timings))
     return report.page('Example <run>', {'recording': 'example'})
 
 

@@ -1,0 +1,210 @@
+"""Outputs that were stored in a bag, frame by frame, and two bags frame against frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import KINDS
+from ..calibration import camera_model, is_rectified
+from ..camera import CameraError
+from ..images import ImageError, read_image
+from ..pipeline import Frame, Pipeline
+from .cameras import find_camera
+from .ground_truth import image_array, truth_array
+from .recordings import RecordingError, RecordingReader, header_stamp_ns
+from .runs import RunFrame
+from .sample import GROUND_TRUTH
+
+TENSORS = tuple(dict.fromkeys(name for outputs in KINDS.values() for name in outputs))
+A = TypeVar('A')
+B = TypeVar('B')
+
+_IMAGE = 'sensor_msgs/msg/Image'
+_OPEN = 8  # frames whose outputs may come mixed up with each other
+
+
+def output_namespace(reader: RecordingReader, wanted: str = '') -> str:
+    """The node, and the camera of it, whose outputs a bag has.
+
+    Args:
+        wanted: such as ``/perception`` or ``/perception/front``; empty if there is one only.
+
+    Raises:
+        RecordingError: there is none, or not the wanted one, or one is to be chosen.
+    """
+    found: dict[str, int] = {}
+    for topic, kind in reader.topics.items():
+        space, _, name = topic.rpartition('/')
+        if kind == _IMAGE and name in TENSORS and not topic.startswith('/ground_truth/'):
+            found[space] = found.get(space, 0) + 1
+    # A depth camera has a topic called depth, too; the node has a neighbour or two beside it.
+    most = max(found.values(), default=0)
+    likely = sorted(space for space, count in found.items() if count == most)
+    if wanted and wanted not in found:
+        raise RecordingError(
+            f'{reader.folder} has no outputs below {wanted}, only below '
+            f'{", ".join(sorted(found)) or "nothing"}'
+        )
+    if not likely:
+        raise RecordingError(f'{reader.folder} has no outputs of mtl_perception, such as depth')
+    if not wanted and len(likely) > 1:
+        raise RecordingError(
+            f'{reader.folder} has outputs below {", ".join(likely)}; choose one with --node'
+        )
+    return wanted or likely[0]
+
+
+def stored_frames(
+    reader: RecordingReader, node: str = ''
+) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+    """The outputs of every image in a bag, by stamp.
+
+    Args:
+        node: see ``output_namespace``.
+
+    Yields:
+        Stamp in nanoseconds, and outputs by name.
+
+    Raises:
+        RecordingError: the bag has no outputs, or cannot be read.
+    """
+    space = output_namespace(reader, node)
+    names = {f'{space}/{name}': name for name in TENSORS if f'{space}/{name}' in reader.topics}
+    open_frames: dict[int, dict[str, NDArray[Any]]] = {}
+    for message in reader.messages(names):
+        stamp = header_stamp_ns(message.data)
+        frame = open_frames.setdefault(stamp, {})
+        frame[names[message.topic]] = image_array(reader.unpack(message))
+        if len(open_frames) > _OPEN:
+            oldest = min(open_frames)
+            yield oldest, open_frames.pop(oldest)
+    for stamp in sorted(open_frames):
+        yield stamp, open_frames[stamp]
+
+
+def paired(
+    first: Iterable[tuple[int, A]], second: Iterable[tuple[int, B]]
+) -> Iterator[tuple[int, A, B]]:
+    """What two sides have of equal stamps, which rise; what only one side has is left out."""
+    ahead, behind = iter(first), iter(second)
+    one, other = next(ahead, None), next(behind, None)
+    while one is not None and other is not None:
+        if one[0] == other[0]:
+            yield one[0], one[1], other[1]
+        stamps = one[0], other[0]
+        if stamps[0] <= stamps[1]:
+            one = next(ahead, None)
+        if stamps[1] <= stamps[0]:
+            other = next(behind, None)
+
+
+def recorded_frames(
+    reader: RecordingReader, image: str = ''
+) -> Iterator[tuple[int, Frame, dict[str, NDArray[Any]]]]:
+    """The good images of a camera, with the ground truth of their stamps.
+
+    Args:
+        image: topic of the camera, where a recording has several.
+
+    Yields:
+        Stamp in nanoseconds, frame, and what is true, by task.
+
+    Raises:
+        RecordingError: the recording has no camera, or cannot be read.
+    """
+    camera = find_camera(reader.folder, reader.topics, image)
+    tasks = {topic: task for task, (topic, _, _) in GROUND_TRUTH.items() if topic in reader.topics}
+    info: Any = None
+    for message in reader.messages([camera.info]):
+        info = reader.unpack(message)  # so that an image that comes before its own has one
+        break
+    open_frames: dict[int, dict[str, Any]] = {}
+
+    def finish(stamp: int) -> Iterator[tuple[int, Frame, dict[str, NDArray[Any]]]]:
+        messages = open_frames.pop(stamp)
+        if camera.image not in messages:
+            return
+        try:
+            rgb = read_image(messages[camera.image])
+        except ImageError:
+            return
+        flat = is_rectified('auto', camera.image, info)
+        try:
+            model = camera_model(info, rectified=flat).for_image(rgb.shape[1], rgb.shape[0])
+        except CameraError:
+            model = None
+        truth = {
+            task: truth_array(task, messages[topic].data)
+            for topic, task in tasks.items()
+            if topic in messages
+        }
+        yield stamp, Frame(rgb, model, stamp=stamp), truth
+
+    for message in reader.messages([camera.image, camera.info, *tasks]):
+        unpacked = reader.unpack(message)
+        if message.topic == camera.info:
+            info = unpacked
+            continue
+        open_frames.setdefault(header_stamp_ns(message.data), {})[message.topic] = unpacked
+        if len(open_frames) > _OPEN:
+            yield from finish(min(open_frames))
+    for stamp in sorted(open_frames):
+        yield from finish(stamp)
+
+
+def frames_of_bags(
+    first: RecordingReader,
+    second: RecordingReader,
+    node: str = '',
+    recording: RecordingReader | None = None,
+    image: str = '',
+) -> Iterator[tuple[RunFrame, RunFrame]]:
+    """Pairs of frames of two bags of outputs.
+
+    Args:
+        node: see ``output_namespace``.
+        recording: that both are of, for images and ground truth.
+        image: see ``recorded_frames``.
+    """
+    pairs = paired(stored_frames(first, node), stored_frames(second, node))
+    if recording is None:
+        for stamp, one, other in pairs:
+            yield RunFrame(stamp, None, one), RunFrame(stamp, None, other)
+        return
+    both = ((stamp, (one, other)) for stamp, one, other in pairs)
+    shots = ((stamp, (frame, truth)) for stamp, frame, truth in recorded_frames(recording, image))
+    for stamp, (one, other), (frame, truth) in paired(both, shots):
+        height, width = next(iter(one.values())).shape[:2]
+        size = (width, height)
+        rgb = np.asarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        yield RunFrame(stamp, rgb, one, truth), RunFrame(stamp, rgb, other, truth)
+
+
+def frames_of_pipelines(
+    first: Pipeline, second: Pipeline, recording: RecordingReader, image: str = ''
+) -> Iterator[tuple[RunFrame, RunFrame]]:
+    """Pairs of frames of a recording, run through two pipelines.
+
+    Args:
+        image: see ``recorded_frames``.
+
+    Raises:
+        EngineError: an engine failed.
+    """
+    for stamp, frame, truth in recorded_frames(recording, image):
+        frames = []
+        for pipeline in (first, second):
+            (found,) = pipeline([frame], list(pipeline.bundle.outputs))
+            frames.append(RunFrame(stamp, found.image, found.arrays, truth, found.timings_ms))
+        yield frames[0], frames[1]
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path is a recording."""
+    return (path / 'metadata.yaml').is_file()
