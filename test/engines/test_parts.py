@@ -168,13 +168,12 @@ def test_closing_waits_for_what_is_being_opened(parts, model):
     assert parts.runner(['depth']) == model.whole
 
 
-@pytest.mark.parametrize('backend', ['onnxruntime'])
-def test_an_engine_does_not_execute_what_nobody_wants(fragile_bundle, backend):
-    pytest.importorskip(backend)
+def test_onnxruntime_does_not_execute_what_nobody_wants(fragile_bundle):
+    pytest.importorskip('onnxruntime')
     bundle = load_bundle(fragile_bundle)
     blue = np.full_like(GRAY, 255)
     for cut in (False, True):
-        engine = open_unchecked(backend, bundle, EngineOptions(threads=1, cut=cut))
+        engine = open_unchecked('onnxruntime', bundle, EngineOptions(threads=1, cut=cut))
         with pytest.raises(EngineError):
             engine.run(blue, ['depth', 'saliency', 'edges'])
         for _ in range(RUNS_BEFORE):
@@ -191,3 +190,29 @@ def test_an_engine_does_not_execute_what_nobody_wants(fragile_bundle, backend):
         engine.close()
         with pytest.raises(EngineError, match='closed'):
             engine.run(GRAY, ['depth'])
+
+
+def test_openvino_compiles_what_is_wanted_and_no_more(tiny_bundle, monkeypatch):
+    pytest.importorskip('openvino')
+    from mtl_perception.engines.openvino import OpenVinoEngine
+
+    compiled = []
+    compile_model = OpenVinoEngine._compile_model
+
+    def spy(self, model):
+        compiled.append(sorted(output.get_any_name() for output in model.outputs))
+        return compile_model(self, model)
+
+    monkeypatch.setattr(OpenVinoEngine, '_compile_model', spy)
+    bundle = load_bundle(tiny_bundle)
+    engine = open_unchecked('openvino', bundle, EngineOptions(threads=1, cut=True))
+    compiled.clear()  # the whole model, unless it was in the cache
+    for _ in range(RUNS_BEFORE):
+        engine.run(GRAY, ['depth', 'edges'])
+    settle()
+    assert compiled == [['depth', 'edges']]
+    arrays = engine.run(GRAY, ['edges', 'depth'])
+    assert list(arrays) == ['edges', 'depth']
+    assert (arrays['depth'] == 5.0).all()
+    assert (arrays['edges'] == 100).all()
+    engine.close()
