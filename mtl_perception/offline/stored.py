@@ -16,10 +16,10 @@ from ..camera import CameraError
 from ..images import ImageError, read_image
 from ..pipeline import Frame, Pipeline
 from .cameras import find_camera
-from .ground_truth import image_array, truth_array
+from .ground_truth import image_array
 from .recordings import RecordingError, RecordingReader, header_stamp_ns
 from .runs import RunFrame
-from .sample import GROUND_TRUTH
+from .truth import nearest_in_time, read_truth, truth_topics
 
 TENSORS = tuple(dict.fromkeys(name for outputs in KINDS.values() for name in outputs))
 A = TypeVar('A')
@@ -119,43 +119,53 @@ def recorded_frames(
         RecordingError: the recording has no camera, or cannot be read.
     """
     camera = find_camera(reader.folder, reader.topics, image)
-    tasks = {topic: task for task, (topic, _, _) in GROUND_TRUTH.items() if topic in reader.topics}
-    info: Any = None
-    for message in reader.messages([camera.info]):
-        info = reader.unpack(message)  # so that an image that comes before its own has one
-        break
-    open_frames: dict[int, dict[str, Any]] = {}
+    tasks = truth_topics(reader.topics, camera.image)
+    # So that an image that comes before its CameraInfo has one.
+    info = next((reader.unpack(message) for message in reader.messages([camera.info])), None)
+    images: dict[int, Any] = {}
+    truths: dict[str, dict[int, Any]] = {topic: {} for topic in tasks}
 
     def finish(stamp: int) -> Iterator[tuple[int, Frame, dict[str, NDArray[Any]]]]:
-        messages = open_frames.pop(stamp)
-        if camera.image not in messages:
+        message = images.pop(stamp)
+        frame = _frame(message, info, camera.image, stamp)
+        if frame is None:
             return
-        try:
-            rgb = read_image(messages[camera.image])
-        except ImageError:
-            return
-        flat = is_rectified('auto', camera.image, info)
-        try:
-            model = camera_model(info, rectified=flat).for_image(rgb.shape[1], rgb.shape[0])
-        except CameraError:
-            model = None
-        truth = {
-            task: truth_array(task, messages[topic].data)
-            for topic, task in tasks.items()
-            if topic in messages
-        }
-        yield stamp, Frame(rgb, model, stamp=stamp), truth
+        truth = {}
+        for topic, task in tasks.items():
+            near = nearest_in_time(stamp, truths[topic])
+            if near is not None:
+                known = read_truth(task, truths[topic][near], frame.frame_id)
+                if known is not None:
+                    truth[task] = known
+        yield stamp, frame, truth
 
     for message in reader.messages([camera.image, camera.info, *tasks]):
         unpacked = reader.unpack(message)
         if message.topic == camera.info:
             info = unpacked
             continue
-        open_frames.setdefault(header_stamp_ns(message.data), {})[message.topic] = unpacked
-        if len(open_frames) > _OPEN:
-            yield from finish(min(open_frames))
-    for stamp in sorted(open_frames):
+        waiting = images if message.topic == camera.image else truths[message.topic]
+        waiting[header_stamp_ns(message.data)] = unpacked
+        if message.topic != camera.image and len(waiting) > 3 * _OPEN:
+            waiting.pop(min(waiting))
+        if len(images) > _OPEN:
+            yield from finish(min(images))
+    for stamp in sorted(images):
         yield from finish(stamp)
+
+
+def _frame(message: Any, info: Any, topic: str, stamp: int) -> Frame | None:
+    """The frame of an image message; None of a bad one."""
+    try:
+        rgb = read_image(message)
+    except ImageError:
+        return None
+    try:
+        flat = is_rectified('auto', topic, info)
+        model = camera_model(info, rectified=flat).for_image(rgb.shape[1], rgb.shape[0])
+    except CameraError:
+        model = None
+    return Frame(rgb, model, frame_id=str(message.header.frame_id), stamp=stamp)
 
 
 def frames_of_bags(
