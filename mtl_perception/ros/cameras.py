@@ -107,6 +107,7 @@ class Camera:
         self._outlets = Outlets(node, self.prefix, bundle)
         self._status: Any = None  # without a lifecycle: reports are made from configuring on
         self._subscriptions: list[Any] = []
+        self._enabled = True
         self._latched: Any = None  # the one of CameraInfos that were published before
         self._cannot_subscribe = ''  # why
         self._infos = CameraInfos()
@@ -152,13 +153,15 @@ class Camera:
         """The outputs that somebody subscribes to."""
         return self._outlets.listened()
 
-    def look(self, mailbox: Mailbox[Camera, Arrival]) -> None:
+    def look(self, mailbox: Mailbox[Camera, Arrival], *, enabled: bool = True) -> None:
         """Subscribe to images if somebody listens to an output, and only then.
 
         Args:
             mailbox: where images go.
+            enabled: else as if nobody listened.
         """
-        listened = bool(self.listened())
+        self._enabled = enabled
+        listened = enabled and bool(self.listened())
         if listened and not self._subscriptions and not self._cannot_subscribe:
             try:
                 self._subscribe(mailbox)
@@ -343,6 +346,8 @@ class Camera:
         """DiagnosticStatus of its images."""
         topic = self._image_topic if self._subscriptions else ''
         status = input_diagnostic(report, topic, active=active, failure=self._cannot_subscribe)
+        if active and not self._enabled:
+            status.message = 'paused by ~/enable'
         status.name = f'{self.prefix}{status.name}'
         return status
 

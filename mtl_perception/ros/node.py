@@ -26,6 +26,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
+from std_srvs.srv import SetBool
 
 from .. import one_line
 from ..bundle import Bundle, BundleError, default_bundle, load_bundle
@@ -36,7 +37,7 @@ from ..pipeline import Options, Pipeline
 from .cameras import Camera
 from .diagnostics import EngineHealth, engine_diagnostic
 from .messages import LabelInfo, describe_model
-from .parameters import PARAMETERS, Parameter, refusal
+from .parameters import PARAMETERS, Parameter, options_of, refusal
 from .qos import OVERRIDABLE
 from .worker import Worker
 
@@ -47,8 +48,6 @@ LOOK_HZ = 5.0  # how often a node without listeners looks for some
 REPORT_HZ = 1.0  # REP 107
 # How long configuring waits for the engine, which is there at once unless it has to be built.
 PATIENCE_S = 5.0
-# The parameters that are fields of ``pipeline.Options``.
-OPTIONS = ('min_depth_confidence', 'allow_uncalibrated')
 TABLE = {parameter.name: parameter for parameter in PARAMETERS}
 
 
@@ -85,11 +84,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._diagnostics: Any = None  # publisher while configured
         self._reports: Any = None  # timer while configured
         self._look: Any = None  # timer while active
+        self._enabled = True
         # Last: a value of the wrong type ends it here, and the node must be fit to be destroyed.
         for parameter in PARAMETERS:
             self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
         self.add_on_set_parameters_callback(self._check_parameters)
         self.create_service(DescribeModel, '~/describe_model', self._describe_model)
+        self.create_service(SetBool, '~/enable', self._enable)
 
     # Lifecycle
 
@@ -162,7 +163,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         bundle = load_bundle(self._value('bundle') or default_bundle())
         supervisor = EngineSupervisor(self._opener(bundle))
         worker = Worker(bundle, supervisor, self.get_logger(), self.context.ok)
-        worker.options = Options(**self._values(*OPTIONS))
+        worker.options = Options(**options_of(self._values(*TABLE)))
         self._worker = worker
         supervisor.start()
         built = supervisor.wait(self._patience_s)
@@ -225,7 +226,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def _look_for_listeners(self) -> None:
         assert self._worker is not None
         for camera in self._cameras:
-            camera.look(self._worker.mailbox)
+            camera.look(self._worker.mailbox, enabled=self._enabled)
 
     # Parameters and services
 
@@ -241,8 +242,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         reason = refusal(given, configured=self._worker is not None)
         if not reason and self._worker is not None:
             try:
-                own = {name: given[name] for name in OPTIONS if name in given}
-                self._worker.options = replace(self._worker.options, **own)
+                self._worker.options = replace(self._worker.options, **options_of(given))
             except BundleError as error:
                 reason = str(error)
         if not reason:
@@ -256,6 +256,15 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             return response
         health = EngineHealth.of(self._worker.bundle, self._worker.supervisor)
         return describe_model(self._worker.bundle, health.model, response)
+
+    def _enable(self, request: Any, response: Any) -> Any:
+        """Pause, or go on: without subscriptions to images, as when nobody listens."""
+        self._enabled = request.data
+        if self._look is not None:
+            self._look_for_listeners()
+        response.success = True
+        response.message = 'enabled' if self._enabled else 'paused'
+        return response
 
     # The engine
 

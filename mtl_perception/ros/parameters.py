@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from ..engines.engine import BACKENDS, PRECISIONS, PROVIDERS
+from ..pipeline import Options
 
 # When a parameter may be given: only at the start of the node; until the node is configured (and
 # again after a cleanup); any time, effective from the next frame on.
@@ -193,6 +194,41 @@ PARAMETERS = (
         range=(0, 255),
     ),
     Parameter(
+        'min_semantic_confidence',
+        0,
+        'Labels whose confidence is lower become 255, unlabelled, wherever labels go. 0 keeps all.',
+        'any time',
+        range=(0, 255),
+    ),
+    Parameter(
+        'max_range',
+        0.0,
+        'Metres. Depth beyond becomes +Inf, and its points NaN. 0 sets no limit but that of the '
+        'bundle.',
+        'any time',
+        range=(0.0, 1000.0),
+    ),
+    Parameter(
+        'cloud_stride',
+        1,
+        'Clouds have every so many-th point of every so many-th row; 1 has all.',
+        'any time',
+        range=(1, 32),
+    ),
+    Parameter(
+        'mask_classes',
+        ('',),
+        "Names of the classes that ~/mask shows, such as [person]; [''] shows none.",
+        'any time',
+    ),
+    Parameter(
+        'tasks',
+        ('',),
+        'Tasks of the bundle that are computed, such as [semantic, depth]; topics of the others '
+        "stay silent. [''] computes all that somebody subscribes to.",
+        'any time',
+    ),
+    Parameter(
         'allow_uncalibrated',
         False,
         'Publish depth also where it is not metric: without a usable CameraInfo, or with a bundle '
@@ -206,6 +242,20 @@ PARAMETERS = (
         'start',
     ),
 )
+
+
+def options_of(values: Mapping[str, Value]) -> dict[str, Any]:
+    """What the options of the pipeline are among parameters.
+
+    ROS 2 has no empty list of texts, because it would have no type: [''] stands for it.
+    """
+    own = {option.name: values[option.name] for option in fields(Options) if option.name in values}
+    return {
+        name: value
+        if isinstance(value, bool | int | float | str)
+        else tuple(text for text in value if text)
+        for name, value in own.items()
+    }
 
 
 def refusal(values: Mapping[str, Value], *, configured: bool) -> str:

@@ -95,7 +95,8 @@ def test_launch_sets_the_dds_profile_unless_the_user_has_one(
 def test_the_parameter_file_holds_the_defaults() -> None:
     content = yaml.safe_load((ROOT / 'config' / 'perception.yaml').read_text())
     given = content['/**/perception']['ros__parameters']
-    assert given == {p.name: p.default for p in PARAMETERS if p.name != 'autostart'}
+    defaults = {p.name: p.default for p in PARAMETERS if p.name != 'autostart'}
+    assert given == {n: [*d] if isinstance(d, tuple) else d for n, d in defaults.items()}
 
 
 def test_the_node_reads_the_parameter_file(
