@@ -20,7 +20,7 @@ _SPACING = 16  # pixels between the points that are followed
 _THERE_AND_BACK = 0.5  # a point followed to the next frame and back must be where it was, pixels
 _GRAY_LEVELS = 12.0  # and look as it did: mean difference of the patch
 _IN_PLACE = 0.5  # a point that moves less is static, pixels
-_FEWEST = 30  # static points, to say anything: a camera that moves has some by chance
+_FEWEST = 30  # points, to say anything: a camera that moves has some static ones by chance
 _SEARCH: dict[str, Any] = {'winSize': (11, 11), 'maxLevel': 2}
 
 
@@ -46,14 +46,16 @@ class Flicker:
             arrays: outputs by name, [H, W] or [H, W, 3].
 
         Returns:
-            The figures between the frame before and this one; empty for the first frame, and where
-            frames differ in size.
+            The figures between the frame before and this one; empty for the first frame, where
+            frames differ in size, and where fewer than 30 points can be followed.
         """
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         before, self._before = self._before, (gray, arrays)
         if before is None or before[0].shape != gray.shape:
             return {}
         start, end = _follow(before[0], gray)
+        if len(start) < _FEWEST:
+            return {}
         found = {
             name: _change(name, before[1][name][_at(start)], arrays[name][_at(end)])
             for name in ('semantic', 'depth', 'normals')
