@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .metrics import UNKNOWN, ratio
 
-_SPACING = 16  # pixels between the points that are followed
+_POINTS = 20  # that are followed, in a row of the image
 _THERE_AND_BACK = 0.5  # a point followed to the next frame and back must be where it was, pixels
 _GRAY_LEVELS = 12.0  # and look as it did: mean difference of the patch
 _IN_PLACE = 0.5  # a point that moves less is static, pixels
@@ -83,9 +83,8 @@ def _follow(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Points (x, y) of the first image, and where they are in the second, [N, 2] each."""
     height, width = before.shape
-    x, y = np.meshgrid(
-        np.arange(_SPACING // 2, width, _SPACING), np.arange(_SPACING // 2, height, _SPACING)
-    )
+    step = max(4, width // _POINTS)
+    x, y = np.meshgrid(np.arange(step // 2, width, step), np.arange(step // 2, height, step))
     points = np.stack([x.ravel(), y.ravel()], -1).astype(np.float32)[:, None]
     if not len(points):
         return points[:, 0], points[:, 0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,8 @@ def difference(task: str, found: NDArray[Any], reference: NDArray[Any]) -> _Pict
         elif task == 'depth':
             change = np.log(found / reference) / np.float32(np.log(_WORST_RATIO))
         else:
-            squares = (found * found).sum(axis=-1) * (reference * reference).sum(axis=-1)
-            cosine = (found * reference).sum(axis=-1) / np.sqrt(squares)
+            dot = partial(np.einsum, '...i,...i->...')
+            cosine = dot(found, reference) / np.sqrt(dot(found, found) * dot(reference, reference))
             change = np.degrees(np.arccos(np.clip(cosine, -1, 1))) / np.float32(_WORST_ANGLE)
     level = np.where(np.isfinite(change), np.clip(change, -1, 1) * 127 + 128, 0)
     return _lut()[level.astype(np.uint8)]

@@ -213,11 +213,12 @@ class NormalError:
 
     def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
         """Add vectors, both [..., 3]; a truth of 0 0 0 is unknown."""
-        known = (truth != 0).any(axis=-1)
+        # einsum: NumPy's sums over a last axis of three take ten times as long.
+        known = np.einsum('...i->...', truth != 0)
         n, t = prediction[known].astype(np.float64), truth[known].astype(np.float64)
-        lengths = np.linalg.norm(n, axis=-1) * np.linalg.norm(t, axis=-1)
+        lengths = np.sqrt(np.einsum('ni,ni->n', n, n)) * np.sqrt(np.einsum('ni,ni->n', t, t))
         covered = np.isfinite(lengths) & (lengths > 0)
-        cosine = (n[covered] * t[covered]).sum(axis=-1) / lengths[covered]
+        cosine = np.einsum('ni,ni->n', n, t)[covered] / lengths[covered]
         degrees = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         bins = (degrees * self.BINS_PER_DEGREE).astype(np.intp)
         self.known += len(n)
