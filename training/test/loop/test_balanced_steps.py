@@ -10,6 +10,7 @@ import torch
 from lightning.fabric import Fabric
 from mtl_training.datasets.batches import Batch, Examples, loader
 from mtl_training.loop.config import ConfigError, load_config
+from mtl_training.loop.losses import losses_of, predictions_of
 from mtl_training.loop.run import Run, prepare
 from mtl_training.loop.step import Step, make_step
 from mtl_training.models import SYSTEMS
@@ -62,6 +63,7 @@ def without(batch: Batch, task: str) -> Batch:
         '{method: gradnorm}',
         '{method: mgda, options: {normalization: l2}}',
         '{method: mgda, options: {normalization: l2, features: true}}',
+        '{method: graddrop, options: {leak: 1.0}}',
         '{method: adversarial}',
     ],
 )
@@ -143,6 +145,49 @@ def test_weights_of_tasks_count_unless_a_method_leaves_them_aside(labelled: Path
 
     assert total('fixed')[1] == {'weight_semantic': 2, 'weight_depth': 1, 'weight_normals': 10}
     assert total('uniform')[1] == {'weight_semantic': 1, 'weight_depth': 1, 'weight_normals': 1}
+
+
+@pytest.mark.parametrize('method', ['uncertainty', 'dtp', 'log_scaling', 'gradnorm', 'pareto_mtl'])
+def test_weights_that_are_told_are_those_that_count(method: str, labelled: Path) -> None:
+    """The gradient of each task's heads is that under fixed weights, times them."""
+    vectors = '{vectors: [[1, 1, 9], [9, 1, 1]], preference: 0}' if method == 'pareto_mtl' else '{}'
+    run, batch = begin(labelled, f'{{method: {method}, options: {vectors}}}')
+    step = make_step(run, batch, rate=0.0)
+    plain, _ = begin(labelled, '{method: fixed}')
+    make_step(plain, batch, rate=0.0)
+    found, expected = gradients_of(run), gradients_of(plain)
+    told = [step.weights[f'weight_{task}'] / run.weights[task] for task in TASKS]
+    if method != 'gradnorm':  # which begins with 1
+        assert min((weight - 1).abs() for weight in told) > 0.01
+    for task, weight in zip(TASKS, told, strict=True):
+        for name in (f'heads.{task}.weight', f'again.{task}.bias'):
+            torch.testing.assert_close(found[name], weight * expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_discriminator_sees_unit_gradients_of_the_features(labelled: Path) -> None:
+    """w / (1 - w) sum_t CE(D(g_t / |g_t|), t); nobody is deceived in the first step: alpha is 0."""
+    method = '{method: adversarial, options: {weight: 0.2, width: 8, steps: 2}}'
+    run, batch = begin(labelled, method)
+    (discriminator,) = run.balancer.discriminators
+    seen = []
+    run.net.encoder.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    predictions = predictions_of(run, batch)
+    objectives = losses_of(run, batch, predictions).objectives(run.weights)
+    expected = torch.zeros(())
+    for label, task in enumerate(TASKS):
+        (gradient,) = torch.autograd.grad(objectives[task], seen[0], retain_graph=True)
+        logits = discriminator(gradient / gradient.norm(dim=1, keepdim=True))
+        expected += (logits.logsumexp(1) - logits[:, label]).mean() / 4
+    step = make_step(run, batch, rate=0.0)
+    assert step.losses['discriminator'].item() == pytest.approx(expected.item(), rel=1e-3)
+    plain, _ = begin(labelled, '{method: fixed}')
+    make_step(plain, batch, rate=0.0)
+    first, expected_gradients = gradients_of(run), gradients_of(plain)
+    assert all(first[f'discriminators.0.{name}'].any() for name in ('0.weight', '2.weight'))
+    name = 'heads.semantic.weight'
+    torch.testing.assert_close(first[name], expected_gradients[name])
+    make_step(run, batch, rate=0.0)
+    assert not torch.allclose(gradients_of(run)[name], expected_gradients[name], rtol=1e-4)
 
 
 @pytest.mark.parametrize('method', ['{method: fixed}', '{method: mgda}'])

@@ -132,12 +132,15 @@ def test_weights_of_tasks_and_of_auxiliary_predictions_count(rooms: Path, tmp_pa
 
 
 def test_tensorboard_has_what_the_tables_have(rooms: Path, tmp_path: Path) -> None:
-    """Also after a run that was cut off and resumed: each step once."""
+    """Also after a run that was cut off after its last checkpoint: each step once."""
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     settings = ['task_set=nyud', 'run.picture_every=0', 'run.validate_every=2']
     settings += ['run.validate_frames=2', 'run.gradients_every=2', 'run.tensorboard=true']
     config = load_config(TINY, [*settings, 'tasks=[semantic, depth]', 'optim.max_steps=4'])
-    train(config, rooms, tmp_path, stop=lambda step: step == 3)
+    last = train(config, rooms, tmp_path, stop=lambda step: step == 2)
+    shutil.copy(last, tmp_path / 'kept')
+    train(config, rooms, tmp_path, resume=True, stop=lambda step: step == 3)
+    shutil.copy(tmp_path / 'kept', last)
     train(config, rooms, tmp_path, resume=True)
     for name in ('log', 'validation', 'gradients'):
         events = accumulator.EventAccumulator(str(tmp_path / 'tensorboard' / name)).Reload()
