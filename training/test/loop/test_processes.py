@@ -56,6 +56,8 @@ def in_two_processes(data: Path, out: Path, *words: str) -> Path:
         '{method: dtp, options: {alpha: 0.5}}',
         '{method: sampling}',
         '{method: gradnorm}',
+        '{method: graddrop, options: {leak: 1.0}}',
+        '{method: adversarial, options: {steps: 2, width: 8}}',
     ],
 )
 def test_two_processes_are_one_with_twice_the_batch(

@@ -66,6 +66,12 @@ def test_the_surveys_grid_has_twelve_settings() -> None:
     assert {(c.tasks, c.balancing.method) for c in alone} == {(('depth',), 'fixed')}
 
 
+def test_a_grid_search_over_weights_is_a_sweep() -> None:
+    trials = read_trials(CONFIGS / 'sweeps' / 'weights_nyud.yaml')
+    weights = [trial.config.weights for trial in trials if trial.variant == 'fixed']
+    assert weights == [{'depth': weight} for weight in (0.25, 0.5, 1, 2, 4)]
+
+
 def test_names_of_trials_are_folders_that_tell_them_apart(tmp_path: Path) -> None:
     path = write(
         tmp_path, 'grid: [{optim.lr: [1e-3, 2e-3]}]\nseeds: [0, 7]\nvariants: {a b: , c/d: {}}\n'
