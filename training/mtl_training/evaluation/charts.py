@@ -9,11 +9,13 @@ from html import escape
 Place = tuple[float, float]
 Curve = Sequence[Place]
 
+# Paul Tol's bright and vibrant schemes, for people who do not see red and green, too.
 COLORS = (
-    '#4477aa', '#ee6677', '#228833', '#ccbb44', '#66ccee', '#aa3377', '#ee8866', '#777777',
-)  # fmt: skip  # Paul Tol's bright scheme, which people see who do not see red and green
+    '#4477aa', '#ee6677', '#228833', '#ccbb44', '#66ccee', '#aa3377', '#777777', '#ee7733',
+    '#0077bb', '#009988', '#cc3311', '#000000',
+)  # fmt: skip
 WIDTH, HEIGHT = 420, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 28, 30
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 28, 30
 
 
 def chart(title: str, curves: Mapping[str, Curve], colors: Mapping[str, str]) -> str:
