@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from .evaluation import HEADLINES, Evaluation, badness, headline
-from .figures import accuracy, by_distance, calibration, over_time, text
+from .figures import accuracy, by_distance, calibration, over_time, sentences, text
 from .filmstrip import Filmstrip
 from .ground_truth import nearest
 from .layers import COMPARED, TASKS, difference, painted
@@ -89,11 +89,8 @@ class Comparison:
     def lines(self) -> list[str]:
         """The comparison in sentences, for a terminal."""
         frames = self.runs[self.names[0]].frames
-        said = [f'{frames} frames, {self.identical} of them equal bit by bit.']
-        for task, figures in self.agreement.compute().items():
-            shown = {key: value for key, value in figures.items() if not key.startswith('iou_')}
-            said.append(f'  {task:<9} ' + ', '.join(f'{k} {text(v)}' for k, v in shown.items()))
-        return said
+        equal = f'{frames} frames, {self.identical} of them equal bit by bit.'
+        return [equal, *sentences(self.agreement)]
 
     def _summary(self, facts: Mapping[str, str], frames: int) -> Section:
         rows = [[name, value] for name, value in facts.items()]

@@ -26,6 +26,15 @@ def text(value: float) -> str:
     return f'{value:.3g}' if math.isfinite(value) else '–'
 
 
+def sentences(evaluation: Evaluation) -> list[str]:
+    """The figures of all tasks for a terminal, one line each."""
+    lines = []
+    for task, figures in evaluation.compute().items():
+        shown = [f'{k} {text(v)}' for k, v in figures.items() if not k.startswith('iou_')]
+        lines.append(f'  {task:<9} {", ".join(shown)}  ({evaluation.frames[task]} frames)')
+    return lines
+
+
 def accuracy(runs: Runs) -> Section:
     """All figures of all tasks, with IoU by class and what is taken for what."""
     columns = ('figure', *runs, *(['difference'] if len(runs) == 2 else []))

@@ -1,8 +1,8 @@
-"""Outputs that were stored in a bag, frame by frame, and two bags frame against frame."""
+"""Runs frame by frame: outputs that were stored in bags, or a recording through pipelines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from .cameras import find_camera
 from .ground_truth import image_array
 from .recordings import RecordingError, RecordingReader, header_stamp_ns
 from .runs import RunFrame
-from .truth import nearest_in_time, read_truth, truth_topics
+from .truth import TruthReader, nearest_in_time, truth_topics
 
 TENSORS = tuple(dict.fromkeys(name for outputs in KINDS.values() for name in outputs))
 A = TypeVar('A')
@@ -104,54 +104,67 @@ def paired(
             other = next(behind, None)
 
 
-def recorded_frames(
-    reader: RecordingReader, image: str = ''
-) -> Iterator[tuple[int, Frame, dict[str, NDArray[Any]]]]:
-    """The good images of a camera, with the ground truth of their stamps.
+def joined(
+    sides: Sequence[Iterable[tuple[int, A]]],
+) -> Iterator[tuple[int, tuple[A, ...]]]:
+    """What all sides have of equal stamps, which rise."""
+    both: Iterable[tuple[int, tuple[A, ...]]] = ((stamp, (item,)) for stamp, item in sides[0])
+    for side in sides[1:]:
+        both = ((stamp, (*items, item)) for stamp, items, item in paired(both, side))
+    return iter(both)
+
+
+class RecordedCamera:
+    """A camera of a recording, with what the recording knows to be true.
 
     Args:
+        reader: opened.
         image: topic of the camera, where a recording has several.
 
-    Yields:
-        Stamp in nanoseconds, frame, and what is true, by task.
+    Attributes:
+        truth: reads the ground truth.
 
     Raises:
-        RecordingError: the recording has no camera, or cannot be read.
+        RecordingError: the recording has no camera.
     """
-    camera = find_camera(reader.folder, reader.topics, image)
-    tasks = truth_topics(reader.topics, camera.image)
-    # So that an image that comes before its CameraInfo has one.
-    info = next((reader.unpack(message) for message in reader.messages([camera.info])), None)
-    images: dict[int, Any] = {}
-    truths: dict[str, dict[int, Any]] = {topic: {} for topic in tasks}
 
-    def finish(stamp: int) -> Iterator[tuple[int, Frame, dict[str, NDArray[Any]]]]:
-        message = images.pop(stamp)
-        frame = _frame(message, info, camera.image, stamp)
-        if frame is None:
-            return
-        truth = {}
-        for topic, task in tasks.items():
-            near = nearest_in_time(stamp, truths[topic])
-            if near is not None:
-                known = read_truth(task, truths[topic][near], frame.frame_id)
-                if known is not None:
-                    truth[task] = known
-        yield stamp, frame, truth
+    def __init__(self, reader: RecordingReader, image: str = '') -> None:
+        self._reader = reader
+        self._camera = find_camera(reader.folder, reader.topics, image)
+        self.truth = TruthReader(truth_topics(reader.topics, self._camera.image))
 
-    for message in reader.messages([camera.image, camera.info, *tasks]):
-        unpacked = reader.unpack(message)
-        if message.topic == camera.info:
-            info = unpacked
-            continue
-        waiting = images if message.topic == camera.image else truths[message.topic]
-        waiting[header_stamp_ns(message.data)] = unpacked
-        if message.topic != camera.image and len(waiting) > 3 * _OPEN:
-            waiting.pop(min(waiting))
-        if len(images) > _OPEN:
-            yield from finish(min(images))
-    for stamp in sorted(images):
-        yield from finish(stamp)
+    def frames(self) -> Iterator[tuple[int, Frame, dict[str, NDArray[Any]]]]:
+        """The good images: stamp in nanoseconds, frame, and what is true, by task.
+
+        Raises:
+            RecordingError: the recording cannot be read further.
+        """
+        reader, camera = self._reader, self._camera
+        # So that an image that comes before its CameraInfo has one.
+        info = next((reader.unpack(message) for message in reader.messages([camera.info])), None)
+        images: dict[int, Any] = {}
+        truths: dict[str, dict[int, Any]] = {topic: {} for topic in self.truth.tasks}
+
+        def finish(stamp: int) -> Iterator[tuple[int, Frame, dict[str, NDArray[Any]]]]:
+            frame = _frame(images.pop(stamp), info, camera.image, stamp)
+            if frame is not None:
+                found = {topic: nearest_in_time(stamp, known) for topic, known in truths.items()}
+                messages = {t: truths[t][near] for t, near in found.items() if near is not None}
+                yield stamp, frame, self.truth.read(messages, frame.frame_id)
+
+        for message in reader.messages([camera.image, camera.info, *self.truth.tasks]):
+            unpacked = reader.unpack(message)
+            if message.topic == camera.info:
+                info = unpacked
+                continue
+            waiting = images if message.topic == camera.image else truths[message.topic]
+            waiting[header_stamp_ns(message.data)] = unpacked
+            if message.topic != camera.image and len(waiting) > 3 * _OPEN:
+                waiting.pop(min(waiting))
+            if len(images) > _OPEN:
+                yield from finish(min(images))
+        for stamp in sorted(images):
+            yield from finish(stamp)
 
 
 def _frame(message: Any, info: Any, topic: str, stamp: int) -> Frame | None:
@@ -169,50 +182,47 @@ def _frame(message: Any, info: Any, topic: str, stamp: int) -> Frame | None:
 
 
 def frames_of_bags(
-    first: RecordingReader,
-    second: RecordingReader,
-    node: str = '',
-    recording: RecordingReader | None = None,
-    image: str = '',
-) -> Iterator[tuple[RunFrame, RunFrame]]:
-    """Pairs of frames of two bags of outputs.
+    bags: Sequence[RecordingReader], node: str = '', camera: RecordedCamera | None = None
+) -> Iterator[tuple[RunFrame, ...]]:
+    """Frames that one bag of outputs has, or that several have.
 
     Args:
         node: see ``output_namespace``.
-        recording: that both are of, for images and ground truth.
-        image: see ``recorded_frames``.
+        camera: whose images they are of, for images and ground truth.
+
+    Yields:
+        A frame of each bag, of one stamp.
     """
-    pairs = paired(stored_frames(first, node), stored_frames(second, node))
-    if recording is None:
-        for stamp, one, other in pairs:
-            yield RunFrame(stamp, None, one), RunFrame(stamp, None, other)
+    runs = joined([stored_frames(bag, node) for bag in bags])
+    if camera is None:
+        for stamp, found in runs:
+            yield tuple(RunFrame(stamp, None, arrays) for arrays in found)
         return
-    both = ((stamp, (one, other)) for stamp, one, other in pairs)
-    shots = ((stamp, (frame, truth)) for stamp, frame, truth in recorded_frames(recording, image))
-    for stamp, (one, other), (frame, truth) in paired(both, shots):
-        height, width = next(iter(one.values())).shape[:2]
+    shots = ((stamp, (frame, truth)) for stamp, frame, truth in camera.frames())
+    for stamp, found, (frame, truth) in paired(runs, shots):
+        height, width = next(iter(found[0].values())).shape[:2]
         size = (width, height)
         rgb = np.asarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        yield RunFrame(stamp, rgb, one, truth), RunFrame(stamp, rgb, other, truth)
+        yield tuple(RunFrame(stamp, rgb, arrays, truth) for arrays in found)
 
 
 def frames_of_pipelines(
-    first: Pipeline, second: Pipeline, recording: RecordingReader, image: str = ''
-) -> Iterator[tuple[RunFrame, RunFrame]]:
-    """Pairs of frames of a recording, run through two pipelines.
+    pipelines: Sequence[Pipeline], camera: RecordedCamera
+) -> Iterator[tuple[RunFrame, ...]]:
+    """Frames of a camera, run through one pipeline, or through several.
 
-    Args:
-        image: see ``recorded_frames``.
+    Yields:
+        A frame of each pipeline, of one image.
 
     Raises:
         EngineError: an engine failed.
     """
-    for stamp, frame, truth in recorded_frames(recording, image):
+    for stamp, frame, truth in camera.frames():
         frames = []
-        for pipeline in (first, second):
+        for pipeline in pipelines:
             (found,) = pipeline([frame], list(pipeline.bundle.outputs))
             frames.append(RunFrame(stamp, found.image, found.arrays, truth, found.timings_ms))
-        yield frames[0], frames[1]
+        yield tuple(frames)
 
 
 def is_bag(path: Path) -> bool:

@@ -59,25 +59,49 @@ def truth_topics(topics: Mapping[str, str], image: str) -> dict[str, str]:
     return {min(depth, key=preference): 'depth'} if depth else {}
 
 
-def read_truth(task: str, message: Any, frame_id: str) -> NDArray[Any] | None:
-    """What a message says is true, in the form of ``truth_array``.
+class TruthReader:
+    """Reads what messages say is true of images.
 
     Args:
-        task: of ``truth_topics``.
-        message: Image or CompressedImage.
-        frame_id: of the colour image; depth in another frame is of other pixels.
+        tasks: topic -> task, from ``truth_topics``.
 
-    Returns:
-        None where it is not of these pixels.
-
-    Raises:
-        RecordingError: it cannot be decoded.
+    Attributes:
+        other_frames: frame_ids of depth that is not of the pixels of the images.
     """
-    if task != 'depth':
-        return truth_array(task, message.data)
-    if message.header.frame_id != frame_id:
-        return None
-    return depth_array(message)
+
+    def __init__(self, tasks: Mapping[str, str]) -> None:
+        self.tasks = tasks
+        self.other_frames: set[str] = set()
+
+    def read(self, messages: Mapping[str, Any], frame_id: str) -> dict[str, NDArray[Any]]:
+        """By task, what is true of an image, in the forms of ``truth_array``.
+
+        Args:
+            messages: topic -> Image or CompressedImage.
+            frame_id: of the image; depth in another frame is of other pixels, and left out.
+
+        Raises:
+            RecordingError: one cannot be decoded.
+        """
+        known: dict[str, NDArray[Any]] = {}
+        for topic, message in messages.items():
+            task = self.tasks[topic]
+            if task != 'depth':
+                known[task] = truth_array(task, message.data)
+            elif message.header.frame_id == frame_id:
+                known[task] = depth_array(message)
+            else:
+                self.other_frames.add(str(message.header.frame_id))
+        return known
+
+    def problem(self) -> str:
+        """Why truth was not used, in a sentence; empty if all was."""
+        if not self.other_frames:
+            return ''
+        return (
+            f'depth of frame {", ".join(sorted(self.other_frames))} is not registered to the '
+            'images, so it is not used; record the aligned depth of the camera'
+        )
 
 
 def depth_array(message: Any) -> NDArray[np.float32]:

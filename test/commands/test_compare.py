@@ -1,4 +1,4 @@
-"""The compare command: engines, bundles and bags on one recording."""
+"""The commands compare and evaluate: engines, bundles and bags on one recording."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ pytest.importorskip('rosbags', reason='reads recordings')
 pytest.importorskip('onnxruntime', reason='runs the tiny network')
 
 from mtl_perception.commands import cli  # noqa: E402
-from mtl_perception.commands.compare import Variant, parse_variant  # noqa: E402
+from mtl_perception.commands.runs import Variant, parse_variant  # noqa: E402
 from mtl_perception.offline.recordings import RecordingReader  # noqa: E402
 from mtl_perception.offline.sample import write_sample  # noqa: E402
-from mtl_perception.offline.stored import recorded_frames  # noqa: E402
+from mtl_perception.offline.stored import RecordedCamera  # noqa: E402
 
 WIDTH, HEIGHT = 96, 64
 
@@ -124,9 +124,25 @@ def test_a_variant_is_a_bundle_an_engine_or_both(tiny_bundle: Path, tmp_path: Pa
 
 def test_frames_of_a_recording_come_with_calibration_and_truth(recording: Path) -> None:
     with RecordingReader(recording) as reader:
-        frames = list(recorded_frames(reader))
+        frames = list(RecordedCamera(reader).frames())
     assert [stamp for stamp, _, _ in frames] == [10**9 + i * 10**8 for i in range(4)]
     for _, frame, truth in frames:
         assert frame.calibration is not None
         assert frame.calibration.fx == 100
         assert truth['depth'][0].tolist() == [5] * (WIDTH // 2) + [0] * (WIDTH // 2)
+
+
+def test_one_run_is_judged_against_the_truth(
+    tiny_bundle: Path, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip('plotly', reason='its library is in the page')
+    page = tmp_path / 'report.html'
+    arguments = ['--input', str(recording), '--report', str(page)]
+    assert cli.main(['evaluate', str(tiny_bundle), *arguments]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f'4 frames of {tiny_bundle}.')
+    found = re.search(r'depth .*absrel ([0-9.]+), .*coverage 1  \(4 frames\)', text)
+    assert found is not None
+    assert float(found[1]) < 0.02
+    assert '<title>tiny on recording</title>' in page.read_text()
+    assert 'give --input BAG' in error_of(capsys, 'evaluate', str(tiny_bundle))

@@ -133,7 +133,7 @@ def test_frames_of_two_bags_meet_by_stamp(write_bag: Callable[..., Path]) -> Non
     first = write_bag('a', {stamp: outputs(depth=stamp) for stamp in range(1, 30)})
     second = write_bag('b', {stamp: outputs(depth=2 * stamp) for stamp in range(5, 40, 5)})
     with RecordingReader(first) as a, RecordingReader(second) as b:
-        pairs = list(frames_of_bags(a, b))
+        pairs = list(frames_of_bags([a, b]))
     assert [one.stamp_ns for one, _ in pairs] == [5, 10, 15, 20, 25]
     for one, other in pairs:
         assert one.arrays.keys() == outputs().keys()

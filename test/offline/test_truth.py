@@ -12,9 +12,9 @@ cv2 = pytest.importorskip('cv2')
 
 from mtl_perception.offline.recordings import RecordingError  # noqa: E402
 from mtl_perception.offline.truth import (  # noqa: E402
+    TruthReader,
     depth_array,
     nearest_in_time,
-    read_truth,
     truth_topics,
 )
 
@@ -78,8 +78,11 @@ def test_other_encodings_and_damage_are_told() -> None:
 
 def test_depth_of_another_frame_is_of_other_pixels() -> None:
     message = image(MILLIMETRES, '16UC1')
-    assert read_truth('depth', message, 'camera') is not None
-    assert read_truth('depth', message, 'camera_depth_optical_frame') is None
+    reader = TruthReader({'/depth': 'depth'})
+    assert reader.read({'/depth': message}, 'camera')['depth'][0, 1] == pytest.approx(1.5)
+    assert reader.problem() == ''
+    assert reader.read({'/depth': message}, 'camera_color') == {}
+    assert 'depth of frame camera is not registered' in reader.problem()
 
 
 def test_the_truth_of_a_recording_is_found() -> None:
