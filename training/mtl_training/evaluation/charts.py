@@ -12,7 +12,7 @@ Curve = Sequence[Place]
 # Paul Tol's bright and vibrant schemes, for people who do not see red and green, too.
 COLORS = (
     '#4477aa', '#ee6677', '#228833', '#ccbb44', '#66ccee', '#aa3377', '#777777', '#ee7733',
-    '#0077bb', '#009988', '#cc3311', '#000000',
+    '#0077bb', '#009988', '#cc3311', '#997700',
 )  # fmt: skip
 WIDTH, HEIGHT = 420, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 28, 30

@@ -72,6 +72,15 @@ def test_a_grid_search_over_weights_is_a_sweep() -> None:
     assert weights == [{'depth': weight} for weight in (0.25, 0.5, 1, 2, 4)]
 
 
+def test_the_small_sweep_has_methods_systems_and_seeds() -> None:
+    trials = read_trials(CONFIGS / 'sweeps' / 'small_nyud.yaml')
+    tried = {(t.config.model.system, t.config.balancing.method) for t in trials}
+    for system in ('mtl_baseline', 'tif'):
+        assert len({method for name, method in tried if name == system}) == 7
+    assert len(trials) == 2 * (2 * 7 + 2)
+    assert len({trial.name for trial in trials}) == len(trials)
+
+
 def test_names_of_trials_are_folders_that_tell_them_apart(tmp_path: Path) -> None:
     path = write(
         tmp_path, 'grid: [{optim.lr: [1e-3, 2e-3]}]\nseeds: [0, 7]\nvariants: {a b: , c/d: {}}\n'
