@@ -70,17 +70,21 @@ class AdversarialGradients(FixedWeights):
     ) -> dict[str, Tensor]:
         """The term of D, to be minimised by D and, reversed, maximised by the rest."""
         alpha = reversal(self.step, self.steps)
+        pairs = zip(features, self.discriminators, strict=True)
+        known = [(feature, net) for feature, net in pairs if feature.requires_grad]  # not frozen
         terms = [
             confusion(gradient.float(), discriminator, self.tasks.index(task), alpha)
             for task, loss in losses.items()
-            for gradient, discriminator in zip(
-                torch.autograd.grad(loss, features, create_graph=True, allow_unused=True),
-                self.discriminators,
+            for gradient, (_, discriminator) in zip(
+                torch.autograd.grad(
+                    loss, [feature for feature, _ in known], create_graph=True, allow_unused=True
+                ),
+                known,
                 strict=True,
             )
             if gradient is not None
         ]
         if not terms:
             return {}
-        scale = self.weight / (1 - self.weight) / len(self.discriminators)
+        scale = self.weight / (1 - self.weight) / len(known)
         return {'discriminator': scale * torch.stack(terms).sum()}

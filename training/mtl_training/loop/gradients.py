@@ -173,9 +173,10 @@ class SharedFeatures:
 
     def _cut(self, module: nn.Module, inputs: object, output: Tensor | list[Tensor]) -> object:
         before = [output] if isinstance(output, Tensor) else output
-        found = [feature.detach().requires_grad_() for feature in before]
-        self.before += before
-        self.tensors += found
+        # Features of frozen stages have no gradient, and nothing before them is to be reached.
+        found = [f.detach().requires_grad_() if f.requires_grad else f for f in before]
+        self.before += [feature for feature in before if feature.requires_grad]
+        self.tensors += [feature for feature in found if feature.requires_grad]
         return found[0] if isinstance(output, Tensor) else found
 
     def join(self, rows: Sequence[Tensor]) -> Tensor:

@@ -117,6 +117,23 @@ def test_plain_sums_are_fixed_weights(system: str, method: str, rooms: Path) -> 
         torch.testing.assert_close(same[name], loss, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('method', ['Plain', 'PlainFeatures', 'adversarial'])
+def test_frozen_stages_stay_out_of_it(method: str, rooms: Path) -> None:
+    """The first scale has no gradient: the others get what fixed weights give them."""
+
+    def frozen(method: str) -> Config:
+        config = configure('mtl_baseline', method)
+        return dataclasses.replace(config, optim=dataclasses.replace(config.optim, frozen_stages=1))
+
+    _, expected, _ = after_a_step(frozen('fixed'), rooms)
+    run, found, losses = after_a_step(frozen(method), rooms)
+    assert not any(p.requires_grad for p in run.net.early(1)[-1].parameters())
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-2, atol=1e-3)
+    assert ('discriminator' in losses) == (method == 'adversarial')
+
+
 def test_systems_with_features_are_all_named_above() -> None:
     assert [
         name for name, kind in SYSTEMS.items() if 'shared_features' in vars(kind)
