@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from mtl_perception.bundle import load_bundle
-from mtl_perception.offline.page import Page, write_page
+from mtl_perception.offline.figures import over_time
+from mtl_perception.offline.filmstrip import BUDGET
+from mtl_perception.offline.page import Film, Moment, Page, Section, write_page
 from mtl_perception.offline.report import RunReport
 from mtl_perception.offline.runs import RunFrame
 
@@ -80,6 +82,18 @@ def test_without_ground_truth_there_is_a_report_without_accuracy(tiny_bundle: Pa
     assert 'no ground truth' in page.sections[0].text
     assert page.film is not None
     assert set(page.film.moments[0].worse) == {'semantic confidence', 'depth confidence'}
+
+
+def test_a_long_run_gives_a_page_below_15_megabytes(tmp_path: Path) -> None:
+    """Ten minutes at 30 Hz, all figures over time, and a filmstrip as large as it may be."""
+    pytest.importorskip('plotly', reason='its library is in the page')
+    points = [(index / 30, 1 / (index + 7)) for index in range(18_000)]
+    plots = [over_time(f'figure {index}', 'value', {'line': points}) for index in range(20)]
+    section = Section('Over time', plots=[plot for plot in plots if plot is not None])
+    moments = [Moment(0.0, '', {}, {'image': bytes(BUDGET // 64)}) for _ in range(64)]
+    path = tmp_path / 'report.html'
+    write_page(path, Page('Long', '', [section], Film(['image'], moments)))
+    assert path.stat().st_size < 15e6
 
 
 @pytest.fixture(scope='module')
