@@ -60,6 +60,17 @@ def test_depth_and_normals_are_compared_while_nothing_moves() -> None:
     assert np.isnan(moving['normals'])
 
 
+def test_a_few_points_that_stay_in_place_do_not_make_a_static_camera() -> None:
+    """A bumper at the edge of the image, or what happens to move with the camera."""
+    flicker = Flicker()
+    moved = texture(5)
+    moved[-HEIGHT // 16 :] = texture()[-HEIGHT // 16 :]
+    depth = {'depth': np.full((HEIGHT, WIDTH), 2, np.float32)}
+    flicker.add(texture(), depth)
+    assert np.isnan(flicker.add(moved, depth)['depth'])
+    assert np.isnan(flicker.compute()['depth'])
+
+
 def test_images_without_room_for_a_point_say_nothing() -> None:
     flicker = Flicker()
     small = {'semantic': halves()[:4, :4]}
