@@ -213,15 +213,18 @@ class NormalError:
 
     def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
         """Add vectors, both [..., 3]; a truth of 0 0 0 is unknown."""
-        # einsum: NumPy's sums over a last axis of three take ten times as long.
-        known = np.einsum('...i->...', truth != 0)
-        n, t = prediction[known].astype(np.float64), truth[known].astype(np.float64)
-        lengths = np.sqrt(np.einsum('ni,ni->n', n, n)) * np.sqrt(np.einsum('ni,ni->n', t, t))
+        # By planes of x, y and z: NumPy takes several times as long over rows of three.
+        known = (truth[..., 0] != 0) | (truth[..., 1] != 0) | (truth[..., 2] != 0)
+        n, t = (
+            np.stack([vectors[..., axis][known] for axis in range(3)]).astype(np.float64)
+            for vectors in (prediction, truth)
+        )
+        lengths = np.sqrt((n * n).sum(axis=0)) * np.sqrt((t * t).sum(axis=0))
         covered = np.isfinite(lengths) & (lengths > 0)
-        cosine = np.einsum('ni,ni->n', n, t)[covered] / lengths[covered]
+        cosine = (n * t).sum(axis=0)[covered] / lengths[covered]
         degrees = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         bins = (degrees * self.BINS_PER_DEGREE).astype(np.intp)
-        self.known += len(n)
+        self.known += lengths.size
         self.histogram += np.bincount(bins, minlength=self.histogram.size)
         self.total += float(degrees.sum())
         self.within += float((degrees < 11.25).sum())
