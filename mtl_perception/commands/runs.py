@@ -12,6 +12,7 @@ from .. import PerceptionError
 from ..bundle import Bundle, default_bundle, load_bundle
 from ..engines.choice import open_engine
 from ..engines.engine import BACKENDS
+from ..offline.page import check_page
 from ..offline.recordings import RecordingReader
 from ..offline.runs import RunFrame
 from ..offline.stored import RecordedCamera, frames_of_bags, frames_of_pipelines, is_bag
@@ -59,8 +60,11 @@ def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStac
         stack: closes what is opened.
 
     Raises:
-        PerceptionError: something cannot be opened, or cannot be compared.
+        PerceptionError: something cannot be opened, or cannot be compared, or a report of it could
+            not be written.
     """
+    if options.report:
+        check_page(options.report)
     bags = [is_bag(Path(name)) for name in names]
     if any(bags) != all(bags):
         raise PerceptionError('takes two bags, or two bundles or engines, not one of each')

@@ -121,6 +121,18 @@ class Page:
     film: Film | None = None
 
 
+def check_page(path: Path) -> None:
+    """Say before a long run what would keep its page from being written.
+
+    Raises:
+        PageError: plotly, which has the plotting library, is not installed, or there is no folder
+            for the page.
+    """
+    _plotting_library()
+    if path.is_dir() or not path.parent.is_dir():
+        raise PageError(f'{path}: expected a file in a folder that exists')
+
+
 def write_page(path: Path, page: Page) -> None:
     """Write a page as one HTML file, whole or not at all.
 

@@ -115,6 +115,15 @@ def test_what_cannot_be_compared_is_one_sentence(
     assert 'has no outputs' in error_of(capsys, 'compare', str(recording), str(recording))
 
 
+def test_what_keeps_a_report_from_being_written_is_told_before_the_run(
+    tiny_bundle: Path, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip('plotly', reason='its library is in the page')
+    common = ['--input', str(recording), '--report', str(tmp_path / 'missing' / 'report.html')]
+    for arguments in (['evaluate', str(tiny_bundle)], ['compare', str(tiny_bundle), 'nothing']):
+        assert 'in a folder that exists' in error_of(capsys, *arguments, *common)
+
+
 def test_a_variant_is_a_bundle_an_engine_or_both(tiny_bundle: Path, tmp_path: Path) -> None:
     assert parse_variant(str(tiny_bundle), None) == Variant(tiny_bundle, 'auto', 'fp32')
     assert parse_variant('openvino:fp16', tmp_path) == Variant(tmp_path, 'openvino', 'fp16')

@@ -19,6 +19,7 @@ from mtl_perception.offline.page import (
     Section,
     Series,
     Table,
+    check_page,
     render,
     write_page,
 )
@@ -68,3 +69,13 @@ def test_without_the_plotting_library_it_is_said_in_a_sentence(
     with pytest.raises(PageError, match='pip install plotly'):
         write_page(tmp_path / 'report.html', small_page())
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(PageError, match='pip install plotly'):
+        check_page(tmp_path / 'report.html')
+
+
+def test_a_page_without_a_place_is_told_beforehand(tmp_path: Path) -> None:
+    pytest.importorskip('plotly', reason='its library is in the page')
+    check_page(tmp_path / 'report.html')
+    for place in (tmp_path, tmp_path / 'missing' / 'report.html'):
+        with pytest.raises(PageError, match='expected a file in a folder that exists'):
+            check_page(place)
