@@ -20,9 +20,9 @@ from .flicker import Flicker
 from .page import Section, Table
 
 _FLICKER = {
-    'semantic': 'share of followed points whose class changes',
-    'depth': 'mean |log of the ratio| of static points',
-    'normals': 'mean angle of static points, degrees',
+    'semantic': 'share of points of another class',
+    'depth': 'mean |log ratio| of static points',
+    'normals': 'mean angle of static points (degrees)',
 }
 
 
