@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from ..bundle import Bundle
 from ..calibration import (
     PINHOLE_TOLERANCE,
     CameraInfos,
-    belongs,
+    Identity,
     camera_model,
     doubts_about,
     is_rectified,
@@ -58,6 +59,21 @@ class Arrival:
     message: Any
     time: float
     waits: bool
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What a calibration is worth.
+
+    Attributes:
+        state: PerceptionStatus.CALIBRATION_*.
+        detail: what more there is to say.
+        model: the camera; None where it makes none.
+    """
+
+    state: int
+    detail: str
+    model: CameraModel | None = None
 
 
 class Camera:
@@ -111,6 +127,7 @@ class Camera:
         self._latched: Any = None  # the one of CameraInfos that were published before
         self._cannot_subscribe = ''  # why
         self._infos = CameraInfos()
+        self._judged: tuple[Hashable, _Verdict] | None = None  # of what
         self._frame_id = ''
         self._calibration = PerceptionStatus.CALIBRATION_UNKNOWN
         self._calibration_detail = ''
@@ -228,7 +245,8 @@ class Camera:
 
     def _receive_info(self, mailbox: Mailbox[Camera, Arrival], info: Any) -> None:
         self._infos.add(info)
-        mailbox.release(self, lambda arrival: belongs(info.header, arrival.message.header))
+        own = Identity.of(info.header)
+        mailbox.release(self, lambda arrival: own.agrees(Identity.of(arrival.message.header)))
 
     # Frames and predictions
 
@@ -280,53 +298,59 @@ class Camera:
     def _calibrate(self, header: Any, image: NDArray[Any], *, waited: bool) -> CameraModel | None:
         """The calibration of an image; None where there is none that can be used."""
         match = self._infos.match(header, waited=waited)
-        state, detail = PerceptionStatus.CALIBRATION_MISSING, ''
-        model = None
+        height, width = image.shape[:2]
         if match.info is None:
             detail = f'{match.problem} on {self._info_topic}'
+            verdict = _Verdict(PerceptionStatus.CALIBRATION_MISSING, detail)
         else:
             if not match.own:
                 self.statistics.count('camera_info_fallbacks')
-            try:
-                rectified = is_rectified(self._rectified, self._image_topic, match.info)
-                calibrated = camera_model(match.info, rectified=rectified)
-                state = PerceptionStatus.CALIBRATION_WRONG_SIZE
-                model = calibrated.for_image(image.shape[1], image.shape[0])
-                state, detail = self._judge(match.info, model)
-            except CameraError as error:
-                detail = str(error)
-        if model is None:
+            key = match.content, width, height
+            if self._judged is None or self._judged[0] != key:  # rarely: it takes a while
+                self._judged = key, self._judge(match.info, width, height)
+            verdict = self._judged[1]
+        if verdict.model is None:
             self.statistics.count('uncalibrated_frames')
-        self._note_calibration(state, detail)
-        return model
+        self._note_calibration(verdict.state, verdict.detail)
+        return verdict.model
 
-    def _judge(self, info: Any, model: CameraModel) -> tuple[int, str]:
-        """The state of a calibration that makes a camera, and what more there is to say."""
+    def _judge(self, info: Any, width: int, height: int) -> _Verdict:
+        """The camera of images of a size that come with a CameraInfo, and what is to say of it."""
+        topic = self._image_topic
+        state = PerceptionStatus.CALIBRATION_MISSING
+        try:
+            rectified = is_rectified(self._rectified, topic, info)
+            calibrated = camera_model(info, rectified=rectified)
+            state = PerceptionStatus.CALIBRATION_WRONG_SIZE
+            model = calibrated.for_image(width, height)
+        except CameraError as error:
+            return _Verdict(state, str(error))
         if not self._bundle.metric:
-            return PerceptionStatus.CALIBRATION_NOT_METRIC, ''
-        size = (model.width, model.height)
-        doubts = doubts_about(info, setting=self._rectified, topic=self._image_topic, image=size)
+            return _Verdict(PerceptionStatus.CALIBRATION_NOT_METRIC, '', model)
+        doubts = doubts_about(info, setting=self._rectified, topic=topic, image=(width, height))
         if doubts:
-            return PerceptionStatus.CALIBRATION_NOT_CREDIBLE, '; '.join(doubts)
-        error = model.pinhole_error()
-        if error > PINHOLE_TOLERANCE:
-            return PerceptionStatus.CALIBRATION_NOT_PINHOLE, (
+            return _Verdict(PerceptionStatus.CALIBRATION_NOT_CREDIBLE, '; '.join(doubts), model)
+        pixels = model.pinhole_error()
+        if pixels > PINHOLE_TOLERANCE:
+            detail = (
                 'depth_image_proc, nvblox, rtabmap and others that read it with P of its '
-                f'CameraInfo are up to {error:.0f} pixels of the image off; '
+                f'CameraInfo are up to {pixels:.0f} pixels of the image off; '
                 'take the rectified images (image_rect), or points, which are right'
             )
-        return PerceptionStatus.CALIBRATION_METRIC, ''
+            return _Verdict(PerceptionStatus.CALIBRATION_NOT_PINHOLE, detail, model)
+        return _Verdict(PerceptionStatus.CALIBRATION_METRIC, '', model)
 
     def _note_calibration(self, state: int, detail: str) -> None:
         if state not in (self._calibration, PerceptionStatus.CALIBRATION_METRIC):
-            meaning = CALIBRATIONS[state].meaning
+            known = CALIBRATIONS[state]
+            consequence = (
+                ''
+                if known.published
+                else '; depth (unless allow_uncalibrated is set) and points are not published'
+            )
             self._logger.warning(
-                f'{meaning[0].upper()}{meaning[1:]}{": " if detail else ""}{detail}'
-                + (
-                    ''
-                    if CALIBRATIONS[state].published
-                    else '; depth (unless allow_uncalibrated is set) and points are not published'
-                )
+                f'{known.meaning[0].upper()}{known.meaning[1:]}{": " if detail else ""}{detail}'
+                f'{consequence}'
             )
         self._calibration, self._calibration_detail = state, detail
 
