@@ -46,6 +46,33 @@ def open_for_two(name, bundle, options, *, progress):
 sys.exit(main(opener=open_for_two))
 """
 
+# An engine that works while it is opened, and then not for anybody.
+DEAD = """
+import sys
+from dataclasses import replace
+
+from mtl_perception.engines.choice import open_engine
+from mtl_perception.engines.engine import EngineError
+from mtl_perception.ros.node import main
+
+
+def open_dying(name, bundle, options, *, progress):
+    chosen = open_engine(name, bundle, options, progress=progress)
+    run, left = chosen.engine.run, [1]  # the node warms it up
+
+    def die(images, outputs):
+        if not left:
+            raise EngineError('out of memory')
+        left.pop()
+        return run(images, outputs)
+
+    chosen.engine.run = die
+    return chosen
+
+
+sys.exit(main(opener=open_dying))
+"""
+
 
 class Rig:
     """Drivers of some cameras, what their node publishes, and its statuses."""
@@ -143,6 +170,20 @@ def test_an_engine_takes_as_many_images_as_it_can_at_once_and_nobody_is_left_out
         assert (status.frames_dropped, status.frames_rejected) == (0, 0)
     assert 'batch of 2' in node.text()
     assert 'batch of 3' not in node.text()
+
+
+def test_an_engine_that_runs_for_nobody_has_failed_for_all(
+    client: Any, make_rig: Callable[..., Rig], start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    rig = make_rig('front', 'rear')
+    node = start_node(program=['-c', DEAD], bundle=tiny_bundle, **rig.parameters())
+    rig.wait_for_node()
+    rig.send('front')
+    failed = client.diagnostic('engine', lambda s: s.level == DiagnosticStatus.ERROR)
+    assert failed.message == 'out of memory'
+    for name in ('front', 'rear'):
+        assert rig.status(name, lambda s: s.engine_failures).frames_rejected == 0
+    assert 'The engine failed, retrying in 1 s: out of memory' in node.text()
 
 
 def test_images_that_are_too_old_are_rejected_and_the_next_one_counts(
