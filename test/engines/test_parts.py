@@ -124,15 +124,16 @@ def test_only_a_few_parts_are_kept_and_those_in_use_stay(parts, model, clock):
     for name in names[: MOST + 1]:
         want(parts, name)
         settle()
-    first, *others, late = names[: MOST + 1]
+    first, idle, *others, late = names[: MOST + 1]
     assert parts.runner([late]) == model.whole, 'there is no room'
     clock.now += IDLE_S
-    for name in others:
+    for name in (first, *others):
         assert parts.runner([name]) != model.whole
     parts.runner([late])
     settle()
     assert parts.runner([late]) != model.whole
-    assert parts.runner([first]) == model.whole, 'it made room'
+    assert parts.runner([idle]) == model.whole, 'it made room'
+    assert parts.runner([first]) != model.whole
 
 
 def test_a_part_that_cannot_be_opened_is_not_tried_again_and_the_whole_goes_on(parts, model):
