@@ -54,9 +54,10 @@ def descend_balanced(
         with shared.exposed():
             losses = losses_of(run, part, predictions_of(run, part))
         found.append(losses.averaged(run.fabric))
-        terms = losses.objectives(weights)
+        terms: dict[str, Tensor] = {}  # a task comes last, whose pass gives back the graph
         if losses.penalties:
             terms[PENALTY] = torch.stack(list(losses.penalties.values())).sum()
+        terms |= losses.objectives(weights)
         for number, (name, term) in enumerate(terms.items(), 1):
             row, rest = gradients(
                 term / len(parts), shared.tensors, shared.others, again=number < len(terms)

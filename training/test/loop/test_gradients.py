@@ -158,6 +158,26 @@ def test_shared_parameters_get_the_step_and_the_others_what_is_theirs(rooms: Pat
             assert not gradient.any(), name
 
 
+@pytest.mark.parametrize('method', ['fixed', 'Plain', 'PlainFeatures', 'graddrop'])
+def test_no_graph_is_kept_when_a_step_is_decided(
+    method: str, rooms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Activations are the most of what a step holds: what the encoder saved is given back."""
+    made: list[Tensor] = []
+    original = ResNetPyramid.forward
+
+    def forward(self: ResNetPyramid, image: Tensor) -> list[Tensor]:
+        features = original(self, image)
+        made.extend(features)
+        return features
+
+    monkeypatch.setattr(ResNetPyramid, 'forward', forward)
+    run, _, _ = after_a_step(configure('mtl_baseline', method), rooms)
+    (weight, *_) = run.net.shared_parameters()
+    with pytest.raises(RuntimeError, match='a second time'):
+        torch.autograd.grad(made[0].sum(), weight)
+
+
 @pytest.mark.parametrize('features', [False, True])
 def test_no_task_loses_by_a_step_of_mgda(features: bool, rooms: Path) -> None:
     """In what is shared: the products with both tasks' gradients are the square of the step."""
