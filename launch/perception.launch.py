@@ -17,7 +17,13 @@ from mtl_perception.share import share
 
 # name, default, description
 ARGUMENTS = (
-    ('image', 'image', 'topic of the images, without /compressed'),
+    ('cameras', '', 'names of many cameras, such as front,left; empty: as in params_file'),
+    (
+        'image',
+        'image',
+        'topic of the images, without /compressed; with many cameras that of each, such as '
+        '/{camera}/image_raw',
+    ),
     ('camera_info', '', 'topic of their CameraInfo; empty: camera_info beside the image topic'),
     ('image_transport', '', 'raw or compressed; empty: as in params_file'),
     ('rectified', '', 'auto, true or false; empty: as in params_file'),
@@ -36,15 +42,35 @@ PASSED_ON = ('bundle', 'backend', 'precision', 'image_transport', 'rectified')
 SHOWN = ('points', 'semantic_color', 'depth_color', 'normals_color', 'edges')
 
 
+def remaps(image: str, camera_info: str, cameras: list[str]) -> list[tuple[str, str]]:
+    """Where images and CameraInfos come from: names of the node -> topics."""
+    above, slash, _ = image.rpartition('/')
+    topics = {'image': image, 'camera_info': camera_info or f'{above}{slash}camera_info'}
+    if not cameras:
+        return list(topics.items())
+
+    def pattern(topic: str) -> str:
+        """Topics without a place for the name of the camera are in a namespace of its name."""
+        return topic if '{camera}' in topic else '{camera}/' + topic.lstrip('/')
+
+    return [
+        (f'{camera}/{name}', pattern(topic).replace('{camera}', camera))
+        for camera in cameras
+        for name, topic in topics.items()
+    ]
+
+
 def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
     given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
     namespace = given['namespace'].strip('/')
     use_sim_time = given['use_sim_time'].lower() == 'true'
-    beside = given['image'].rpartition('/')
-    camera_info = given['camera_info'] or f'{beside[0]}{beside[1]}camera_info'
+    cameras = [name.strip() for name in given['cameras'].split(',') if name.strip()]
+    # rviz2 shows the first camera.
+    namespaces = [*filter(None, [namespace]), 'perception', *cameras[:1]]
     parameters = {
         'autostart': given['autostart'].lower() == 'true',
         'use_sim_time': use_sim_time,
+        **({'cameras': cameras} if cameras else {}),
         **{name: given[name] for name in PASSED_ON if given[name]},
     }
     actions: list[SetEnvironmentVariable | Node] = [
@@ -58,9 +84,9 @@ def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
                 executable='rviz2',
                 arguments=['-d', str(share('config/perception.rviz'))],
                 remappings=[
-                    (f'/perception/{topic}', f'/{namespace}/perception/{topic}')
+                    (f'/perception/{topic}', '/'.join(['', *namespaces, topic]))
                     for topic in SHOWN
-                    if namespace
+                    if len(namespaces) > 1
                 ],
                 parameters=[{'use_sim_time': use_sim_time}],
             )
@@ -72,7 +98,7 @@ def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
             name='perception',
             namespace=namespace,
             parameters=[given['params_file'], parameters],
-            remappings=[('image', given['image']), ('camera_info', camera_info)],
+            remappings=remaps(given['image'], given['camera_info'], cameras),
             output='screen',
         )
     )

@@ -36,8 +36,8 @@ def arguments(path: Path) -> set[str]:
 
 def test_the_launch_files_take_the_documented_arguments() -> None:
     documented = {
-        'image', 'camera_info', 'image_transport', 'rectified', 'bundle', 'backend', 'precision',
-        'params_file', 'namespace', 'rviz', 'use_sim_time', 'autostart',
+        'cameras', 'image', 'camera_info', 'image_transport', 'rectified', 'bundle', 'backend',
+        'precision', 'params_file', 'namespace', 'rviz', 'use_sim_time', 'autostart',
     }  # fmt: skip
     assert arguments(ROOT / 'launch' / 'perception.launch.py') == documented
     assert 'bag' in arguments(ROOT / 'launch' / 'replay.launch.py')
@@ -70,6 +70,36 @@ def test_rviz_is_started_first_and_shows_the_namespace() -> None:
     programs = [a for a in module.nodes(context) if hasattr(a, 'node_executable')]
     # Without rviz2 launch gives up at once, and a node that it has started would go on alone.
     assert [program.node_executable for program in programs] == ['rviz2', 'perception_node']
+
+
+@pytest.mark.parametrize(
+    ('image', 'camera_info', 'cameras', 'expected'),
+    [
+        ('/cam/image_raw', '', [], {'image': '/cam/image_raw', 'camera_info': '/cam/camera_info'}),
+        ('image', '', [], {'image': 'image', 'camera_info': 'camera_info'}),
+        (
+            'image_raw',
+            '',
+            ['front', 'rear'],
+            {
+                'front/image': 'front/image_raw',
+                'front/camera_info': 'front/camera_info',
+                'rear/image': 'rear/image_raw',
+                'rear/camera_info': 'rear/camera_info',
+            },
+        ),
+        (
+            '/cam_{camera}/color/image_raw',
+            '/info/{camera}',
+            ['left'],
+            {'left/image': '/cam_left/color/image_raw', 'left/camera_info': '/info/left'},
+        ),
+    ],
+)
+def test_images_of_many_cameras_come_from_topics_with_their_names(
+    image: str, camera_info: str, cameras: list[str], expected: dict[str, str]
+) -> None:
+    assert dict(load('perception').remaps(image, camera_info, cameras)) == expected
 
 
 def test_launch_sets_the_dds_profile_unless_the_user_has_one(
