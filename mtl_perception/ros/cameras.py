@@ -134,6 +134,11 @@ class Camera:
 
     # Topics
 
+    @property
+    def inputs(self) -> tuple[str, str]:
+        """The topics of its images and of their CameraInfo, after remaps."""
+        return self._image_topic, self._info_topic
+
     def advertise(self) -> None:
         """Create all publishers; may raise what rclpy does for a QoS override that cannot be."""
         self._outlets.advertise()

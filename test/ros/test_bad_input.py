@@ -241,8 +241,8 @@ def test_a_bad_parameter_ends_configure_with_failure_and_one_line(
     value: str,
     words: str,
 ) -> None:
-    # With autostart: the node stays, unconfigured.
-    node = start_node(**{'bundle': tiny_bundle, 'autostart': True, name: value})
+    node = start_node(**{'bundle': tiny_bundle, name: value})
+    assert not client.transition('configure')
     assert client.state() == 'unconfigured'
     (line,) = [line for line in node.text().splitlines() if 'Cannot configure' in line]
     assert words in line
@@ -260,7 +260,8 @@ def test_a_bad_qos_of_an_output_ends_configure_with_failure_and_one_line(
 ) -> None:
     policy, value = override.split(':=')
     name = f'qos_overrides./perception/edges.publisher.{policy}'
-    node = start_node(bundle=tiny_bundle, autostart=True, **{name: value})
+    node = start_node(bundle=tiny_bundle, **{name: value})
+    assert not client.transition('configure')
     assert client.state() == 'unconfigured'
     (line,) = [line for line in node.text().splitlines() if 'Cannot configure' in line]
     assert words in line

@@ -21,12 +21,11 @@ BLUE = np.full_like(GRAY, 200)  # too much of it for the breakable bundle
 # A GPU's engine takes as many images as there are cameras; this one takes two, and says how many
 # it was given.
 BATCHES = """
-import sys
 from dataclasses import replace
 
 from mtl_perception.engines.choice import open_engine
 from mtl_perception.engines.opening import open_unchecked
-from mtl_perception.ros.node import main
+from mtl_perception.ros.__main__ import main
 
 
 def open_for_two(name, bundle, options, *, progress):
@@ -43,7 +42,7 @@ def open_for_two(name, bundle, options, *, progress):
     return replace(chosen, engine=engine, max_batch=2)
 
 
-sys.exit(main(opener=open_for_two))
+main(opener=open_for_two)
 """
 
 # An engine that works while it is opened, and then not for anybody.
