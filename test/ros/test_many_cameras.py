@@ -52,7 +52,7 @@ from dataclasses import replace
 
 from mtl_perception.engines.choice import open_engine
 from mtl_perception.engines.engine import EngineError
-from mtl_perception.ros.node import main
+from mtl_perception.ros.program import main
 
 
 def open_dying(name, bundle, options, *, progress):
