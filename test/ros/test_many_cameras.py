@@ -47,12 +47,11 @@ main(opener=open_for_two)
 
 # An engine that works while it is opened, and then not for anybody.
 DEAD = """
-import sys
 from dataclasses import replace
 
 from mtl_perception.engines.choice import open_engine
 from mtl_perception.engines.engine import EngineError
-from mtl_perception.ros.program import main
+from mtl_perception.ros.__main__ import main
 
 
 def open_dying(name, bundle, options, *, progress):
@@ -69,7 +68,7 @@ def open_dying(name, bundle, options, *, progress):
     return chosen
 
 
-sys.exit(main(opener=open_dying))
+main(opener=open_dying)
 """
 
 
