@@ -42,6 +42,7 @@ from .diagnostics import (
 from .mailbox import Mailbox
 from .publishing import Outlets
 from .qos import INFO_QOS, INPUT_QOS, LATCHED_INFO_QOS, OUTPUT_QOS, OVERRIDABLE
+from .silence import COMPRESSED, RAW, why_silent
 
 CAMERA_INFO_WAIT_S = 0.05
 
@@ -126,6 +127,8 @@ class Camera:
         self._enabled = True
         self._latched: Any = None  # the one of CameraInfos that were published before
         self._cannot_subscribe = ''  # why
+        self._silence = ''  # why no image has come lately
+        self._told = ''  # the newest of these that was logged
         self._infos = CameraInfos()
         self._judged: tuple[Hashable, _Verdict] | None = None  # of what
         self._frame_id = ''
@@ -374,11 +377,34 @@ class Camera:
     def input_diagnostic(self, report: Report, *, active: bool) -> Any:
         """DiagnosticStatus of its images."""
         topic = self._image_topic if self._subscriptions else ''
-        status = input_diagnostic(report, topic, active=active, failure=self._cannot_subscribe)
+        silence = self._why_silent(report) if topic else ''
+        status = input_diagnostic(
+            report, topic, active=active, failure=self._cannot_subscribe, silence=silence
+        )
         if active and not self._enabled:
             status.message = 'paused by ~/enable'
         status.name = f'{self.prefix}{status.name}'
         return status
+
+    def _why_silent(self, report: Report) -> str:
+        """Why no image has come in an interval; logged when it holds for two."""
+        if report.counts.get('frames_received'):
+            self._silence = ''
+            return ''
+        own = f'{self._node.get_fully_qualified_name()}/'
+        topics = {
+            name: kinds
+            for name, kinds in self._node.get_topic_names_and_types()
+            if not name.startswith(own)
+        }
+        found = self._node.get_publishers_info_by_topic(self._image_topic)
+        kind = RAW if self._transport == 'raw' else COMPRESSED
+        silence = why_silent(self._image_topic, kind, topics, [p.topic_type for p in found])
+        if silence == self._silence and silence != self._told:
+            self._told = silence
+            self._logger.warning(f'No image on {self._image_topic}: {silence}')
+        self._silence = silence
+        return silence
 
     def calibration_diagnostic(self, report: Report) -> Any:
         """DiagnosticStatus of its calibration."""

@@ -150,7 +150,7 @@ def test_a_slow_a_dead_and_a_wrong_camera_take_nothing_from_the_others(
         assert status.engine_failures == 0
     assert rig.status('dead', lambda s: True).frames_received == 0
     assert not rig.edges['dead'] + rig.edges['wrong']
-    client.diagnostic('dead/input', lambda s: s.message == 'no image on /dead/image')
+    client.diagnostic('dead/input', lambda s: s.message.startswith('no image on /dead/image: '))
     client.diagnostic('engine', lambda s: s.level == DiagnosticStatus.OK)
     assert 'The engine failed' not in node.text()
 
