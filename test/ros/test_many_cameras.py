@@ -222,7 +222,8 @@ def test_images_that_are_too_old_are_rejected_and_the_next_one_counts(
 def test_names_of_cameras_that_cannot_be_end_configuring(
     client: Any, start_node: Callable[..., Any], tiny_bundle: Path, names: str, words: str
 ) -> None:
-    node = start_node(bundle=tiny_bundle, autostart=True, cameras=names)
+    node = start_node(bundle=tiny_bundle, cameras=names)
+    assert not client.transition('configure')
     assert client.state() == 'unconfigured'
     (line,) = [line for line in node.text().splitlines() if 'Cannot configure' in line]
     assert words in line
