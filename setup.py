@@ -5,7 +5,14 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = 'mtl_perception'
-SHARED = ('launch', 'config', 'resource/bundles', 'resource/sample', 'mtl_perception_msgs/msg')
+SHARED = (
+    'launch',
+    'config',
+    'resource/bundles',
+    'resource/report',
+    'resource/sample',
+    'mtl_perception_msgs/msg',
+)
 
 
 def shared_files() -> list[tuple[str, list[str]]]:
@@ -33,7 +40,7 @@ setup(
     zip_safe=True,
     license='Apache-2.0',
     description='Multi-task dense perception for ROS 2',
-    extras_require={'test': ['pytest'], 'jpeg': ['simplejpeg']},
+    extras_require={'test': ['pytest'], 'jpeg': ['simplejpeg'], 'report': ['plotly']},
     entry_points={
         'console_scripts': [
             'mtl_perception = mtl_perception.commands.cli:main',

@@ -8,61 +8,134 @@ from __future__ import annotations
 import os
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+)
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from mtl_perception.commands.dds import profile_settings
+from mtl_perception.ros.parameters import PARAMETERS
 from mtl_perception.share import share
 
 # name, default, description
 ARGUMENTS = (
-    ('image', 'image', 'topic of the images, without /compressed'),
+    ('cameras', '', 'names of many cameras, such as front,left; empty: as in params_file'),
+    (
+        'image',
+        'image',
+        'topic of the images, without /compressed; with many cameras that of each, such as '
+        '/{camera}/image_raw',
+    ),
     ('camera_info', '', 'topic of their CameraInfo; empty: camera_info beside the image topic'),
     ('image_transport', '', 'raw or compressed; empty: as in params_file'),
     ('rectified', '', 'auto, true or false; empty: as in params_file'),
     ('bundle', '', 'folder of the model bundle; empty: as in params_file'),
     ('backend', '', 'auto, tensorrt, openvino or onnxruntime; empty: as in params_file'),
     ('precision', '', 'fp32, fp16, bf16 or int8; empty: as in params_file'),
-    ('params_file', str(share('config/perception.yaml')), 'parameters of the node'),
+    ('threads', '', 'CPU threads of the engine; empty: as in params_file'),
+    ('min_depth_confidence', '', '0 to 255, below it depth is NaN; empty: as in params_file'),
+    ('params_file', '', 'parameters of the node, such as a copy of config/perception.yaml'),
     ('namespace', '', 'namespace of the node and of its relative topics'),
     ('autostart', 'true', 'configure and activate the node; false: leave it unconfigured'),
-    ('use_sim_time', 'false', 'take the time from /clock'),
+    ('respawn', 'false', 'start a node that died again; false: its end is that of the launch'),
+    ('log_level', 'info', 'of the node'),
+    ('use_sim_time', '', 'take the time from /clock; empty: as in params_file'),
     ('rviz', 'false', 'show all outputs in rviz2'),
 )
 # Arguments that are parameters of the node, left to params_file where they are empty.
-PASSED_ON = ('bundle', 'backend', 'precision', 'image_transport', 'rectified')
+PASSED_ON = (
+    'bundle',
+    'backend',
+    'precision',
+    'image_transport',
+    'rectified',
+    'threads',
+    'min_depth_confidence',
+    'use_sim_time',
+)
+# Of what type they are, where not of text.
+TYPES = {
+    'threads': int,
+    'min_depth_confidence': int,
+    'use_sim_time': 'true'.__eq__,
+}
+RESPAWN_S = 2.0
+# What an argument may be, where that is not any text.
+CHOICES = {
+    **{p.name: ('', *p.choices) for p in PARAMETERS if p.choices and p.name in PASSED_ON},
+    'autostart': ('true', 'false'),
+    'rviz': ('true', 'false'),
+    'respawn': ('true', 'false'),
+    'use_sim_time': ('', 'true', 'false'),
+    'log_level': ('debug', 'info', 'warn', 'error', 'fatal'),
+}
 # What config/perception.rviz subscribes to.
 SHOWN = ('points', 'semantic_color', 'depth_color', 'normals_color', 'edges')
+
+
+def remaps(image: str, camera_info: str, cameras: list[str]) -> list[tuple[str, str]]:
+    """Where images and CameraInfos come from: names of the node -> topics."""
+    above, slash, _ = image.rpartition('/')
+    topics = {'image': image, 'camera_info': camera_info or f'{above}{slash}camera_info'}
+    if not cameras:
+        return list(topics.items())
+
+    def pattern(topic: str) -> str:
+        """Topics without a place for the name of the camera are in a namespace of its name."""
+        return topic if '{camera}' in topic else '{camera}/' + topic.lstrip('/')
+
+    return [
+        (f'{camera}/{name}', pattern(topic).replace('{camera}', camera))
+        for camera in cameras
+        for name, topic in topics.items()
+    ]
+
+
+def ended(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
+    """End the launch with the node; as a failure, exit code 1, where the node has failed."""
+    if context.is_shutdown:
+        return None
+    if event.returncode:
+        raise RuntimeError(f'perception_node ended with exit code {event.returncode}')
+    return Shutdown(reason='perception_node ended')
 
 
 def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
     given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
     namespace = given['namespace'].strip('/')
-    use_sim_time = given['use_sim_time'].lower() == 'true'
-    beside = given['image'].rpartition('/')
-    camera_info = given['camera_info'] or f'{beside[0]}{beside[1]}camera_info'
+    respawn = given['respawn'] == 'true'
+    cameras = [name.strip() for name in given['cameras'].split(',') if name.strip()]
+    # rviz2 shows the first camera.
+    namespaces = [*filter(None, [namespace]), 'perception', *cameras[:1]]
+    passed_on = {name: TYPES.get(name, str)(given[name]) for name in PASSED_ON if given[name]}
     parameters = {
-        'autostart': given['autostart'].lower() == 'true',
-        'use_sim_time': use_sim_time,
-        **{name: given[name] for name in PASSED_ON if given[name]},
+        'autostart': given['autostart'] == 'true',
+        **({'cameras': cameras} if cameras else {}),
+        **passed_on,
     }
     actions: list[SetEnvironmentVariable | Node] = [
         SetEnvironmentVariable(name, value) for name, value in profile_settings(os.environ).items()
     ]
     # First: where rviz2 is missing, launch gives up, and leaves behind what it has started.
-    if given['rviz'].lower() == 'true':
+    if given['rviz'] == 'true':
         actions.append(
             Node(
                 package='rviz2',
                 executable='rviz2',
                 arguments=['-d', str(share('config/perception.rviz'))],
                 remappings=[
-                    (f'/perception/{topic}', f'/{namespace}/perception/{topic}')
+                    (f'/perception/{topic}', '/'.join(['', *namespaces, topic]))
                     for topic in SHOWN
-                    if namespace
+                    if len(namespaces) > 1
                 ],
-                parameters=[{'use_sim_time': use_sim_time}],
+                parameters=[
+                    {name: passed_on[name] for name in ('use_sim_time',) if name in passed_on}
+                ],
             )
         )
     actions.append(
@@ -71,8 +144,13 @@ def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
             executable='perception_node',
             name='perception',
             namespace=namespace,
-            parameters=[given['params_file'], parameters],
-            remappings=[('image', given['image']), ('camera_info', camera_info)],
+            # Without a file the node has its defaults, which a launch-wide SetParameter changes.
+            parameters=[*filter(None, [given['params_file']]), parameters],
+            ros_arguments=['--log-level', given['log_level']],
+            respawn=respawn,
+            respawn_delay=RESPAWN_S,
+            on_exit=None if respawn else ended,
+            remappings=remaps(given['image'], given['camera_info'], cameras),
             output='screen',
         )
     )
@@ -83,7 +161,12 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *(
-                DeclareLaunchArgument(name, default_value=default, description=description)
+                DeclareLaunchArgument(
+                    name,
+                    default_value=default,
+                    description=description,
+                    choices=CHOICES.get(name),
+                )
                 for name, default, description in ARGUMENTS
             ),
             OpaqueFunction(function=nodes),

@@ -30,7 +30,7 @@ CAMERA = (
     ('bundle', '', 'folder of the model bundle; empty: as in params_file'),
     ('backend', '', 'auto, tensorrt, openvino or onnxruntime; empty: as in params_file'),
     ('precision', '', 'fp32, fp16, bf16 or int8; empty: as in params_file'),
-    ('params_file', str(share('config/perception.yaml')), 'parameters of the node'),
+    ('params_file', '', 'parameters of the node'),
 )
 
 

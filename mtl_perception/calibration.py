@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -31,22 +31,45 @@ class Match:
 
     Attributes:
         info: sensor_msgs/CameraInfo; None where none is surely of this camera.
+        content: what it says, to compare.
         own: whether it has the image's own stamp.
         problem: why there is none.
     """
 
     info: Any = None
+    content: Hashable = None
     own: bool = False
     problem: str = ''
 
 
-def belongs(info: Any, image: Any) -> bool:
-    """Whether the header of a CameraInfo is that of an image: stamp and frame.
+@dataclass(frozen=True)
+class Identity:
+    """Which moment of which camera a header is of."""
 
-    Drivers of a single camera leave frames empty, which says nothing.
-    """
-    frames = {_frame(info), _frame(image)}
-    return stamp_ns(info) == stamp_ns(image) and (len(frames) == 1 or '' in frames)
+    stamp: int
+    frame: str
+
+    @classmethod
+    def of(cls, header: Any) -> Identity:
+        """Of a std_msgs/Header. Frames of ROS 1 begin with a slash."""
+        return cls(stamp_ns(header), str(header.frame_id).lstrip('/'))
+
+    def agrees(self, other: Identity) -> bool:
+        """Whether both may be of the same moment and camera.
+
+        Drivers of a single camera leave frames empty, which says nothing.
+        """
+        known = self.frame and other.frame
+        return self.stamp == other.stamp and (self.frame == other.frame or not known)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A CameraInfo, with what it is found by."""
+
+    info: Any
+    content: Hashable
+    identity: Identity
 
 
 class CameraInfos:
@@ -62,29 +85,30 @@ class CameraInfos:
     """
 
     def __init__(self) -> None:
-        self._infos: OrderedDict[Hashable, Any] = OrderedDict()
+        self._infos: OrderedDict[Hashable, _Kept] = OrderedDict()
         self._lock = Lock()
         self._matching = True
-        self._missed: Any = None  # header of an image
+        self._missed: Identity | None = None  # of an image
 
     def add(self, info: Any) -> None:
         """Keep a sensor_msgs/CameraInfo."""
-        stamp = stamp_ns(info.header)
+        new = _Kept(info, _content(info), Identity.of(info.header))
         # Without a stamp the newest replaces what was before.
-        key = stamp, _frame(info.header), _content(info) if stamp else None
+        stamped = new.identity.stamp != 0
+        key = new.identity, new.content if stamped else None
         with self._lock:
-            if not stamp:
+            if not stamped:
                 self._infos.pop(key, None)
-            self._infos.setdefault(key, info)  # it may come twice, and late
+            self._infos.setdefault(key, new)  # it may come twice, and late
             while len(self._infos) > _KEPT:
                 self._infos.popitem(last=False)
-            if self._missed is not None and belongs(info.header, self._missed):
+            if self._missed is not None and new.identity.agrees(self._missed):
                 self._matching = True  # it was only late
 
     def due(self, header: Any) -> bool:
         """Whether the CameraInfo of an image is still to come, as far as one can tell."""
         with self._lock:
-            return self._matching and not any(self._own(header))
+            return self._matching and not self._own(Identity.of(header))
 
     def match(self, header: Any, *, waited: bool) -> Match:
         """The CameraInfo for an image.
@@ -93,39 +117,36 @@ class CameraInfos:
             header: std_msgs/Header of the image.
             waited: whether the image has waited for its own.
         """
-        frame = _frame(header)
+        identity = Identity.of(header)
+        frame = identity.frame
         with self._lock:
-            own = list(self._own(header))
-            if own:
-                self._matching = True
-                if len({_content(info) for info in own}) > 1:
-                    return Match(
-                        problem=f'two cameras seem to share the topic: different CameraInfos of '
-                        f'frame {frame!r} with one stamp'
-                    )
-                return Match(own[0], own=True)
-            self._missed = header
-            if waited:
-                self._matching = False
-            of_frame = [info for info in self._infos.values() if _frame(info.header) == frame]
-            others = sorted({_frame(info.header) for info in self._infos.values()} - {frame})
+            own = self._own(identity)
+            of_frame = [kept for kept in self._infos.values() if kept.identity.frame == frame]
+            others = sorted({kept.identity.frame for kept in self._infos.values()} - {frame})
+            self._matching = bool(own) or (self._matching and not waited)
+            if not own:
+                self._missed = identity
+        # Also of other moments: of this one only the first may have come yet.
+        moments = {kept.identity for kept in of_frame}
+        if len({kept.content for kept in own}) > 1 or len(of_frame) > len(moments):
+            return Match(
+                problem='two cameras seem to share the topic: different CameraInfos of '
+                f'frame {frame!r} with one stamp'
+            )
+        if own:
+            return Match(own[0].info, own[0].content, own=True)
         if not of_frame:
             seen = f', only of {", ".join(map(repr, others))}' if others else ''
             return Match(problem=f'no CameraInfo of frame {frame!r}{seen}')
-        if _in_turns([_content(info) for info in of_frame]):
+        if _in_turns([kept.content for kept in of_frame]):
             return Match(
                 problem='two cameras seem to share the topic: different CameraInfos of '
                 f'frame {frame!r} in turns'
             )
-        return Match(of_frame[-1])
+        return Match(of_frame[-1].info, of_frame[-1].content)
 
-    def _own(self, header: Any) -> Iterator[Any]:
-        return (info for info in self._infos.values() if belongs(info.header, header))
-
-
-def _frame(header: Any) -> str:
-    """The frame of a header; that of ROS 1 begins with a slash."""
-    return str(header.frame_id).lstrip('/')
+    def _own(self, image: Identity) -> list[_Kept]:
+        return [kept for kept in self._infos.values() if kept.identity.agrees(image)]
 
 
 def _content(info: Any) -> Hashable:

@@ -55,9 +55,9 @@ class Cloud:
 class CloudBuilder:
     """Makes the clouds of one camera, in one buffer for as long as its grid keeps its size.
 
-    One point per pixel, row-major, in the optical frame: x y z in metres, NaN where depth is not
-    finite; rgb packed as PCL packs it (bytes b, g, r, 0); label, 255 where unlabelled; the unit
-    normal, NaN where there is none.
+    One point per pixel, or per ``Options.cloud_stride`` pixels in both directions, row-major, in
+    the optical frame: x y z in metres, NaN where depth is not finite; rgb packed as PCL packs it
+    (bytes b, g, r, 0); label, 255 where unlabelled; the unit normal, NaN where there is none.
     """
 
     def __init__(self) -> None:
@@ -86,14 +86,18 @@ class CloudBuilder:
                 f'the calibration is for {calibration.width}x{calibration.height}, '
                 f'expected {width}x{height}'
             )
-        if (self._cloud.height, self._cloud.width) != (height, width):
-            self._resize(height, width)
-        self._back_project(arrays['depth'], calibration)
-        cv2.cvtColor(prediction.image, cv2.COLOR_RGB2BGRA, dst=self._bgra)
+        stride = prediction.options.cloud_stride
+        every = (slice(None, None, stride), slice(None, None, stride))
+        depth = arrays['depth'][every]
+        if (self._cloud.height, self._cloud.width) != depth.shape:
+            self._resize(*depth.shape)
+        self._back_project(depth, calibration, stride)
+        image = np.ascontiguousarray(prediction.image[every])
+        cv2.cvtColor(image, cv2.COLOR_RGB2BGRA, dst=self._bgra)
         np.bitwise_and(self._bgra.view(np.uint32)[..., 0], self._no_alpha, out=self._rgb)
-        semantic = arrays.get('semantic')
-        self._label[...] = UNLABELLED if semantic is None else semantic
-        normals = arrays.get('normals', self._no_normals)
+        semantic, normals = arrays.get('semantic'), arrays.get('normals')
+        self._label[...] = UNLABELLED if semantic is None else semantic[every]
+        normals = self._no_normals if normals is None else np.ascontiguousarray(normals[every])
         cv2.mixChannels(
             [
                 *self._xyz.view(np.int32),
@@ -115,14 +119,16 @@ class CloudBuilder:
         self._rgb = np.empty((height, width), np.uint32)
         self._label = np.empty((height, width), np.int32)
         self._no_normals = np.full((height, width, 3), np.nan, np.float32)
-        self._rays_of: CameraModel | None = None
+        self._rays_of: tuple[CameraModel, int] | None = None
         self._rays = np.empty((3, height, width), np.float32)
 
-    def _back_project(self, depth: NDArray[np.float32], calibration: CameraModel) -> None:
+    def _back_project(
+        self, depth: NDArray[np.float32], calibration: CameraModel, stride: int
+    ) -> None:
         """X = depth * ray; NaN in all three where depth is not finite or the lens has no ray."""
-        if calibration != self._rays_of:
-            self._rays[...] = np.moveaxis(calibration.rays(), -1, 0)
-            self._rays_of = calibration
+        if (calibration, stride) != self._rays_of:
+            self._rays[...] = np.moveaxis(calibration.rays()[::stride, ::stride], -1, 0)
+            self._rays_of = calibration, stride
         z = self._xyz[2]
         z[...] = depth
         z[~np.isfinite(depth)] = np.nan

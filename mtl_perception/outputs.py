@@ -112,6 +112,20 @@ def _points(_: Bundle) -> Make:
     return make
 
 
+def _mask(bundle: Bundle) -> Make:
+    ids = {item.name: item.id for item in bundle.classes}
+
+    def make(prediction: Prediction) -> Content | None:
+        labels = prediction.arrays.get('semantic')
+        if labels is None:
+            return None
+        shown = np.zeros(256, np.uint8)
+        shown[[ids[name] for name in prediction.options.mask_classes]] = 255
+        return np.take(shown, labels)
+
+    return make
+
+
 def _calibration(_: Bundle) -> Make:
     return lambda prediction: prediction.calibration
 
@@ -143,7 +157,7 @@ OUTPUTS = (
         CLOUD,
         '',
         'organised on the same grid: x y z rgb label normal_x normal_y normal_z, 32 bytes each; '
-        'NaN where depth is not finite',
+        'NaN where depth is not finite; every point, or fewer (`cloud_stride`)',
         ('depth',),
         ('semantic', 'normals'),
         _points,
@@ -157,6 +171,15 @@ OUTPUTS = (
         (),
         (),
         _calibration,
+    ),
+    Output(
+        'mask',
+        IMAGE,
+        'mono8',
+        '255 where `~/semantic` is one of the parameter `mask_classes`, else 0',
+        ('semantic',),
+        (),
+        _mask,
     ),
     _picture('semantic_color', 'semantic', _semantic_painter),
     _picture('depth_color', 'depth', _depth_painter),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle, BundleError
+from .bundle import UNLABELLED, Bundle, BundleError
 from .camera import CameraModel, Letterbox
 from .engines.engine import Engine
 
@@ -35,6 +35,53 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Options:
+    """What a user may change while the pipeline runs.
+
+    Attributes:
+        tasks: of the bundle; only these are computed. Empty: all of them.
+        min_depth_confidence: 0..255; depth of less confidence becomes NaN.
+        min_semantic_confidence: 0..255; labels of less confidence become 255, unlabelled.
+        max_range: metres; depth beyond becomes +Inf. 0: as far as the bundle goes.
+        allow_uncalibrated: give depth that is not metric (no calibration, or a bundle of relative
+            depth) instead of leaving it out.
+        cloud_stride: clouds have every so many-th point of every so many-th row.
+        mask_classes: names of the classes that masks show.
+    """
+
+    tasks: Sequence[str] = ()
+    min_depth_confidence: int = 0
+    min_semantic_confidence: int = 0
+    max_range: float = 0.0
+    allow_uncalibrated: bool = False
+    cloud_stride: int = 1
+    mask_classes: Sequence[str] = ()
+
+    def check(self, bundle: Bundle) -> None:
+        """Raise BundleError where they are not for this bundle."""
+        for kind, least in (
+            ('depth', self.min_depth_confidence),
+            ('semantic', self.min_semantic_confidence),
+        ):
+            unsure = kind in bundle.outputs and f'{kind}_confidence' not in bundle.outputs
+            if unsure and least > 0:
+                raise BundleError(
+                    f'{bundle.folder}: the bundle has no {kind}_confidence, '
+                    f'expected min_{kind}_confidence to be 0'
+                )
+        classes = [item.name for item in bundle.classes]
+        for key, names, known in (
+            ('tasks', self.tasks, list(bundle.tasks)),
+            ('mask_classes', self.mask_classes, classes),
+        ):
+            if unknown := [name for name in names if name not in known]:
+                raise BundleError(
+                    f'{bundle.folder}: {key} has {unknown[0]!r}, '
+                    f'expected of {", ".join(known) or "none"}'
+                )
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What the network says about one frame, on the output grid (``Letterbox``).
 
@@ -47,6 +94,7 @@ class Prediction:
         calibration: the frame's, for the output grid; None where the frame has none.
         metric: whether ``depth`` is in metres of this camera.
         timings_ms: milliseconds of ``resize``, ``engine`` and ``post``, each for the whole batch.
+        options: it was made with.
     """
 
     frame: Frame
@@ -56,29 +104,7 @@ class Prediction:
     calibration: CameraModel | None
     metric: bool
     timings_ms: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user may change while the pipeline runs.
-
-    Attributes:
-        min_depth_confidence: 0..255; depth of less confidence becomes NaN.
-        allow_uncalibrated: give depth that is not metric (no calibration, or a bundle of relative
-            depth) instead of leaving it out.
-    """
-
-    min_depth_confidence: int = 0
-    allow_uncalibrated: bool = False
-
-    def check(self, bundle: Bundle) -> None:
-        """Raise BundleError where they are not for this bundle."""
-        unsure = 'depth' in bundle.outputs and 'depth_confidence' not in bundle.outputs
-        if unsure and self.min_depth_confidence > 0:
-            raise BundleError(
-                f'{bundle.folder}: the bundle has no depth_confidence, '
-                'expected min_depth_confidence to be 0'
-            )
+    options: Options = Options()
 
 
 class Pipeline:
@@ -120,7 +146,8 @@ class Pipeline:
 
         Args:
             frames: one per camera.
-            wanted: tensor names of the bundle; nothing else is computed.
+            wanted: tensor names of the bundle; nothing else is computed, nor what belongs to tasks
+                that ``options.tasks`` leaves out.
 
         Returns:
             One prediction per frame. ``depth`` is missing where it would not be metric, unless
@@ -139,7 +166,7 @@ class Pipeline:
             )
         if not frames:
             return []
-        clock = _Stopwatch()
+        clock, options = _Stopwatch(), self._options
         height, width = self.bundle.height, self.bundle.width
         grids = [Letterbox.fit(f.image.shape[1], f.image.shape[0], width, height) for f in frames]
         calibrations = [
@@ -166,6 +193,7 @@ class Pipeline:
                 calibration=calibration,
                 metric=self._metric(calibration),
                 timings_ms=clock.laps_ms,
+                options=options,
             )
             for frame, grid, own, image, calibration in zip(
                 frames, grids, arrays, images, calibrations, strict=True
@@ -180,10 +208,15 @@ class Pipeline:
     ) -> list[str]:
         """The tensors to compute, in the bundle's order."""
         needed = set(wanted)
+        if self._options.tasks:
+            tasks = [self.bundle.tasks[name] for name in self._options.tasks]
+            needed &= {name for task in tasks for name in task.outputs}
         if not self._options.allow_uncalibrated and not any(map(self._metric, calibrations)):
             needed.discard('depth')
         if 'depth' in needed and self._options.min_depth_confidence > 0:
             needed.add('depth_confidence')
+        if 'semantic' in needed and self._options.min_semantic_confidence > 0:
+            needed.add('semantic_confidence')
         return [name for name in self.bundle.outputs if name in needed]
 
     def _arrays(
@@ -198,6 +231,10 @@ class Pipeline:
             self._metric(calibration) or self._options.allow_uncalibrated
         ):
             del arrays['depth']
+        least = self._options.min_semantic_confidence
+        if 'semantic' in arrays and least > 0:
+            sure = outputs['semantic_confidence'] >= least
+            arrays['semantic'] = np.where(sure, arrays['semantic'], np.uint8(UNLABELLED))
         if 'depth' in arrays:
             scale = 1.0
             if calibration is not None and self.bundle.canonical_focal is not None:
@@ -211,6 +248,8 @@ class Pipeline:
         """Canonical depth to depth of this camera: +Inf beyond the range, NaN where unsure."""
         depth: NDArray[np.float32] = canonical * np.float32(scale)
         depth[canonical > self._far] = np.inf
+        if self._options.max_range > 0:
+            depth[depth > self._options.max_range] = np.inf
         if confidence is not None and self._options.min_depth_confidence > 0:
             depth[confidence < self._options.min_depth_confidence] = np.nan
         return depth

@@ -9,7 +9,7 @@ from pathlib import Path
 from . import PerceptionError
 
 # Folders that a checkout keeps below resource/; setup.py installs them beside the others.
-_RESOURCES = ('bundles', 'sample')
+_RESOURCES = ('bundles', 'report', 'sample')
 
 
 class ShareError(PerceptionError):

@@ -232,6 +232,34 @@ def probe_images(height: int, width: int) -> np.ndarray:
     return images
 
 
+def fragile_model() -> bytes:
+    """The tiny network, but ``edges`` fail where no pixel of an image has less blue than 255."""
+    onnx = pytest.importorskip('onnx', reason='makes the tiny network of the tests')
+    node, numpy_helper = onnx.helper.make_node, onnx.numpy_helper
+    model = onnx.load_from_string(tiny_model())
+    graph = model.graph
+    producer = next(n for n in graph.node if 'edges' in n.output)
+    producer.output[:] = ['blue']
+    for other in graph.node:
+        other.input[:] = ['blue' if name == 'edges' else name for name in other.input]
+    graph.initializer.append(numpy_helper.from_array(np.zeros(255, np.uint8), 'zeros'))
+    graph.node.extend(
+        [
+            node('Cast', ['blue'], ['integers'], to=onnx.TensorProto.INT64),
+            node('ReduceMin', ['integers'], ['least'], keepdims=1),
+            node('Gather', ['zeros', 'least'], ['nothing_']),
+            node('Add', ['blue', 'nothing_'], ['edges']),
+        ]
+    )
+    return bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def fragile_bundle(make_bundle: Callable[..., Path]) -> Path:
+    """The folder of a bundle whose model is ``fragile_model``."""
+    return make_bundle(model=fragile_model(), name='fragile')
+
+
 @pytest.fixture
 def cropping_bundle(make_bundle: Callable[..., Path]) -> Path:
     """The folder of a bundle whose model is ``cropping_model``."""

@@ -9,7 +9,7 @@ import pytest
 
 from mtl_perception.camera import CameraModel, Letterbox
 from mtl_perception.clouds import CloudBuilder
-from mtl_perception.pipeline import Frame, Prediction
+from mtl_perception.pipeline import Frame, Options, Prediction
 
 WIDTH, HEIGHT = 12, 8
 CAMERA = CameraModel(WIDTH, HEIGHT, 10.0, 10.0, 5.5, 3.5)
@@ -60,6 +60,14 @@ def test_fields_and_steps():
     assert cloud.point_step == 32
     assert cloud.row_step == 32 * WIDTH
     assert all(field[3] == 1 for field in cloud.fields)
+
+
+def test_a_stride_leaves_out_points_and_changes_none():
+    builder = CloudBuilder()
+    for stride in (1, 3, 5, 1):  # 3 and 5 do not divide the grid
+        whole = points(CloudBuilder().fill(prediction()))
+        cloud = points(builder.fill(replace(prediction(), options=Options(cloud_stride=stride))))
+        assert cloud.tobytes() == whole[::stride, ::stride].tobytes()
 
 
 def test_every_point_belongs_to_its_pixel():

@@ -35,6 +35,7 @@ def test_real_cameras_are_believed(real):
     [
         (camera(c=(1919.5, 1079.5)), 'the principal point is at (1920, 1080), far from the centre'),
         (camera(c=(0.0, 0.0)), 'the principal point is at (0, 0)'),
+        (camera(c=(319.5, 0.0)), 'the principal point is at (320, 0)'),
         (camera(f=0.8), 'the horizontal field of view is 179.7 degrees (focal length 0.8 px)'),
         (camera(f=8000.0), 'field of view is 4.6 degrees'),
         (camera(f=20.0, d=(0.01,), model='equidistant'), 'field of view is 1833'),

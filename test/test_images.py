@@ -319,6 +319,13 @@ def test_padding_of_a_scan_is_no_damage():
     np.testing.assert_array_equal(decode_compressed(padded), decode_compressed(whole))
 
 
+@needs_simplejpeg
+def test_more_than_padding_is_damage():
+    whole = compressed('.jpg', detailed())
+    with pytest.raises(ImageError, match='damaged'):
+        decode_compressed(whole[:-2] + bytes(99) + whole[-2:])
+
+
 @pytest.mark.parametrize(
     ('data', 'format', 'kind'),
     [

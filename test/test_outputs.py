@@ -14,7 +14,7 @@ from mtl_perception.engines.engine import EngineOptions
 from mtl_perception.engines.opening import open_unchecked
 from mtl_perception.images import LAYOUTS
 from mtl_perception.outputs import CAMERA_INFO, CLOUD, IMAGE, OUTPUTS, outputs_of, topics_markdown
-from mtl_perception.pipeline import Frame, Pipeline
+from mtl_perception.pipeline import Frame, Options, Pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMERA = CameraModel(192, 96, 200.0, 200.0, 95.5, 47.5)
@@ -61,6 +61,14 @@ def test_pictures_show_what_the_network_says(pipeline):
     assert content['normals_color'][0, 0].tolist() == [128, 128, 255]
     near, far = content['depth_color'][0, 0].astype(int)[[0, 2]]
     assert far > near, '5 m of a range from 0.5 to 10 m'
+
+
+def test_the_mask_shows_the_chosen_classes_and_no_other(pipeline):
+    (mask,) = [output for output in OUTPUTS if output.name == 'mask']
+    make = mask.maker(pipeline.bundle)
+    for classes, expected in (((), 0), (['red thing'], 0), (['red thing', 'green thing'], 255)):
+        pipeline.options = Options(mask_classes=classes)
+        assert (make(predict(pipeline, mask.tensors(pipeline.bundle))) == expected).all()
 
 
 def test_nothing_is_made_of_tensors_that_were_not_computed(pipeline):

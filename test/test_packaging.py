@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Installed under another name than imported.
 DISTRIBUTIONS = {'cv2': 'opencv-python-headless', 'yaml': 'pyyaml'}
 # Engines beside ONNX Runtime, and what one option of one command needs.
-OPTIONAL = {'simplejpeg', 'cuda', 'onnx', 'openvino', 'pycuda', 'tensorrt'}
+OPTIONAL = {'simplejpeg', 'cuda', 'onnx', 'openvino', 'plotly', 'pycuda', 'tensorrt'}
 
 
 def setup_argument(name: str) -> ast.expr:

@@ -172,6 +172,47 @@ def test_a_threshold_needs_a_confidence(make_bundle):
         Pipeline(bundle, open_unchecked('onnxruntime', bundle), Options(min_depth_confidence=1))
 
 
+def test_unsure_labels_are_unlabelled(pipeline):
+    image = picture()
+    image[:, :96] = (0, 99, 0)  # the confidence is the strongest colour
+    image[:, 96:] = (0, 100, 0)
+    pipeline.options = Options(min_semantic_confidence=100)
+    (prediction,) = pipeline([Frame(image, CAMERA)], ['semantic'])
+    assert (prediction.arrays['semantic'][:, :48] == 255).all()
+    assert (prediction.arrays['semantic'][:, 48:] == 1).all()
+    assert list(prediction.arrays) == ['semantic']
+
+
+def test_depth_beyond_the_largest_range_is_infinite(pipeline):
+    image = picture()
+    image[:, :96, 0] = 80  # 8 m of this camera
+    for limit, far in ((8.0, np.inf), (12.0, 10.0)):
+        pipeline.options = Options(max_range=limit)
+        (prediction,) = pipeline([Frame(image, CAMERA)], ['depth'])
+        np.testing.assert_allclose(prediction.arrays['depth'][:, :48], 8.0, rtol=1e-6)
+        np.testing.assert_allclose(prediction.arrays['depth'][:, 48:], far, rtol=1e-6)
+
+
+def test_only_chosen_tasks_are_computed(pipeline):
+    pipeline.options = Options(tasks=['semantic', 'edges'])
+    (prediction,) = pipeline([Frame(picture(), CAMERA)], ['depth', 'semantic', 'normals'])
+    assert list(prediction.arrays) == ['semantic']
+    assert pipeline.engine.calls[-1][1] == ['semantic']
+    assert prediction.options.tasks == ['semantic', 'edges']
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({'tasks': ['depth', 'sky']}, "tasks has 'sky', expected of semantic, depth, normals"),
+        ({'mask_classes': ['person']}, "mask_classes has 'person', expected of red thing, green"),
+    ],
+)
+def test_options_that_the_bundle_does_not_know(pipeline, options, words):
+    with pytest.raises(BundleError, match=words):
+        pipeline.options = Options(**options)
+
+
 def test_warming_up_runs_everything_once(pipeline):
     pipeline.warm_up()
     assert pipeline.engine.calls == [((1, 64, 96, 3), list(pipeline.bundle.outputs))]

@@ -16,6 +16,8 @@ from ..ros.packages import missing
 # name -> one line of help; the module of that name has add_arguments(parser) and run(options).
 COMMANDS: dict[str, str] = {
     'demo': 'play a recording through the node and judge it',
+    'evaluate': 'judge one run on a recording against its ground truth',
+    'compare': 'show where two runs on the same images differ',
     'build': 'build the engine of a bundle ahead, check it, and keep it in the cache',
     'inspect': 'describe a bundle and the engine that runs it',
     'bench': 'measure what the node adds to the bare engine, or compare engines',

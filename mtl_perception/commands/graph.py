@@ -220,12 +220,11 @@ def wait_until_ready(
         and set(expected) <= listener.topics.keys()
         and time.monotonic() - changed > SETTLE_S
     ):
-        child.check()
-        # The node stays alive and unconfigured, for someone to mend its parameters: not here.
-        if child.lines('Cannot configure'):
+        if child.lines('Cannot configure', 'Cannot activate'):
             raise PerceptionError(
                 f'the node could not start: {child.last_words()} (log: {child.log})'
             )
+        child.check()
         if time.monotonic() > deadline:
             raise PerceptionError(
                 f'the node was not ready after {START_TIMEOUT_S:.0f} s: {child.last_words()} '

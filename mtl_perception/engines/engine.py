@@ -37,6 +37,8 @@ class EngineOptions:
         provider: how ONNX Runtime executes, one of ``PROVIDERS``.
         dla_core: TensorRT, Jetson: number of the deep-learning accelerator; -1 for the GPU.
         workspace_mb: TensorRT: memory that building may use; 0 for no limit.
+        cut: run a part of the model (``parts``) where not all outputs are wanted for a while.
+            Results of the part may differ in their last bits from those of the whole.
 
     Raises:
         EngineError: a value out of range.
@@ -49,6 +51,7 @@ class EngineOptions:
     provider: str = 'cpu'
     dla_core: int = -1
     workspace_mb: int = 0
+    cut: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from .cache import CacheError, EngineCache
 from .engine import EngineError, EngineOptions, Progress
 from .entries import Key
 from .machine import cpu_flags, cpu_name
+from .parts import Parts, Runner
+from .subgraph import cut
 from .tensors import (
     Tensor,
     check_images,
@@ -115,7 +119,10 @@ class OpenVinoEngine:
                 f'{self._engine} computes in {hint}, expected {_HINTS[options.precision]}'
             )
         self._check(self._compiled, any_batch=options.max_batch == 1)
-        self._request: Any = self._compiled.create_infer_request()
+        whole = self._runner(self._compiled)
+        self._parts: Parts | None
+        open_part = self._open_part if options.cut else None
+        self._parts = Parts(whole, open_part, bundle, options.precision)
         self.identity = {
             'engine': self.name,
             'version': str(openvino.__version__).partition('-')[0],
@@ -127,25 +134,41 @@ class OpenVinoEngine:
     def run(self, images: NDArray[np.uint8], outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Run the network; see ``Engine.run``.
 
-        The input is not copied if it is C-contiguous and writable. All outputs are computed, the
-        wanted ones are copied.
+        The input is not copied if it is C-contiguous and writable. All outputs of the model are
+        computed, or of the part that is run (``Parts``); the wanted ones are copied.
         """
-        if self._request is None:
+        if self._parts is None:
             raise EngineError('openvino: the engine is closed')
         check_images(self.name, images, self._bundle, self._options.max_batch)
         if not outputs:
             return {}
+        return self._parts.runner(outputs)(images, outputs)
+
+    def close(self) -> None:
+        """Free the model and its parts."""
+        if self._parts is not None:
+            self._parts.close()
+        self._parts = self._compiled = self._core = None
+
+    def _runner(self, compiled: Any) -> Runner:
+        return partial(self._run, compiled.create_infer_request(), Lock())
+
+    def _run(
+        self, request: Any, one_by_one: Lock, images: NDArray[np.uint8], outputs: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
         try:
-            self._request.infer({'image': images}, share_inputs=True, share_outputs=True)
-            arrays = {name: self._request.get_tensor(name).data.copy() for name in outputs}
+            with one_by_one:
+                request.infer({'image': images}, share_inputs=True, share_outputs=True)
+                arrays = {name: request.get_tensor(name).data.copy() for name in outputs}
         except Exception as error:
             raise EngineError(f'openvino: {one_line(error)}') from error
         check_results(self.name, arrays, images)
         return arrays
 
-    def close(self) -> None:
-        """Free the model."""
-        self._request = self._compiled = self._core = None
+    def _open_part(self, outputs: Sequence[str]) -> Runner:
+        """The part of the model that computes these outputs only; not kept in the cache."""
+        part = cut(self._file.read(), outputs)
+        return self._runner(self._compile_model(self._core.read_model(part)))
 
     def _open(self, cache: EngineCache, progress: Progress) -> Any:
         """The compiled model: imported from the cache, or made from the ONNX file and put there."""
@@ -177,13 +200,16 @@ class OpenVinoEngine:
         try:
             model = self._core.read_model(self._file.read())
             self._check(model)
-            if self._options.max_batch == 1:
-                model.reshape({'image': [1, self._bundle.height, self._bundle.width, 3]})
-            return self._core.compile_model(model, _DEVICE, self._config())
+            return self._compile_model(model)
         except RuntimeError as error:
             raise EngineError(
                 f'{self._file.path}: {self._engine} cannot compile it: {one_line(error)}'
             ) from error
+
+    def _compile_model(self, model: Any) -> Any:
+        if self._options.max_batch == 1:
+            model.reshape({'image': [1, self._bundle.height, self._bundle.width, 3]})
+        return self._core.compile_model(model, _DEVICE, self._config())
 
     def _export(self, compiled: Any) -> bytes:
         stream = io.BytesIO()

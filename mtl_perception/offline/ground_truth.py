@@ -135,6 +135,8 @@ def truth_array(task: str, picture: NDArray[np.uint8]) -> NDArray[Any]:
 
 def nearest(array: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """Resample [H, W, ...] to [height, width, ...] by the nearest pixel centre."""
+    if array.shape[:2] == (height, width):
+        return array
     rows = ((np.arange(height) + 0.5) * array.shape[0] / height).astype(np.intp)
     columns = ((np.arange(width) + 0.5) * array.shape[1] / width).astype(np.intp)
     sampled: NDArray[Any] = array[rows[:, None], columns[None, :]]

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, NoReturn
 
+from .ending import Ending
 from .packages import missing
 
 
-def main() -> int:
-    """Run the node until it is interrupted; returns the exit code."""
+def main(**wiring: Any) -> NoReturn:
+    """Run the node until a signal comes, and end the process.
+
+    Args:
+        wiring: the arguments of ``PerceptionNode``.
+    """
+    ending = Ending()
     try:
-        from .node import main as run
+        from .program import run
     except ImportError as error:
         print(f'perception_node: {missing(error)}', file=sys.stderr)
-        return 1
-    return run()
+        ending.leave(1)
+    ending.leave(run(ending, sys.argv, **wiring))
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

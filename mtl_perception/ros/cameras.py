@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from ..bundle import Bundle
 from ..calibration import (
     PINHOLE_TOLERANCE,
     CameraInfos,
-    belongs,
+    Identity,
     camera_model,
     doubts_about,
     is_rectified,
@@ -41,6 +42,7 @@ from .diagnostics import (
 from .mailbox import Mailbox
 from .publishing import Outlets
 from .qos import INFO_QOS, INPUT_QOS, LATCHED_INFO_QOS, OUTPUT_QOS, OVERRIDABLE
+from .silence import COMPRESSED, RAW, why_silent
 
 CAMERA_INFO_WAIT_S = 0.05
 
@@ -60,6 +62,21 @@ class Arrival:
     waits: bool
 
 
+@dataclass(frozen=True)
+class _Verdict:
+    """What a calibration is worth.
+
+    Attributes:
+        state: PerceptionStatus.CALIBRATION_*.
+        detail: what more there is to say.
+        model: the camera; None where it makes none.
+    """
+
+    state: int
+    detail: str
+    model: CameraModel | None = None
+
+
 class Camera:
     """One camera of a node.
 
@@ -72,7 +89,13 @@ class Camera:
         bundle: decides which outputs there are.
         transport: ``raw`` or ``compressed`` images.
         rectified: whether the images are: ``auto``, ``true`` or ``false``.
+        max_age_s: older images are rejected; 0 takes all.
         info_wait_s: how long an image waits for its CameraInfo.
+
+    Attributes:
+        name: as given.
+        prefix: of its topics.
+        max_age_s: may be changed at any time.
     """
 
     def __init__(
@@ -83,10 +106,12 @@ class Camera:
         *,
         transport: str,
         rectified: str,
+        max_age_s: float = 0.0,
         info_wait_s: float = CAMERA_INFO_WAIT_S,
     ) -> None:
         self.name = name
         self.prefix = f'{name}/' if name else ''
+        self.max_age_s = max_age_s
         self.statistics = Statistics()
         self._node = node
         self._logger = node.get_logger().get_child(name) if name else node.get_logger()
@@ -99,14 +124,23 @@ class Camera:
         self._outlets = Outlets(node, self.prefix, bundle)
         self._status: Any = None  # without a lifecycle: reports are made from configuring on
         self._subscriptions: list[Any] = []
+        self._enabled = True
         self._latched: Any = None  # the one of CameraInfos that were published before
         self._cannot_subscribe = ''  # why
+        self._silence = ''  # why no image has come lately
+        self._told = ''  # the newest of these that was logged
         self._infos = CameraInfos()
+        self._judged: tuple[Hashable, _Verdict] | None = None  # of what
         self._frame_id = ''
         self._calibration = PerceptionStatus.CALIBRATION_UNKNOWN
         self._calibration_detail = ''
 
     # Topics
+
+    @property
+    def inputs(self) -> tuple[str, str]:
+        """The topics of its images and of their CameraInfo, after remaps."""
+        return self._image_topic, self._info_topic
 
     def advertise(self) -> None:
         """Create all publishers; may raise what rclpy does for a QoS override that cannot be."""
@@ -144,13 +178,15 @@ class Camera:
         """The outputs that somebody subscribes to."""
         return self._outlets.listened()
 
-    def look(self, mailbox: Mailbox[Camera, Arrival]) -> None:
+    def look(self, mailbox: Mailbox[Camera, Arrival], *, enabled: bool = True) -> None:
         """Subscribe to images if somebody listens to an output, and only then.
 
         Args:
             mailbox: where images go.
+            enabled: else as if nobody listened.
         """
-        listened = bool(self.listened())
+        self._enabled = enabled
+        listened = enabled and bool(self.listened())
         if listened and not self._subscriptions and not self._cannot_subscribe:
             try:
                 self._subscribe(mailbox)
@@ -217,21 +253,26 @@ class Camera:
 
     def _receive_info(self, mailbox: Mailbox[Camera, Arrival], info: Any) -> None:
         self._infos.add(info)
-        mailbox.release(self, lambda arrival: belongs(info.header, arrival.message.header))
+        own = Identity.of(info.header)
+        mailbox.release(self, lambda arrival: own.agrees(Identity.of(arrival.message.header)))
 
     # Frames and predictions
 
     def frame(self, arrival: Arrival) -> Frame | None:
         """The frame of an image that has come; None, and counted, where the image is bad."""
         start = perf_counter()
+        header = arrival.message.header
+        age = self._age_s(header)
+        if age > self.max_age_s > 0:
+            wanted = f'expected at most {self.max_age_s:g} s (max_age)'
+            self.reject('old', f'the image is {age:.3g} s old, {wanted}')
+            return None
         try:
             image = read_image(arrival.message)
         except ImageError as error:
-            if self.statistics.reject(error.kind, str(error)):
-                self._logger.warning(f'Bad image ({error.kind}): {error}')
+            self.reject(error.kind, str(error))
             return None
         self.statistics.time('decode', 1e3 * (perf_counter() - start))
-        header = arrival.message.header
         self._frame_id = header.frame_id
         return Frame(
             image,
@@ -240,6 +281,11 @@ class Camera:
             frame_id=header.frame_id,
             stamp=stamp_ns(header),
         )
+
+    def reject(self, kind: str, reason: str) -> None:
+        """Count an image that nothing can be published of, and log it, once a second."""
+        if self.statistics.reject(kind, reason):
+            self._logger.warning(f'Bad image ({kind}): {reason}')
 
     def publish(self, prediction: Prediction, arrival: Arrival) -> None:
         """Publish what somebody listens to of a prediction."""
@@ -252,56 +298,67 @@ class Camera:
         self.statistics.time('publish', 1e3 * (end - start))
         self.statistics.time('latency', 1e3 * (end - arrival.time))
 
+    def _age_s(self, header: Any) -> float:
+        """Seconds since an image was taken; 0 where it has no stamp."""
+        stamp = stamp_ns(header)
+        return 1e-9 * (self._node.get_clock().now().nanoseconds - stamp) if stamp else 0.0
+
     def _calibrate(self, header: Any, image: NDArray[Any], *, waited: bool) -> CameraModel | None:
         """The calibration of an image; None where there is none that can be used."""
         match = self._infos.match(header, waited=waited)
-        state, detail = PerceptionStatus.CALIBRATION_MISSING, ''
-        model = None
+        height, width = image.shape[:2]
         if match.info is None:
             detail = f'{match.problem} on {self._info_topic}'
+            verdict = _Verdict(PerceptionStatus.CALIBRATION_MISSING, detail)
         else:
             if not match.own:
                 self.statistics.count('camera_info_fallbacks')
-            try:
-                rectified = is_rectified(self._rectified, self._image_topic, match.info)
-                calibrated = camera_model(match.info, rectified=rectified)
-                state = PerceptionStatus.CALIBRATION_WRONG_SIZE
-                model = calibrated.for_image(image.shape[1], image.shape[0])
-                state, detail = self._judge(match.info, model)
-            except CameraError as error:
-                detail = str(error)
-        if model is None:
+            key = match.content, width, height
+            if self._judged is None or self._judged[0] != key:  # rarely: it takes a while
+                self._judged = key, self._judge(match.info, width, height)
+            verdict = self._judged[1]
+        if verdict.model is None:
             self.statistics.count('uncalibrated_frames')
-        self._note_calibration(state, detail)
-        return model
+        self._note_calibration(verdict.state, verdict.detail)
+        return verdict.model
 
-    def _judge(self, info: Any, model: CameraModel) -> tuple[int, str]:
-        """The state of a calibration that makes a camera, and what more there is to say."""
+    def _judge(self, info: Any, width: int, height: int) -> _Verdict:
+        """The camera of images of a size that come with a CameraInfo, and what is to say of it."""
+        topic = self._image_topic
+        state = PerceptionStatus.CALIBRATION_MISSING
+        try:
+            rectified = is_rectified(self._rectified, topic, info)
+            calibrated = camera_model(info, rectified=rectified)
+            state = PerceptionStatus.CALIBRATION_WRONG_SIZE
+            model = calibrated.for_image(width, height)
+        except CameraError as error:
+            return _Verdict(state, str(error))
         if not self._bundle.metric:
-            return PerceptionStatus.CALIBRATION_NOT_METRIC, ''
-        size = (model.width, model.height)
-        doubts = doubts_about(info, setting=self._rectified, topic=self._image_topic, image=size)
+            return _Verdict(PerceptionStatus.CALIBRATION_NOT_METRIC, '', model)
+        doubts = doubts_about(info, setting=self._rectified, topic=topic, image=(width, height))
         if doubts:
-            return PerceptionStatus.CALIBRATION_NOT_CREDIBLE, '; '.join(doubts)
-        error = model.pinhole_error()
-        if error > PINHOLE_TOLERANCE:
-            return PerceptionStatus.CALIBRATION_NOT_PINHOLE, (
+            return _Verdict(PerceptionStatus.CALIBRATION_NOT_CREDIBLE, '; '.join(doubts), model)
+        pixels = model.pinhole_error()
+        if pixels > PINHOLE_TOLERANCE:
+            detail = (
                 'depth_image_proc, nvblox, rtabmap and others that read it with P of its '
-                f'CameraInfo are up to {error:.0f} pixels of the image off; '
+                f'CameraInfo are up to {pixels:.0f} pixels of the image off; '
                 'take the rectified images (image_rect), or points, which are right'
             )
-        return PerceptionStatus.CALIBRATION_METRIC, ''
+            return _Verdict(PerceptionStatus.CALIBRATION_NOT_PINHOLE, detail, model)
+        return _Verdict(PerceptionStatus.CALIBRATION_METRIC, '', model)
 
     def _note_calibration(self, state: int, detail: str) -> None:
         if state not in (self._calibration, PerceptionStatus.CALIBRATION_METRIC):
-            meaning = CALIBRATIONS[state].meaning
+            known = CALIBRATIONS[state]
+            consequence = (
+                ''
+                if known.published
+                else '; depth (unless allow_uncalibrated is set) and points are not published'
+            )
             self._logger.warning(
-                f'{meaning[0].upper()}{meaning[1:]}{": " if detail else ""}{detail}'
-                + (
-                    ''
-                    if CALIBRATIONS[state].published
-                    else '; depth (unless allow_uncalibrated is set) and points are not published'
-                )
+                f'{known.meaning[0].upper()}{known.meaning[1:]}{": " if detail else ""}{detail}'
+                f'{consequence}'
             )
         self._calibration, self._calibration_detail = state, detail
 
@@ -320,9 +377,34 @@ class Camera:
     def input_diagnostic(self, report: Report, *, active: bool) -> Any:
         """DiagnosticStatus of its images."""
         topic = self._image_topic if self._subscriptions else ''
-        status = input_diagnostic(report, topic, active=active, failure=self._cannot_subscribe)
+        silence = self._why_silent(report) if topic else ''
+        status = input_diagnostic(
+            report, topic, active=active, failure=self._cannot_subscribe, silence=silence
+        )
+        if active and not self._enabled:
+            status.message = 'paused by ~/enable'
         status.name = f'{self.prefix}{status.name}'
         return status
+
+    def _why_silent(self, report: Report) -> str:
+        """Why no image has come in an interval; logged when it holds for two."""
+        if report.counts.get('frames_received'):
+            self._silence = ''
+            return ''
+        own = f'{self._node.get_fully_qualified_name()}/'
+        topics = {
+            name: kinds
+            for name, kinds in self._node.get_topic_names_and_types()
+            if not name.startswith(own)
+        }
+        found = self._node.get_publishers_info_by_topic(self._image_topic)
+        kind = RAW if self._transport == 'raw' else COMPRESSED
+        silence = why_silent(self._image_topic, kind, topics, [p.topic_type for p in found])
+        if silence == self._silence and silence != self._told:
+            self._told = silence
+            self._logger.warning(f'No image on {self._image_topic}: {silence}')
+        self._silence = silence
+        return silence
 
     def calibration_diagnostic(self, report: Report) -> Any:
         """DiagnosticStatus of its calibration."""

@@ -215,7 +215,9 @@ def status_message(report: Report, calibration: int, engine: EngineHealth) -> An
     return status
 
 
-def input_diagnostic(report: Report, topic: str, *, active: bool, failure: str = '') -> Any:
+def input_diagnostic(
+    report: Report, topic: str, *, active: bool, failure: str = '', silence: str = ''
+) -> Any:
     """DiagnosticStatus of the images of a camera.
 
     Args:
@@ -223,6 +225,7 @@ def input_diagnostic(report: Report, topic: str, *, active: bool, failure: str =
         topic: where images come from; empty while nobody listens.
         active: whether the node is.
         failure: why it cannot subscribe to images; empty if it can.
+        silence: what there is instead, where no image comes.
     """
     if not active:
         level, message = DiagnosticStatus.OK, 'the node is not active'
@@ -235,7 +238,7 @@ def input_diagnostic(report: Report, topic: str, *, active: bool, failure: str =
         kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(report.rejected.items()))
         message = f'bad images ({kinds}): {report.last_rejection}'
     elif not report.counts.get('frames_received'):
-        level, message = DiagnosticStatus.WARN, f'no image on {topic}'
+        level, message = DiagnosticStatus.WARN, f'no image on {topic}: {silence}'
     else:
         level, message = DiagnosticStatus.OK, f'{report.rate("frames_received"):.1f} Hz'
     keys = ('frames_received', 'frames_processed', 'frames_dropped', 'frames_rejected')

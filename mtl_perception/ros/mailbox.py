@@ -21,12 +21,17 @@ class _Letter(Generic[Item]):
 class Mailbox(Generic[Key, Item]):
     """Hands the newest item of each sender from the ROS thread to the thread of the engine.
 
+    Senders take turns: where not all can be served at once, those come first whose last turn is the
+    longest ago. So one that sends much cannot crowd out one that sends little, and nobody is waited
+    for: a sender without an item has no turn.
+
     An item that is held back is not replaced by newer ones, of which the newest waits behind it:
     else one that is always held back would never come through. It keeps no other sender waiting.
     """
 
     def __init__(self) -> None:
         self._letters: dict[Key, list[_Letter[Item]]] = {}  # of each sender the held and the newest
+        self._turns: dict[Key, int] = {}  # of each sender the number of its last one
         self._changed = Condition()
         self._closed = False
 
@@ -55,14 +60,19 @@ class Mailbox(Generic[Key, Item]):
                     letter.due = min(letter.due, now)
             self._changed.notify()
 
-    def take(self) -> dict[Key, Item]:
-        """Wait for items that may be taken; an empty dict means that the mailbox is closed."""
+    def take(self, most: int) -> dict[Key, Item]:
+        """Wait for items that may be taken; an empty dict means that the mailbox is closed.
+
+        Args:
+            most: so many at most, each of another sender.
+        """
         with self._changed:
             while not self._closed:
                 now = monotonic()
                 due = [key for key, letters in self._letters.items() if letters[0].due <= now]
                 if due:
-                    return {key: self._next(key) for key in due}
+                    due.sort(key=lambda key: self._turns.get(key, -1))
+                    return {key: self._next(key) for key in due[:most]}
                 ends = [letters[0].due for letters in self._letters.values()]
                 self._changed.wait(min(ends) - now if ends else None)
             return {}
@@ -79,6 +89,7 @@ class Mailbox(Generic[Key, Item]):
             self._changed.notify()
 
     def _next(self, key: Key) -> Item:
+        self._turns[key] = 1 + max(self._turns.values(), default=0)
         letters = self._letters[key]
         letter = letters.pop(0)
         if not letters:

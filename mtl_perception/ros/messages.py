@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import yaml
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
@@ -13,7 +15,6 @@ from std_msgs.msg import Header
 from ..bundle import Bundle, SemanticClass
 from ..camera import CameraModel
 from ..clouds import Cloud
-from ..images import payload
 from ..outputs import CAMERA_INFO, CLOUD, IMAGE, Content, Output
 from ..pipeline import Frame
 
@@ -31,22 +32,47 @@ def header_of(frame: Frame) -> Any:
     return header
 
 
-def image(pixels: NDArray[Any], encoding: str) -> Any:
-    """sensor_msgs/Image of pixels [H, W] or [H, W, 3]."""
-    message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding)
-    message.step = pixels.itemsize * pixels.size // pixels.shape[0]
-    message.data = payload(pixels)  # an argument of the constructor would be copied once more
+def empty(kind: Any) -> Any:
+    """An empty message of a class, which keeps an ``array.array`` that is assigned to its data.
+
+    Without checks, the default since Iron, rosidl makes one more copy of it.
+    """
+    try:
+        return kind(check_fields=True)
+    except AssertionError:  # before Iron, where they are always on
+        return kind()
+
+
+def image(pixels: NDArray[Any], encoding: str, message: Any = None) -> Any:
+    """sensor_msgs/Image of pixels [H, W] or [H, W, 3].
+
+    Args:
+        message: to be filled, ``empty`` or of the last pixels, whose memory is used again.
+    """
+    message = empty(Image) if message is None else message
+    height, width = pixels.shape[:2]
+    if (message.height, message.width, message.encoding) != (height, width, encoding):
+        message.height, message.width, message.encoding = height, width, encoding
+        message.step = pixels.nbytes // height
+        message.data = array('B', bytes(pixels.nbytes))
+    np.copyto(np.frombuffer(message.data, pixels.dtype).reshape(pixels.shape), pixels)
     return message
 
 
-def point_cloud(cloud: Cloud) -> Any:
-    """sensor_msgs/PointCloud2 with the bytes of a cloud, which are not copied."""
-    message = PointCloud2(height=cloud.height, width=cloud.width, is_dense=False)
+def point_cloud(cloud: Cloud, message: Any = None) -> Any:
+    """sensor_msgs/PointCloud2 with the bytes of a cloud, which are not copied.
+
+    Args:
+        message: to be filled, ``empty`` or of the last cloud.
+    """
+    message = empty(PointCloud2) if message is None else message
+    message.height, message.width, message.is_dense = cloud.height, cloud.width, False
     message.point_step, message.row_step = cloud.point_step, cloud.row_step
-    message.fields = [
-        PointField(name=name, offset=offset, datatype=datatype, count=count)
-        for name, offset, datatype, count in cloud.fields
-    ]
+    if not message.fields:
+        message.fields = [
+            PointField(name=name, offset=offset, datatype=datatype, count=count)
+            for name, offset, datatype, count in cloud.fields
+        ]
     message.data = cloud.data
     return message
 
@@ -66,11 +92,11 @@ def camera_info(camera: CameraModel) -> Any:
     return message
 
 
-# Type -> class, and what makes a message of a content and an encoding.
-_TYPES: dict[str, tuple[Any, Callable[[Any, str], Any]]] = {
+# Type -> class, and what makes a message of a content and an encoding, out of the last one.
+_TYPES: dict[str, tuple[Any, Callable[[Any, str, Any], Any]]] = {
     IMAGE: (Image, image),
-    CLOUD: (PointCloud2, lambda cloud, _: point_cloud(cloud)),
-    CAMERA_INFO: (CameraInfo, lambda camera, _: camera_info(camera)),
+    CLOUD: (PointCloud2, lambda cloud, _, last: point_cloud(cloud, last)),
+    CAMERA_INFO: (CameraInfo, lambda camera, *_: camera_info(camera)),
 }
 
 
@@ -106,6 +132,10 @@ def message_class(output: Output) -> Any:
     return _TYPES[output.type][0]
 
 
-def to_message(output: Output, content: Content) -> Any:
-    """The message of an output, without header."""
-    return _TYPES[output.type][1](content, output.encoding)
+def to_message(output: Output, content: Content, last: Any = None) -> Any:
+    """The message of an output, without header.
+
+    Args:
+        last: the one before, which is overwritten.
+    """
+    return _TYPES[output.type][1](content, output.encoding, last)

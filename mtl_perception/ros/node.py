@@ -7,43 +7,44 @@ The executor's thread receives messages and leaves the newest image of each came
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from threading import Event
+from time import monotonic
 from typing import Any, Protocol
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from mtl_perception_msgs.srv import DescribeModel
-from rcl_interfaces.msg import IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
+from std_srvs.srv import SetBool
 
 from .. import one_line
 from ..bundle import Bundle, BundleError, default_bundle, load_bundle
 from ..engines.choice import ChosenEngine, open_engine
-from ..engines.engine import EngineError, EngineOptions, Progress
+from ..engines.engine import EngineOptions, Progress
 from ..engines.supervisor import EngineSupervisor, Opener
 from ..pipeline import Options, Pipeline
 from .cameras import Camera
 from .diagnostics import EngineHealth, engine_diagnostic
 from .messages import LabelInfo, describe_model
-from .parameters import PARAMETERS, Parameter, refusal
-from .qos import OVERRIDABLE
+from .parameters import PARAMETERS, Parameter, options_of, refusal
+from .qos import OVERRIDABLE, OVERRIDES, input_overrides
+from .spelling import Arguments
 from .worker import Worker
 
-# How long an idle node may sleep: a signal wakes the executor just before it ends the context, and
-# an executor that is faster sleeps on, for ever if nothing else happens.
-SIGNAL_S = 1.0
 LOOK_HZ = 5.0  # how often a node without listeners looks for some
 REPORT_HZ = 1.0  # REP 107
+INTERRUPT_S = 0.1  # how long an interrupt may have to wait
 # How long configuring waits for the engine, which is there at once unless it has to be built.
 PATIENCE_S = 5.0
-# The parameters that are fields of ``pipeline.Options``.
-OPTIONS = ('min_depth_confidence', 'allow_uncalibrated')
 TABLE = {parameter.name: parameter for parameter in PARAMETERS}
 
 
@@ -60,22 +61,21 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     """Runs a bundle on the images of cameras; see docs/topics.md and docs/parameters.md.
 
     Args:
-        cameras: their names; a single one needs none.
         opener: opens engines.
         patience_s: how long configuring waits for the engine.
+        arguments: of the process, to tell which parameters in it are misspelt.
         kwargs: of rclpy's node.
     """
 
     def __init__(
         self,
         *,
-        cameras: Sequence[str] = ('',),
         opener: OpenEngine = open_engine,
         patience_s: float = PATIENCE_S,
+        arguments: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__('perception', **kwargs)
-        self._names = cameras
         self._open_engine = opener
         self._patience_s = patience_s
         self._worker: Worker | None = None  # while configured
@@ -83,11 +83,18 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         self._diagnostics: Any = None  # publisher while configured
         self._reports: Any = None  # timer while configured
         self._look: Any = None  # timer while active
+        self._enabled = True
+        self._interrupted = Event()
         # Last: a value of the wrong type ends it here, and the node must be fit to be destroyed.
         for parameter in PARAMETERS:
             self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
         self.add_on_set_parameters_callback(self._check_parameters)
         self.create_service(DescribeModel, '~/describe_model', self._describe_model)
+        self.create_service(SetBool, '~/enable', self._enable)
+        self._arguments = Arguments.read(arguments, self.get_fully_qualified_name())
+        for sentence in self._arguments.strays:
+            self.get_logger().warning(sentence)
+        self._warn_of_unknown_parameters(overrides=False)
 
     # Lifecycle
 
@@ -111,6 +118,8 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self._wait_for_engine()
         except Exception as error:
             self.get_logger().error(f'Cannot activate: {one_line(error)}')
+            return TransitionCallbackReturn.FAILURE
+        if self._interrupted.is_set():
             return TransitionCallbackReturn.FAILURE
         result = super().on_activate(state)
         assert self._worker is not None
@@ -146,6 +155,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                 return False
         return True
 
+    def interrupt(self) -> None:
+        """Let nothing wait for the engine any more: the process is to end. From any thread."""
+        self._interrupted.set()
+
     def destroy_node(self) -> None:
         """Stop all threads before the node goes."""
         self._stop()
@@ -160,10 +173,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         bundle = load_bundle(self._value('bundle') or default_bundle())
         supervisor = EngineSupervisor(self._opener(bundle))
         worker = Worker(bundle, supervisor, self.get_logger(), self.context.ok)
-        worker.options = Options(**self._values(*OPTIONS))
+        worker.options = Options(**options_of(self._values(*TABLE)))
         self._worker = worker
         supervisor.start()
-        built = supervisor.wait(self._patience_s)
+        built = self._wait_for_build(self._patience_s)
         if built:
             worker.pipeline()
         self._cameras = [
@@ -173,8 +186,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
                 bundle,
                 transport=self._value('image_transport'),
                 rectified=self._value('rectified'),
+                max_age_s=self._value('max_age'),
             )
-            for name in self._names
+            for name in self._value('cameras')
         ]
         for camera in self._cameras:
             camera.advertise()
@@ -189,6 +203,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             QoSProfile(depth=10),
             qos_overriding_options=OVERRIDABLE,
         )
+        self._warn_of_unknown_parameters(overrides=True)
         self._reports = self._timer(REPORT_HZ, self._report)
         if not built:
             activity, _ = supervisor.progress
@@ -222,7 +237,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def _look_for_listeners(self) -> None:
         assert self._worker is not None
         for camera in self._cameras:
-            camera.look(self._worker.mailbox)
+            camera.look(self._worker.mailbox, enabled=self._enabled)
 
     # Parameters and services
 
@@ -232,16 +247,32 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     def _values(self, *names: str) -> dict[str, Any]:
         return {name: self._value(name) for name in names}
 
+    def _warn_of_unknown_parameters(self, *, overrides: bool) -> None:
+        """Of those that override QoS, which are known once there are topics, or of all others."""
+        own = [*self.get_parameters_by_prefix(OVERRIDES)]
+        names = [f'{OVERRIDES}.{name}' for name in own] if overrides else [*TABLE, 'use_sim_time']
+        for topic in (topic for camera in self._cameras for topic in camera.inputs):
+            names += input_overrides(topic)
+
+        def is_known(name: str) -> bool:
+            others = name.startswith(f'{OVERRIDES}.') != overrides
+            return others or name in names or self.has_parameter(name)
+
+        for sentence in self._arguments.unknown(is_known, names):
+            self.get_logger().warning(sentence)
+
     def _check_parameters(self, changed: Sequence[Any]) -> SetParametersResult:
         """Refuse values that cannot be; hand on those that take effect at once."""
         given = {parameter.name: parameter.value for parameter in changed}
         reason = refusal(given, configured=self._worker is not None)
         if not reason and self._worker is not None:
             try:
-                own = {name: given[name] for name in OPTIONS if name in given}
-                self._worker.options = replace(self._worker.options, **own)
+                self._worker.options = replace(self._worker.options, **options_of(given))
             except BundleError as error:
                 reason = str(error)
+        if not reason:
+            for camera in self._cameras:
+                camera.max_age_s = given.get('max_age', camera.max_age_s)
         return SetParametersResult(successful=not reason, reason=reason)
 
     def _describe_model(self, _: Any, response: Any) -> Any:
@@ -250,6 +281,15 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             return response
         health = EngineHealth.of(self._worker.bundle, self._worker.supervisor)
         return describe_model(self._worker.bundle, health.model, response)
+
+    def _enable(self, request: Any, response: Any) -> Any:
+        """Pause, or go on: without subscriptions to images, as when nobody listens."""
+        self._enabled = request.data
+        if self._look is not None:
+            self._look_for_listeners()
+        response.success = True
+        response.message = 'enabled' if self._enabled else 'paused'
+        return response
 
     # The engine
 
@@ -262,7 +302,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         given = self._values(
             'precision', 'threads', 'provider', 'device', 'dla_core', 'workspace_mb'
         )
-        options = EngineOptions(max_batch=len(self._names), **given)
+        options = EngineOptions(max_batch=len(self._value('cameras')), cut=True, **given)
         backend, open_one = self._value('backend'), self._open_engine
 
         def open_warm(progress: Progress) -> ChosenEngine:
@@ -277,18 +317,27 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         return open_warm
 
     def _wait_for_engine(self) -> None:
-        """Wait until the engine is ready, reporting once a second.
+        """Wait until the engine is ready, reporting once a second, or until an interrupt.
 
         Raises:
             Exception: it could not be opened; the next call tries again.
         """
         assert self._worker is not None
         self._worker.supervisor.start()
-        while not self._worker.supervisor.wait(1.0 / REPORT_HZ):
-            if not self.context.ok():
-                raise EngineError('interrupted while the engine was built')
+        while not self._wait_for_build(1.0 / REPORT_HZ):
+            if self._interrupted.is_set():
+                return
             self._report()
         self._worker.pipeline()
+
+    def _wait_for_build(self, seconds: float) -> bool:
+        """Wait for the end of what the supervisor does; returns whether it came."""
+        assert self._worker is not None
+        end = monotonic() + seconds
+        while not (built := self._worker.supervisor.wait(INTERRUPT_S)):
+            if self._interrupted.is_set() or monotonic() > end:
+                break
+        return built
 
     # Reports
 
@@ -320,39 +369,8 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
     )
     if parameter.range is not None:
         low, high = parameter.range
-        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+        if parameter.type == 'double':
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
     return descriptor
-
-
-def main(args: list[str] | None = None, **wiring: Any) -> int:
-    """Run the node until it is interrupted; returns the exit code.
-
-    Args:
-        args: what ROS reads; left out, the arguments of the process.
-        wiring: the arguments of ``PerceptionNode``.
-    """
-    rclpy.init(args=args)
-    node = None
-    try:
-        node = PerceptionNode(**wiring)
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        if node.get_parameter('autostart').value:
-            node.bring_up()
-        while rclpy.ok():
-            executor.spin_once(timeout_sec=SIGNAL_S)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        print(f'perception_node: {error}', file=sys.stderr)
-        return 1
-    except Exception:
-        if rclpy.ok():
-            raise
-        # A signal that comes while the executor makes its wait set ends in an error of rclpy.
-    finally:
-        if node is not None:
-            node.destroy_node()
-        if rclpy.ok():
-            rclpy.shutdown()
-    return 0

@@ -6,16 +6,33 @@ a test compares docs/parameters.md with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from ..engines.engine import BACKENDS, PRECISIONS, PROVIDERS
+from ..pipeline import Options
 
 # When a parameter may be given: only at the start of the node; until the node is configured (and
 # again after a cleanup); any time, effective from the next frame on.
 Change = Literal['start', 'unconfigured', 'any time']
-Value = bool | int | str
+Value = bool | int | float | str | Sequence[str]
+
+
+_TYPES = {bool: 'bool', int: 'integer', float: 'double', str: 'string', tuple: 'string array'}
+_CAMERA = re.compile('[A-Za-z][A-Za-z0-9_]*')
+
+
+def _camera_fault(names: Value) -> str:
+    """What is wrong with the names of cameras, which become parts of topics."""
+    assert isinstance(names, Sequence)
+    bad = [name for name in names if not _CAMERA.fullmatch(name)]
+    if bad and list(names) != ['']:
+        return f'has {bad[0]!r}, expected names of letters, digits and _, a letter first'
+    if len(set(names)) < len(names):
+        return f'is {list(names)}, expected each name once'
+    return '' if names else "is empty, expected names, or [''] for one camera without"
 
 
 @dataclass(frozen=True)
@@ -24,24 +41,26 @@ class Parameter:
 
     Attributes:
         name: as given on the command line and in parameter files.
-        default: its type is the parameter's type.
+        default: its type is the parameter's type; a tuple of texts is a list of them.
         description: one or two sentences.
         change: when it may be changed.
         range: lowest and highest value of a number.
         choices: the allowed texts; empty where any is allowed.
+        fault: what is wrong with a value that all else allows; empty if nothing is.
     """
 
     name: str
     default: Value
     description: str
     change: Change
-    range: tuple[int, int] | None = None
+    range: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
+    fault: Callable[[Value], str] = lambda value: ''
 
     @property
     def type(self) -> str:
         """The type as users of ROS 2 parameters know it."""
-        return {bool: 'bool', int: 'integer', str: 'string'}[type(self.default)]
+        return _TYPES[type(self.default)]
 
     @property
     def allowed(self) -> str:
@@ -64,9 +83,12 @@ class Parameter:
         value = self.read(value)
         if self.choices and value not in self.choices:
             return f'{self.name} is {value!r}, expected one of {self.allowed}'
-        if self.range is not None and not self.range[0] <= int(value) <= self.range[1]:
-            return f'{self.name} is {value}, expected {self.allowed}'
-        return ''
+        if self.range is not None and isinstance(value, int | float):
+            low, high = self.range
+            if not low <= value <= high:  # also NaN
+                return f'{self.name} is {value}, expected {self.allowed}'
+        fault = self.fault(value)
+        return f'{self.name} {fault}' if fault else ''
 
 
 PARAMETERS = (
@@ -130,6 +152,15 @@ PARAMETERS = (
         range=(0, 256),
     ),
     Parameter(
+        'cameras',
+        ('',),
+        'Names of the cameras, which share the engine. Each has the topics NAME/image and '
+        'NAME/camera_info, and ~/NAME/ in front of every output. One without a name has just '
+        'image, camera_info and ~/.',
+        'unconfigured',
+        fault=_camera_fault,
+    ),
+    Parameter(
         'image_transport',
         'raw',
         'raw subscribes to image (sensor_msgs/Image), compressed to image/compressed '
@@ -147,12 +178,55 @@ PARAMETERS = (
         choices=('auto', 'true', 'false'),
     ),
     Parameter(
+        'max_age',
+        0.0,
+        'Seconds. Images that are older when their turn comes, by their stamp and the clock of the '
+        'node, are rejected. 0 takes all.',
+        'any time',
+        range=(0.0, 3600.0),
+    ),
+    Parameter(
         'min_depth_confidence',
         0,
         'Depth whose confidence is lower becomes NaN, in depth and in points. 0 keeps all; 128 '
         'keeps what is more likely than not within a factor of 1.25 of the truth.',
         'any time',
         range=(0, 255),
+    ),
+    Parameter(
+        'min_semantic_confidence',
+        0,
+        'Labels whose confidence is lower become 255, unlabelled, wherever labels go. 0 keeps all.',
+        'any time',
+        range=(0, 255),
+    ),
+    Parameter(
+        'max_range',
+        0.0,
+        'Metres. Depth beyond becomes +Inf, and its points NaN. 0 sets no limit but that of the '
+        'bundle.',
+        'any time',
+        range=(0.0, 1000.0),
+    ),
+    Parameter(
+        'cloud_stride',
+        1,
+        'Clouds have every so many-th point of every so many-th row; 1 has all.',
+        'any time',
+        range=(1, 32),
+    ),
+    Parameter(
+        'mask_classes',
+        ('',),
+        "Names of the classes that ~/mask shows, such as [person]; [''] shows none.",
+        'any time',
+    ),
+    Parameter(
+        'tasks',
+        ('',),
+        'Tasks of the bundle that are computed, such as [semantic, depth]; topics of the others '
+        "stay silent. [''] computes all that somebody subscribes to.",
+        'any time',
     ),
     Parameter(
         'allow_uncalibrated',
@@ -168,6 +242,20 @@ PARAMETERS = (
         'start',
     ),
 )
+
+
+def options_of(values: Mapping[str, Value]) -> dict[str, Any]:
+    """What the options of the pipeline are among parameters.
+
+    ROS 2 has no empty list of texts, because it would have no type: [''] stands for it.
+    """
+    own = {option.name: values[option.name] for option in fields(Options) if option.name in values}
+    return {
+        name: value
+        if isinstance(value, bool | int | float | str)
+        else tuple(text for text in value if text)
+        for name, value in own.items()
+    }
 
 
 def refusal(values: Mapping[str, Value], *, configured: bool) -> str:
@@ -219,4 +307,4 @@ def _literal(value: Value) -> str:
     """A value as it stands in a parameter file."""
     if isinstance(value, bool):
         return str(value).lower()
-    return repr(value) if isinstance(value, str) else str(value)
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)

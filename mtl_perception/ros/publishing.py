@@ -30,6 +30,7 @@ class Outlets:
         self._bundle = bundle
         self._publishers: dict[Output, Any] = {}
         self._makers: dict[Output, Make] = {}
+        self._messages: dict[Output, Any] = {}  # the last ones; their memory is used again
         self._labels: Any = None
 
     def advertise(self) -> None:
@@ -66,7 +67,8 @@ class Outlets:
         for output in self.listened():
             content = self._makers[output](prediction)
             if content is not None:
-                message = to_message(output, content)
+                message = to_message(output, content, self._messages.get(output))
+                self._messages[output] = message
                 message.header = header
                 self._publishers[output].publish(message)
                 published += 1

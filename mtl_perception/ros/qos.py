@@ -49,12 +49,16 @@ def _check_qos(qos: QoSProfile) -> QosCallbackResult:
     return result
 
 
-OVERRIDABLE = QoSOverridingOptions(
-    (
-        QoSPolicyKind.HISTORY,
-        QoSPolicyKind.DEPTH,
-        QoSPolicyKind.RELIABILITY,
-        QoSPolicyKind.DURABILITY,
-    ),
-    callback=_check_qos,
+_POLICIES = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
 )
+OVERRIDABLE = QoSOverridingOptions(_POLICIES, callback=_check_qos)
+OVERRIDES = 'qos_overrides'  # in front of the names of the parameters
+
+
+def input_overrides(topic: str) -> list[str]:
+    """The parameters that override the QoS of a topic that is subscribed to later."""
+    return [f'{OVERRIDES}.{topic}.subscription.{policy.name.lower()}' for policy in _POLICIES]

@@ -1,8 +1,12 @@
-"""The thread of the engine: takes images out of the mailbox, runs the network, has it published."""
+"""The threads that work: one owns the engine and runs the network, the other one publishes.
+
+While the network runs on new images, what it said about the last ones is made into messages.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from queue import Queue
 from threading import Thread
 from typing import Any
 
@@ -10,13 +14,17 @@ from .. import one_line
 from ..bundle import Bundle
 from ..engines.engine import EngineError
 from ..engines.supervisor import EngineSupervisor
-from ..pipeline import Frame, Options, Pipeline
+from ..pipeline import Frame, Options, Pipeline, Prediction
 from .cameras import Arrival, Camera
 from .mailbox import Mailbox
 
 
 class Worker:
-    """Runs a bundle on the newest images of all cameras together.
+    """Runs a bundle on the newest images of all cameras.
+
+    As many of them go into one run as the engine takes; where those are fewer than the cameras,
+    these take turns (``Mailbox``). What is wrong with the images of one camera is counted there and
+    is nothing to the others.
 
     Args:
         bundle: what is run.
@@ -26,7 +34,7 @@ class Worker:
 
     Attributes:
         bundle, supervisor: as given.
-        mailbox: where the cameras leave their images while the thread runs.
+        mailbox: where the cameras leave their images while the threads run.
     """
 
     def __init__(
@@ -42,8 +50,11 @@ class Worker:
         self._logger = logger
         self._alive = alive
         self._options = Options()
+        self._cameras: Sequence[Camera] = ()
         self._pipeline: Pipeline | None = None
-        self._thread: Thread | None = None
+        # One at a time: an engine that is faster than the publishing waits for it.
+        self._results: Queue[_Result | None] = Queue(maxsize=1)
+        self._threads: list[Thread] = []
 
     @property
     def options(self) -> Options:
@@ -61,21 +72,25 @@ class Worker:
 
     @property
     def running(self) -> bool:
-        """Whether the thread is."""
-        return self._thread is not None
+        """Whether the threads are."""
+        return bool(self._threads)
 
     def start(self, cameras: Sequence[Camera]) -> None:
-        """Start the thread."""
-        self.mailbox = Mailbox()
-        self._thread = Thread(target=self._work, args=(cameras,), name='engine', daemon=True)
-        self._thread.start()
+        """Start the threads."""
+        self.mailbox, self._cameras = Mailbox(), cameras
+        self._threads = [
+            Thread(target=work, name=name, daemon=True)
+            for name, work in (('engine', self._run), ('publish', self._publish))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """End the thread after the images at hand; a build goes on without it."""
+        """End the threads after the images at hand; a build goes on without them."""
         self.mailbox.close()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
 
     def pipeline(self) -> Pipeline | None:
         """The pipeline on the engine; None until that is ready.
@@ -99,12 +114,19 @@ class Worker:
         self._pipeline.options = self._options
         return self._pipeline
 
-    def _work(self, cameras: Sequence[Camera]) -> None:
-        while arrivals := self.mailbox.take():
+    @property
+    def _batch(self) -> int:
+        """How many images go into a run. While this waits, the engine can only become ready."""
+        chosen = self.supervisor.chosen
+        return chosen.max_batch if chosen is not None else 1
+
+    def _run(self) -> None:
+        """Take images, run the network; the thread of the engine."""
+        while arrivals := self.mailbox.take(self._batch):
             try:
                 pipeline = self.pipeline()
             except Exception as error:  # it could not be opened again
-                self._tell_failure(cameras, one_line(error))
+                self._tell_failure(one_line(error))
                 pipeline = None
             if pipeline is None:
                 for camera in arrivals:
@@ -113,33 +135,72 @@ class Worker:
             try:
                 self._process(pipeline, arrivals)
             except Exception as error:  # a fault of ours must not end the thread unseen
-                if not self._alive():  # interrupted in the middle of publishing
-                    return
-                ours = '' if isinstance(error, EngineError) else f'{type(error).__name__}: '
-                self.supervisor.failed(f'{ours}{one_line(error)}')
-                self._tell_failure(cameras, self.supervisor.failure)
+                if not self._alive():  # interrupted in the middle of it
+                    break
+                self.supervisor.failed(_reason(error))
+                self._tell_failure(self.supervisor.failure)
+        self._results.put(None)
 
     def _process(self, pipeline: Pipeline, arrivals: Mapping[Camera, Arrival]) -> None:
-        """Run the network once on what has come, and publish what is wanted."""
+        """Run the network once on what has come, as far as somebody listens."""
+        cameras = {camera.name: camera for camera in arrivals}
         frames: list[Frame] = []
         wanted: set[str] = set()
         for camera, arrival in arrivals.items():
             outputs = camera.listened()
-            frame = camera.frame(arrival) if outputs else None
+            frame = self._frame(camera, arrival) if outputs else None
             if frame is not None:
                 frames.append(frame)
                 wanted |= {name for output in outputs for name in output.tensors(self.bundle)}
         if not frames:
             return
-        predictions = pipeline(frames, wanted)
+        try:
+            predictions = pipeline(frames, wanted)
+        except Exception:
+            if len(self._cameras) == 1:
+                raise
+            # Is it the engine, or the images of one camera? It must not be taken from the others.
+            pipeline.warm_up()
+            predictions = []
+            for frame in frames:
+                try:
+                    predictions += pipeline([frame], wanted)
+                except Exception as error:
+                    cameras[frame.camera].reject('engine', _reason(error))
         self.supervisor.succeeded()
-        cameras = {camera.name: camera for camera in arrivals}
         for prediction in predictions:
             camera = cameras[prediction.frame.camera]
-            camera.publish(prediction, arrivals[camera])
+            self._results.put((camera, prediction, arrivals[camera]))
 
-    def _tell_failure(self, cameras: Sequence[Camera], reason: str) -> None:
-        for camera in cameras:
+    def _frame(self, camera: Camera, arrival: Arrival) -> Frame | None:
+        try:
+            return camera.frame(arrival)
+        except Exception as error:  # a fault of ours, with this image
+            if self._alive():
+                camera.reject('reading', _reason(error))
+            return None
+
+    def _publish(self) -> None:
+        """Publish what the network said; a thread of its own."""
+        while (result := self._results.get()) is not None:
+            camera, prediction, arrival = result
+            try:
+                camera.publish(prediction, arrival)
+            except Exception as error:  # a fault of ours, with this image
+                if self._alive():  # else interrupted in the middle of it
+                    camera.reject('publishing', _reason(error))
+
+    def _tell_failure(self, reason: str) -> None:
+        for camera in self._cameras:
             camera.statistics.count('engine_failures')
         pause = f'{self.supervisor.pause_s:g}'
         self._logger.error(f'The engine failed, retrying in {pause} s: {reason}')
+
+
+_Result = tuple[Camera, Prediction, Arrival]
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line; faults of ours with their kind."""
+    ours = '' if isinstance(error, EngineError) else f'{type(error).__name__}: '
+    return f'{ours}{one_line(error)}'

@@ -81,6 +81,7 @@ class Fakes:
         if isinstance(change, Exception):
             raise change
         engine = Fake(name, self.works, self.clock)
+        engine.options = options
         for key, value in change.items():
             setattr(engine, key, value)
         self.opened.append(engine)
@@ -103,6 +104,23 @@ def fakes(bundle):
 @pytest.fixture
 def cache(tmp_path):
     return EngineCache(tmp_path / 'engines')
+
+
+@pytest.mark.parametrize(
+    ('name', 'provider', 'expected'),
+    [
+        ('tensorrt', 'cpu', 4),
+        ('openvino', 'cpu', 1),
+        ('onnxruntime', 'cpu', 1),
+        ('onnxruntime', 'cuda', 4),
+    ],
+)
+def test_images_share_a_run_where_that_is_faster(fakes, bundle, cache, name, provider, expected):
+    fakes.installed = {name: {}}
+    fakes.works = open_unchecked('onnxruntime', bundle, replace(OPTIONS, max_batch=4))
+    options = EngineOptions(max_batch=4, provider=provider)
+    chosen = fakes.choose(name, bundle, options, cache=cache)
+    assert (chosen.max_batch, chosen.engine.options.max_batch) == (expected, expected)
 
 
 # --- auto ---------------------------------------------------------------------------------------

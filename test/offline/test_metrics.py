@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from mtl_perception import PerceptionError
-from mtl_perception.offline.metrics import DepthError, EdgeF, MaxF, MeanIoU, Metric, NormalError
+from mtl_perception.offline.metrics import (
+    DepthByDistance,
+    DepthError,
+    EdgeF,
+    MaxF,
+    MeanIoU,
+    Mergeable,
+    Metric,
+    NormalError,
+)
 
 NAMES = ('wall', 'floor', 'door', 'lamp')
 
@@ -176,3 +187,41 @@ def test_nothing_to_compare_is_nan_and_not_a_good_figure(metric: Metric) -> None
     unknown = np.zeros((4, 4, 3)) if isinstance(metric, NormalError) else np.full((4, 4), 255)
     metric.update(unknown / 255, unknown if not isinstance(metric, DepthError) else 0 * unknown)
     assert all(np.isnan(value) for value in metric.compute().values())
+
+
+def test_depth_is_judged_in_the_bin_of_its_true_distance() -> None:
+    metric = DepthByDistance((1.0, 2.0, 4.0, 8.0))
+    metric.update(np.array([0.6, 1.5, 2.2, np.nan, 3]), np.array([0.5, 1.0, 2.0, 3.9, 0]))
+    bins = [(low, high, errors.compute()) for low, high, errors in metric.occupied()]
+    assert [(low, high) for low, high, _ in bins] == [(0, 1), (1, 2), (2, 4)]
+    assert [figures['absrel'] for _, _, figures in bins] == pytest.approx([0.2, 0.5, 0.1])
+    assert [figures['coverage'] for _, _, figures in bins] == pytest.approx([1, 1, 0.5])
+    assert metric.compute()['absrel'] == pytest.approx((0.2 + 0.5 + 0.1) / 3)
+    metric.update(np.array([100.0]), np.array([50.0]))
+    low, high, errors = metric.occupied()[-1]
+    assert (low, high, errors.compute()['absrel']) == (8, np.inf, 1)
+    assert [errors.known for _, _, errors in metric.occupied()] == [1, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    'new',
+    [lambda: MeanIoU(NAMES), DepthError, DepthByDistance, NormalError, EdgeF, MaxF],
+)
+def test_frames_judged_apart_are_merged_to_the_figures_of_all(new: Callable[[], Mergeable]) -> None:
+    noise = np.random.default_rng(0)
+    together, merged = new(), new()
+    for _ in range(3):
+        if isinstance(together, MeanIoU):
+            frame = noise.integers(0, 4, (2, 16, 16))
+        elif isinstance(together, NormalError):
+            frame = noise.normal(size=(2, 16, 16, 3))
+        elif isinstance(together, (EdgeF, MaxF)):
+            frame = np.stack([noise.random((16, 16)), noise.integers(0, 2, (16, 16))])
+        else:
+            frame = noise.uniform(0.1, 30, (2, 16, 16))
+            frame[0, 0] = np.nan
+        together.update(*frame)
+        alone = new()
+        alone.update(*frame)
+        merged.merge(alone)
+    assert merged.compute() == pytest.approx(together.compute())

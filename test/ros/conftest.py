@@ -327,3 +327,24 @@ def driver(client: Client) -> CameraDriver:
 def make_driver(client: Client) -> Callable[..., CameraDriver]:
     """A driver on other topics."""
     return lambda *topics: CameraDriver(client, *topics)
+
+
+@pytest.fixture
+def breakable_bundle(make_bundle: Callable[..., Path], tiny_bundle: Path) -> Path:
+    """The folder of a tiny bundle whose model fails for images with blue above 127."""
+    onnx = pytest.importorskip('onnx')
+    # Edges become a look-up in a table that is too short.
+    model = onnx.load(tiny_bundle / 'model.onnx')
+    table = onnx.numpy_helper.from_array(np.arange(128, dtype=np.uint8), 'table')
+    model.graph.initializer.append(table)
+    producer = next(node for node in model.graph.node if 'edges' in node.output)
+    producer.output[:] = ['blue']
+    for node in model.graph.node:
+        node.input[:] = ['blue' if name == 'edges' else name for name in node.input]
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node('Cast', ['blue'], ['index'], to=onnx.TensorProto.INT64),
+            onnx.helper.make_node('Gather', ['table', 'index'], ['edges']),
+        ]
+    )
+    return make_bundle(model=model.SerializeToString(), name='breakable')

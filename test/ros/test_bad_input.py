@@ -241,8 +241,8 @@ def test_a_bad_parameter_ends_configure_with_failure_and_one_line(
     value: str,
     words: str,
 ) -> None:
-    # With autostart: the node stays, unconfigured.
-    node = start_node(**{'bundle': tiny_bundle, 'autostart': True, name: value})
+    node = start_node(**{'bundle': tiny_bundle, name: value})
+    assert not client.transition('configure')
     assert client.state() == 'unconfigured'
     (line,) = [line for line in node.text().splitlines() if 'Cannot configure' in line]
     assert words in line
@@ -260,7 +260,8 @@ def test_a_bad_qos_of_an_output_ends_configure_with_failure_and_one_line(
 ) -> None:
     policy, value = override.split(':=')
     name = f'qos_overrides./perception/edges.publisher.{policy}'
-    node = start_node(bundle=tiny_bundle, autostart=True, **{name: value})
+    node = start_node(bundle=tiny_bundle, **{name: value})
+    assert not client.transition('configure')
     assert client.state() == 'unconfigured'
     (line,) = [line for line in node.text().splitlines() if 'Cannot configure' in line]
     assert words in line
@@ -311,26 +312,9 @@ def test_an_engine_failure_is_an_error_and_the_node_recovers(
     client: Any,
     driver: Any,
     start_node: Callable[..., Any],
-    make_bundle: Callable[..., Path],
-    tiny_bundle: Path,
+    breakable_bundle: Path,
 ) -> None:
-    onnx = pytest.importorskip('onnx')
-    # Edges become a look-up in a table that is too short for blue above 127: a real failure.
-    model = onnx.load(tiny_bundle / 'model.onnx')
-    table = onnx.numpy_helper.from_array(np.arange(128, dtype=np.uint8), 'table')
-    model.graph.initializer.append(table)
-    producer = next(node for node in model.graph.node if 'edges' in node.output)
-    producer.output[:] = ['blue']
-    for node in model.graph.node:
-        node.input[:] = ['blue' if name == 'edges' else name for name in node.input]
-    model.graph.node.extend(
-        [
-            onnx.helper.make_node('Cast', ['blue'], ['index'], to=onnx.TensorProto.INT64),
-            onnx.helper.make_node('Gather', ['table', 'index'], ['edges']),
-        ]
-    )
-    bundle = make_bundle(model=model.SerializeToString(), name='breakable')
-    node = start_node(bundle=bundle, backend='onnxruntime', autostart=True)
+    node = start_node(bundle=breakable_bundle, backend='onnxruntime', autostart=True)
     edges = client.subscribe(Image, '/perception/edges')
     driver.wait_for_node()
 

@@ -26,7 +26,7 @@ import time
 
 from mtl_perception.engines.choice import open_engine
 from mtl_perception.engines.engine import EngineError
-from mtl_perception.ros.node import main
+from mtl_perception.ros.__main__ import main
 
 folder = pathlib.Path(sys.argv.pop(1))
 
@@ -54,7 +54,7 @@ def opener(*args, progress, **options):
     return chosen
 
 
-sys.exit(main(opener=opener, patience_s=0.1))
+main(opener=opener, patience_s=0.1)
 """
 
 

@@ -100,6 +100,11 @@ def test_two_calibrations_of_one_moment_are_a_clash() -> None:
     match = infos.match(header(1), waited=False)
     assert (match.info, match.own) == (None, False)
     assert 'share the topic' in match.problem
+    infos.add(of_focal(100.0, 2))  # the other one of this moment may still come
+    assert 'share the topic' in infos.match(header(2), waited=False).problem
+    for stamp in range(3, 40):
+        infos.add(of_focal(100.0, stamp))
+    assert infos.match(header(39), waited=False).own, 'it is over'
 
 
 def test_calibrations_in_turns_are_a_clash_and_a_zoom_is_not() -> None:
@@ -200,6 +205,13 @@ def test_where_p_and_r_are_empty_the_output_has_k_and_no_rotation(rectified: boo
     out = camera_info(grid.camera(camera_model(source, rectified=rectified)))
     assert list(out.p) == [250.0, 0.0, 159.5, 0.0, 0.0, 255.0, 119.5, 0.0, 0.0, 0.0, 1.0, 0.0]
     assert list(out.r) == [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_rectified_images_are_not_turned_again() -> None:
+    source = info()
+    source.p, source.d = [0.0] * 12, [0.0] * 5
+    assert camera_model(source, rectified=False).rectification == tuple(source.r)
+    assert camera_model(source, rectified=True).rectification == IDENTITY
 
 
 def test_rectified_images_of_a_lens_need_p() -> None:

@@ -22,11 +22,6 @@ from mtl_perception.ros.cameras import Arrival, Camera
 from mtl_perception.ros.mailbox import Mailbox
 
 NAMES = ('front', 'rear')
-PROGRAM = """
-import sys
-from mtl_perception.ros.node import main
-sys.exit(main(cameras=('front', 'rear')))
-"""
 FOREVER_S = 3600.0
 
 
@@ -71,8 +66,8 @@ def test_two_cameras_share_a_node_and_nothing_else(
 ) -> None:
     topics = [f'/{name}/{topic}' for name in NAMES for topic in ('image', 'camera_info')]
     start_node(
-        program=['-c', PROGRAM],
         bundle=tiny_bundle,
+        cameras='[front, rear]',
         autostart=True,
         **{f'qos_overrides.{topic}.subscription.reliability': 'reliable' for topic in topics},
     )
@@ -162,7 +157,7 @@ def test_an_image_without_its_info_keeps_no_other_camera_waiting(
     drivers['rear'].infos.publish(drivers['rear'].info(early.header, 96, 64))
     client.wait(lambda: rear.frame(Arrival(early, 0.0, waits=False)).calibration, 'that info')
 
-    (camera, arrival), *others = mailbox.take().items()
+    (camera, arrival), *others = mailbox.take(9).items()
     assert (camera, others) == (rear, [])
     frame = camera.frame(arrival)
     assert frame is not None
@@ -172,7 +167,7 @@ def test_an_image_without_its_info_keeps_no_other_camera_waiting(
 
     drivers['front'].infos.publish(drivers['front'].info(early.header, 96, 64, fx=77.0))
     client.spin(0.2)
-    (camera, arrival), *others = mailbox.take().items()
+    (camera, arrival), *others = mailbox.take(9).items()
     assert (camera, others) == (front, [])
     frame = camera.frame(arrival)
     assert frame is not None
@@ -195,5 +190,5 @@ def test_an_image_waits_only_for_outputs_that_need_the_calibration(
         return cameras['front'].statistics.report().totals.get('frames_received', 0)
 
     client.wait(received, 'image')
-    ((camera, _),) = mailbox.take().items()
+    ((camera, _),) = mailbox.take(9).items()
     assert camera is cameras['front']

@@ -36,8 +36,9 @@ def arguments(path: Path) -> set[str]:
 
 def test_the_launch_files_take_the_documented_arguments() -> None:
     documented = {
-        'image', 'camera_info', 'image_transport', 'rectified', 'bundle', 'backend', 'precision',
-        'params_file', 'namespace', 'rviz', 'use_sim_time', 'autostart',
+        'cameras', 'image', 'camera_info', 'image_transport', 'rectified', 'bundle', 'backend',
+        'precision', 'params_file', 'namespace', 'rviz', 'use_sim_time', 'autostart',
+        'respawn', 'log_level', 'threads', 'min_depth_confidence',
     }  # fmt: skip
     assert arguments(ROOT / 'launch' / 'perception.launch.py') == documented
     assert 'bag' in arguments(ROOT / 'launch' / 'replay.launch.py')
@@ -72,6 +73,36 @@ def test_rviz_is_started_first_and_shows_the_namespace() -> None:
     assert [program.node_executable for program in programs] == ['rviz2', 'perception_node']
 
 
+@pytest.mark.parametrize(
+    ('image', 'camera_info', 'cameras', 'expected'),
+    [
+        ('/cam/image_raw', '', [], {'image': '/cam/image_raw', 'camera_info': '/cam/camera_info'}),
+        ('image', '', [], {'image': 'image', 'camera_info': 'camera_info'}),
+        (
+            'image_raw',
+            '',
+            ['front', 'rear'],
+            {
+                'front/image': 'front/image_raw',
+                'front/camera_info': 'front/camera_info',
+                'rear/image': 'rear/image_raw',
+                'rear/camera_info': 'rear/camera_info',
+            },
+        ),
+        (
+            '/cam_{camera}/color/image_raw',
+            '/info/{camera}',
+            ['left'],
+            {'left/image': '/cam_left/color/image_raw', 'left/camera_info': '/info/left'},
+        ),
+    ],
+)
+def test_images_of_many_cameras_come_from_topics_with_their_names(
+    image: str, camera_info: str, cameras: list[str], expected: dict[str, str]
+) -> None:
+    assert dict(load('perception').remaps(image, camera_info, cameras)) == expected
+
+
 def test_launch_sets_the_dds_profile_unless_the_user_has_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -95,7 +126,8 @@ def test_launch_sets_the_dds_profile_unless_the_user_has_one(
 def test_the_parameter_file_holds_the_defaults() -> None:
     content = yaml.safe_load((ROOT / 'config' / 'perception.yaml').read_text())
     given = content['/**/perception']['ros__parameters']
-    assert given == {p.name: p.default for p in PARAMETERS if p.name != 'autostart'}
+    defaults = {p.name: p.default for p in PARAMETERS if p.name != 'autostart'}
+    assert given == {n: [*d] if isinstance(d, tuple) else d for n, d in defaults.items()}
 
 
 def test_the_node_reads_the_parameter_file(
@@ -124,3 +156,40 @@ def test_the_dds_profile_has_room_for_images() -> None:
     root = ET.parse(ROOT / 'config' / 'fastdds.xml').getroot()
     (size,) = root.findall('.//dds:segment_size', namespace)
     assert size.text == str(64 * 2**20)
+
+
+def test_a_node_that_fails_fails_the_launch_and_one_that_ends_ends_it() -> None:
+    module = load('perception')
+    import launch
+
+    context = launch.LaunchContext()
+    event = launch.events.process.ProcessExited
+    facts = {'name': 'perception', 'cmd': [], 'cwd': None, 'env': None, 'pid': 1, 'action': None}
+    with pytest.raises(RuntimeError, match='ended with exit code 3'):
+        module.ended(event(returncode=3, **facts), context)
+    assert isinstance(module.ended(event(returncode=0, **facts), context), launch.actions.Shutdown)
+    context._set_is_shutdown(True)
+    assert module.ended(event(returncode=3, **facts), context) is None
+
+
+def test_arguments_that_are_left_out_override_nothing() -> None:
+    module = load('perception')
+    import launch
+
+    context = launch.LaunchContext()
+    defaults = {name: default for name, default, _ in module.ARGUMENTS}
+    assert all(not defaults[name] for name in (*module.PASSED_ON, 'params_file'))
+    for name, choices in module.CHOICES.items():
+        assert defaults[name] in choices
+    typed = {'threads': '2', 'min_depth_confidence': '9', 'use_sim_time': 'false'}
+    for changes, expected in (
+        ({}, {'autostart': True}),
+        (
+            typed,
+            {'autostart': True, 'threads': 2, 'min_depth_confidence': 9, 'use_sim_time': False},
+        ),
+    ):
+        context.launch_configurations.update(defaults, **changes)
+        (node,) = [a for a in module.nodes(context) if hasattr(a, 'node_executable')]
+        (given,) = node._Node__parameters
+        assert {key[0].text: value for key, value in given.items()} == expected

@@ -63,37 +63,6 @@ def test_an_interrupt_ends_a_busy_node_quietly(
     assert 'ERROR' not in node.text()
 
 
-# SIGUSR1 ends the context and wakes nobody: so it looks to an executor that a signal has woken
-# before it ended the context.
-MISSED_SIGNAL = """
-import signal
-import sys
-from threading import Thread
-
-import rclpy
-
-from mtl_perception.ros.node import main
-
-
-def end():
-    signal.sigwait([signal.SIGUSR1])
-    rclpy.get_default_context().handle.shutdown()
-
-
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-Thread(target=end, daemon=True).start()
-sys.exit(main())
-"""
-
-
-def test_a_signal_that_an_idle_node_has_missed_ends_it(
-    client: Any, start_node: Callable[..., Any], tiny_bundle: Path
-) -> None:
-    node = start_node(program=['-c', MISSED_SIGNAL], bundle=tiny_bundle)
-    assert client.state() == 'unconfigured'
-    assert node.stop(signal.SIGUSR1) == 0
-
-
 def test_frames_are_processed_or_counted_as_dropped(
     client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
 ) -> None:

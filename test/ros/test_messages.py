@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 import pytest
 
 pytest.importorskip('sensor_msgs', reason='ROS 2 for Python is not installed')
 
 from mtl_perception.calibration import stamp_ns
+from mtl_perception.clouds import Cloud
 from mtl_perception.images import LAYOUTS, read_image
 from mtl_perception.offline.ground_truth import image_array
 from mtl_perception.outputs import OUTPUTS
 from mtl_perception.pipeline import Frame
-from mtl_perception.ros.messages import header_of, image, message_class
+from mtl_perception.ros.messages import header_of, image, message_class, point_cloud
 
 
 @pytest.mark.parametrize('encoding', LAYOUTS)
@@ -25,6 +28,30 @@ def test_an_image_holds_its_pixels(encoding: str) -> None:
     assert (message.height, message.width, message.encoding) == (4, 6, encoding)
     assert message.step == 6 * channels * np.dtype(dtype).itemsize
     np.testing.assert_array_equal(image_array(message), pixels)
+
+
+def test_a_message_is_filled_again_without_new_memory_and_follows_the_size() -> None:
+    first = image(np.full((4, 6), 7, np.uint8), 'mono8')
+    data = first.data
+    again = image(np.full((4, 6), 9, np.uint8), 'mono8', first)
+    assert again is first
+    assert again.data is data
+    assert bytes(data) == b'\x09' * 24
+    for shape in ((4, 8), (8, 8)):
+        pixels = np.arange(shape[0] * shape[1], dtype=np.float32).reshape(shape)
+        other = image(pixels, '32FC1', first)
+        assert (other.height, other.width, other.step) == (*shape, 4 * shape[1])
+        np.testing.assert_array_equal(image_array(other), pixels)
+
+
+def test_the_bytes_of_a_cloud_are_not_copied() -> None:
+    cloud = Cloud(2, 3, array('B', bytes(2 * 3 * 32)))
+    first = point_cloud(cloud)
+    assert first.data is cloud.data
+    larger = Cloud(4, 3, array('B', bytes(4 * 3 * 32)))
+    again = point_cloud(larger, first)
+    assert again.data is larger.data
+    assert (again.height, again.row_step, len(again.fields)) == (4, 96, 8)
 
 
 def test_the_camera_side_reads_what_this_side_writes() -> None:

@@ -32,10 +32,13 @@ def test_the_node_declares_the_table(
     names = [parameter.name for parameter in PARAMETERS]
     found = client.call(DescribeParameters, '/perception/describe_parameters', names=names)
     for parameter, descriptor in zip(PARAMETERS, found.descriptors):
-        assert descriptor.type == getattr(RosParameter.Type, parameter.type.upper()).value
+        assert (
+            descriptor.type
+            == getattr(RosParameter.Type, parameter.type.upper().replace(' ', '_')).value
+        )
         assert descriptor.description == parameter.description
         assert descriptor.read_only == (parameter.change == 'start')
         if parameter.range:
             low, high = parameter.range
-            (span,) = descriptor.integer_range
+            (span,) = [*descriptor.integer_range, *descriptor.floating_point_range]
             assert (span.from_value, span.to_value) == (low, high)

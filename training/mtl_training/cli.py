@@ -18,7 +18,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
         'check data sets, and prepare them for training',
     ),
     'train': ('mtl_training.loop.cli', 'train a network from a YAML configuration'),
+    'sweep': (
+        'mtl_training.sweeps.cli',
+        'train many networks at once on Ray Tune: settings, methods, seeds, and their tables',
+    ),
     'evaluate': ('mtl_training.evaluation.evaluate', 'measure a checkpoint on held-out frames'),
+    'compare': (
+        'mtl_training.evaluation.compare',
+        'put training runs side by side on one page: curves, deltas, weights, angles',
+    ),
     'delta': (
         'mtl_training.protocols.delta',
         'compare a multi-task network with single-task ones in one number',

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mtl_training.balancing.balancer import BalancingError, LossBalancer
+from mtl_training.balancing.balancer import BalancingError, EpochBalancer
 
 
-class DynamicWeightAveraging(LossBalancer):
+class DynamicWeightAveraging(EpochBalancer):
     """Dynamic weight averaging, DWA (Liu et al., CVPR 2019; survey, Eq. 8).
 
     w_t(e) = N exp(r_t(e-1) / T) / sum_n exp(r_n(e-1) / T),   r_t(e-1) = L_t(e-1) / L_t(e-2)
@@ -25,8 +25,6 @@ class DynamicWeightAveraging(LossBalancer):
 
     positive = True
     previous: Tensor  # [2, N] L(e-1), L(e-2); NaN before there are any
-    total: Tensor  # [N] sum of the losses of this epoch
-    steps: Tensor  # [] of this epoch
 
     def __init__(self, tasks: Sequence[str], *, temperature: float = 2.0) -> None:
         super().__init__(tasks)
@@ -34,26 +32,13 @@ class DynamicWeightAveraging(LossBalancer):
             raise BalancingError(f'temperature of dwa is {temperature}, expected more than 0')
         self.temperature = temperature
         self.register_buffer('previous', torch.full((2, len(tasks)), torch.nan))
-        self.register_buffer('total', torch.zeros(len(tasks)))
-        self.register_buffer('steps', torch.zeros(()))
 
-    def begin_epoch(self) -> None:
-        """The epoch before becomes a mean; before the first there was none: 0 / 0 is NaN."""
-        mean = self.total / self.steps
-        self.previous = torch.stack([mean, self.previous[0]])
-        self.total, self.steps = torch.zeros_like(self.total), torch.zeros_like(self.steps)
-
-    def observe(self, losses: Mapping[str, Tensor]) -> None:
-        """Counts a step."""
-        self.total = self.total + torch.stack([losses[task] for task in self.tasks])
-        self.steps = self.steps + 1
+    def begin_epoch(self, frames: Mapping[str, int]) -> None:
+        """The epoch before becomes a mean."""
+        self.previous = torch.stack([self.finish_epoch(), self.previous[0]])
 
     def weights(self) -> Tensor:
         """w [N] of this epoch."""
         ratio = self.previous[0] / self.previous[1]
         weights = len(self.tasks) * (ratio / self.temperature).softmax(0)
         return torch.where(weights.isfinite(), weights, 1.0)
-
-    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """L_t by task -> L."""
-        return self.weights() @ torch.stack([losses[task] for task in self.tasks])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -34,8 +34,8 @@ class MGDA(GradientBalancer):
     losses are multiplied by it. 'loss+' is what its example is configured with; the paper has
     none.
 
-    >>> mgda = MGDA(['a', 'b'])
-    >>> mgda(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.ones(2)).shared  # as (0.2, 0.8)
+    >>> losses = {'a': torch.ones(()), 'b': torch.ones(())}
+    >>> MGDA(['a', 'b'])(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), losses).shared  # 0.2 a + 0.8 b
     tensor([0.4000, 0.8000])
 
     Args:
@@ -61,18 +61,19 @@ class MGDA(GradientBalancer):
         self.of = 'features' if features else 'parameters'
         self.positive = normalization in ('loss', 'loss+')
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Balance:
-        """Gradients [T, N], losses [T] -> the step [N], and each task's own gradient as it is."""
-        norms = gradients.norm(dim=1)
+    def forward(self, gradients: Tensor, losses: Mapping[str, Tensor]) -> Balance:
+        """Gradients [T, N], L_t by task -> the step [N], each task's own gradient as it is."""
+        norms, sizes = gradients.norm(dim=1), torch.stack(list(losses.values()))
         divisors = {
             'none': torch.ones_like(norms),
             'l2': norms,
-            'loss': losses,
-            'loss+': losses * norms,
+            'loss': sizes,
+            'loss+': sizes * norms,
         }[self.normalization].clamp(min=1e-12)
         gram = (gradients @ gradients.mT) / divisors.outer(divisors)
         alpha = torch.from_numpy(shortest(gram.double().cpu().numpy())).to(gradients)
-        return Balance((alpha / divisors) @ gradients, torch.ones_like(losses))
+        weights = alpha / divisors
+        return Balance(weights @ gradients, torch.ones_like(weights), weights)
 
 
 def shortest(gram: NDArray[np.float64], iterations: int = 250) -> NDArray[np.float64]:

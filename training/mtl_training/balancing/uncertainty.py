@@ -37,5 +37,5 @@ class UncertaintyWeighting(LossBalancer):
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """L_t by task -> L."""
         s = self.log_variance
-        terms = [0.5 * torch.exp(-s[t]) * losses[t] + 0.5 * s[t] for t in self.tasks]
+        terms = [0.5 * torch.exp(-s[t]) * losses[t] + 0.5 * s[t] for t in self.present(losses)]
         return torch.stack(terms).sum()

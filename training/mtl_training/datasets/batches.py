@@ -168,19 +168,19 @@ def to_tensors(sample: Sample, tasks: Mapping[str, Task], canonical_focal: float
     """A frame as tensors.
 
     Returns:
-        ``image`` uint8 [3, H, W] RGB; ``fx`` float32 []; and what the losses of the tasks want, by
-        name.
+        ``image`` uint8 [3, H, W] RGB; ``fx`` float32 []; and of each task, by name, what its loss
+        wants, and as ``NAME.labelled`` bool [] whether any pixel has a label.
 
     Raises:
         TaskError: labels that cannot be.
     """
     zoom = sample.fx / canonical_focal
     image = np.ascontiguousarray(sample.arrays['image'].transpose(2, 0, 1))
-    return {
-        'image': torch.from_numpy(image),
-        'fx': torch.tensor(sample.fx, dtype=torch.float32),
-        **{name: task.target(sample.arrays[name], zoom) for name, task in tasks.items()},
-    }
+    batch = {'image': torch.from_numpy(image), 'fx': torch.tensor(sample.fx, dtype=torch.float32)}
+    for name, task in tasks.items():
+        batch[name] = task.target(sample.arrays[name], zoom)
+        batch[f'{name}.labelled'] = torch.tensor(bool(task.labelled(sample.arrays[name]).any()))
+    return batch
 
 
 def _one_thread(worker: int) -> None:

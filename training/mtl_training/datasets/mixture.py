@@ -121,6 +121,16 @@ def of_epoch(data: DataSet, epoch: int) -> DataSet:
     return data.of_epoch(epoch) if isinstance(data, Mixture) else data
 
 
+def frames_by_task(data: DataSet) -> dict[str, int]:
+    """How many frames are from sets that have labels of a task."""
+    parts = data.parts if isinstance(data, Mixture) else [data]
+    frames: dict[str, int] = {}
+    for part in parts:
+        for task in part.tasks:
+            frames[task] = frames.get(task, 0) + len(part)
+    return frames
+
+
 def is_mixture(path: Path) -> bool:
     """Whether a path is that of a mixture's file rather than a data set's folder."""
     return path.suffix in ('.yaml', '.yml')

@@ -75,12 +75,14 @@ def network_predictor(
     return predict
 
 
-def judged_network(net: Network, meta: Mapping[str, Any]) -> Judged:
+def judged_network(
+    net: Network, meta: Mapping[str, Any], device: str | torch.device = 'cpu'
+) -> Judged:
     """A network and its metadata, as ``load_checkpoint`` gives them."""
     tasks, focal = tasks_of(meta), float(meta['canonical_focal'])
-    net = net.to(memory_format=torch.channels_last)
+    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Judged(
-        lambda chosen: network_predictor(net, chosen, focal),
+        lambda chosen: network_predictor(net, chosen, focal, device),
         tasks,
         meta['height'],
         meta['width'],

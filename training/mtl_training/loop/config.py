@@ -87,6 +87,7 @@ class OptimConfig:
     lr: float
     max_steps: int
     batch_size: int = 8
+    accumulate: int = 1  # parts in which a batch goes through the network, one after the other
     optimizer: Literal['adamw', 'adam', 'sgd'] = 'adamw'
     weight_decay: float = 1e-4  # under adam, as under sgd, a part of the gradient
     decay_norms: bool = False  # whether norms and biases decay, too
@@ -111,6 +112,14 @@ class BalancingConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """Trained networks whose predictions are labels, too: see ``loop.distillation``."""
+
+    teachers: tuple[str, ...] = ()  # checkpoints, or folders of bundles
+    weight: float = 1.0  # of the losses with their labels, beside those with the data's
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """How often things happen, in steps, and on what machine."""
 
@@ -119,6 +128,8 @@ class RunConfig:
     validate_frames: int = 100
     picture_every: int = 500
     log_every: int = 10
+    gradients_every: int = 0  # angles between the tasks' gradients, see ``gradients.csv``; 0: never
+    tensorboard: bool = False  # writes what the CSV files have as events, too
     # No bf16-true: weights of 8 bits lose most steps of the optimiser to rounding.
     precision: Literal['32-true', 'bf16-mixed', '16-mixed'] = '32-true'
     accelerator: str = 'auto'
@@ -139,6 +150,7 @@ class Config:
     protocol: str = ''  # of ``PROTOCOLS``, on whose settings this stands; see ``load_config``
     weights: Mapping[str, float] = field(default_factory=dict)  # replaces the tasks' own
     balancing: BalancingConfig = field(default_factory=BalancingConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     class_balance: float = 0.0  # b: semantic classes weigh frequency ** -b, on average 1
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     run: RunConfig = field(default_factory=RunConfig)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import cv2
 import torch
@@ -56,6 +57,25 @@ def averaging(net: Network, fabric: Fabric) -> Callable[[Tensor], Predictions]:
         return net.predictions
     devices = [fabric.device] if fabric.device.type == 'cuda' else None
     return DistributedDataParallel(Trainee(net), device_ids=devices)
+
+
+@contextmanager
+def averaged_later(predict: Callable[[Tensor], Predictions], later: bool) -> Iterator[None]:
+    """Where gradients are averaged anyway, leave it to the last of several backward passes."""
+    if later and isinstance(predict, DistributedDataParallel):
+        with predict.no_sync():
+            yield
+    else:
+        yield
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], fabric: Fabric) -> None:
+    """Make gradients the mean over all processes."""
+    if fabric.world_size == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = mean(parameter.grad, fabric)
 
 
 def mean(x: Tensor, fabric: Fabric) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -19,6 +20,7 @@ from mtl_training.evaluation.judge import Report
 from mtl_training.loop.average import Average
 from mtl_training.loop.checkpoint import auxiliary_tasks, build_network, config_tasks
 from mtl_training.loop.config import Config, ConfigError
+from mtl_training.loop.distillation import Teacher, open_teachers
 from mtl_training.loop.optimizer import freeze, make_optimizer
 from mtl_training.loop.processes import averaging, to_device
 from mtl_training.models import Network, Predictions
@@ -44,6 +46,7 @@ class Run:
         data: folder of the data set.
         tasks: what is judged, by name.
         trained_tasks: and what is trained only for the sake of those.
+        teachers: whose predictions are labels, too.
         predict: normalised images -> predictions with a graph.
         frozen: modules that keep their weights and statistics.
         metrics: figures of the last validation.
@@ -54,6 +57,7 @@ class Run:
     data: Path
     tasks: TaskSet
     trained_tasks: TaskSet
+    teachers: Sequence[Teacher]
     net: Network
     predict: Callable[[Tensor], Predictions]
     balancer: LossBalancer | GradientBalancer
@@ -73,9 +77,15 @@ class Run:
         return open_data(self.data, name, self.classes)
 
     @property
+    def taught(self) -> TaskSet:
+        """The tasks that have teachers."""
+        return {name: task for teacher in self.teachers for name, task in teacher.tasks.items()}
+
+    @property
     def weights(self) -> dict[str, float]:
-        """w_t of all trained tasks."""
-        return {name: task.weight for name, task in self.trained_tasks.items()}
+        """w_t of all trained tasks; all 1 under a method that leaves them aside."""
+        tasks = self.trained_tasks.items()
+        return {name: task.weight if self.balancer.weighted else 1.0 for name, task in tasks}
 
     @property
     def judged(self) -> Network:
@@ -91,6 +101,12 @@ class Run:
         """Whether something that happens every so many steps (0: never) happens now."""
         return every > 0 and self.progress.step % every == 0
 
+    @property
+    def measures_gradients(self) -> bool:
+        """Whether the step that comes is one whose gradients are compared."""
+        every = self.config.run.gradients_every
+        return every > 0 and (self.progress.step + 1) % every == 0
+
 
 def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
     """A run at its beginning.
@@ -101,6 +117,11 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
     Raises:
         TrainingError: a configuration that cannot be trained, or data that cannot be read.
     """
+    if config.optim.accumulate < 1 or config.optim.batch_size % config.optim.accumulate:
+        raise ConfigError(
+            f'optim.accumulate is {config.optim.accumulate}, expected a divisor of '
+            f'optim.batch_size, which is {config.optim.batch_size}'
+        )
     tasks = config_tasks(config)
     semantic = tasks.get('semantic')
     if config.class_balance and isinstance(semantic, SemanticTask):
@@ -117,14 +138,23 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
             f'balancing.method is {config.balancing.method}, which has no meaning for losses below '
             f'0, as of {", ".join(signed)} in task_set {config.task_set}; expected another method'
         )
+    teachers = open_teachers(
+        config.distill.teachers,
+        tasks,
+        CLASS_SETS[config.task_set],
+        config.data.canonical_focal,
+        fabric.device,
+    )
     torch.manual_seed(config.seed)
     net = build_network(config, pretrained=config.model.pretrained)
     if isinstance(balancer, GradientBalancer):
         check_gradients(config, net, balancer)
+    elif balancer.wants_features:
+        balancer.meet(channels_of_features(config, net))
     net = to_device(net, fabric)
     frozen = freeze(net, config.optim.frozen_stages)
     optimizer = make_optimizer(net, config.optim, fabric.to_device(balancer).parameters())
-    by_losses = isinstance(balancer, LossBalancer)
+    whole = isinstance(balancer, LossBalancer) and not balancer.selective
     decay = config.optim.ema_decay
     return Run(
         config=config,
@@ -132,13 +162,50 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
         data=data,
         tasks=tasks,
         trained_tasks=trained_tasks,
+        teachers=teachers,
         net=net,
-        predict=averaging(net, fabric) if by_losses else net.predictions,
+        predict=averaging(net, fabric) if whole else net.predictions,
         balancer=balancer,
         optimizer=cast(torch.optim.Optimizer, fabric.setup_optimizers(optimizer)),
         frozen=frozen,
         average=Average(net, decay) if decay else None,
     )
+
+
+def channels_of_features(config: Config, net: Network) -> list[int]:
+    """The channels of what the tasks share, found by showing the network an image.
+
+    Raises:
+        ConfigError: they share nothing of the kind.
+    """
+    if not net.shared_features():
+        raise ConfigError(
+            f'balancing.method is {config.balancing.method}, which looks at shared features; '
+            f'expected a system that has them, not {config.model.system}'
+        )
+    training = net.training
+    with watched(net) as features, torch.random.fork_rng([]), torch.no_grad():
+        net.eval().predictions(torch.zeros(1, 3, config.data.height, config.data.width))
+    net.train(training)
+    return [feature.shape[1] for feature in features]
+
+
+@contextmanager
+def watched(net: Network, wanted: bool = True) -> Iterator[list[Tensor]]:
+    """While open, what leaves the modules of ``shared_features`` is gathered in a list."""
+    features: list[Tensor] = []
+
+    def gather(module: nn.Module, inputs: object, output: Tensor | list[Tensor]) -> None:
+        features.extend([output] if isinstance(output, Tensor) else output)
+
+    handles = [
+        module.register_forward_hook(gather) for module in (net.shared_features() if wanted else ())
+    ]
+    try:
+        yield features
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def check_gradients(config: Config, net: Network, balancer: GradientBalancer) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 from mtl_training.datasets.batches import Batch, EpochBatches, Examples, loader
 from mtl_training.datasets.dataset import DataError, DataSet
-from mtl_training.datasets.mixture import of_epoch
+from mtl_training.datasets.mixture import frames_by_task, of_epoch
 from mtl_training.loop.config import Config
 from mtl_training.loop.log import StepLog
 from mtl_training.loop.processes import launch
@@ -28,12 +28,13 @@ def train(
     init: Sequence[Path] = (),
     resume: bool = False,
     stop: Callable[[int], bool] = lambda step: False,
+    watch: Callable[[Mapping[str, float]], None] = lambda row: None,
 ) -> Path:
     """Train a network.
 
     Writes into ``out``: ``last.safetensors`` (all that resuming needs), ``best.safetensors``
-    (weights only, by their quality on validation frames), ``log.csv``, ``validation.csv``
-    and ``pictures/``.
+    (weights only, by their quality on validation frames), ``log.csv``, ``validation.csv``,
+    ``gradients.csv`` if they are measured, ``tensorboard/`` if wanted, and ``pictures/``.
 
     Args:
         data: folder of a data set with the splits ``train`` and ``val``.
@@ -42,6 +43,7 @@ def train(
         resume: go on from ``last.safetensors`` if there is one. On the CPU the result is bit-equal
             to that of a run that was never interrupted.
         stop: asked after every step; True ends the run with a checkpoint.
+        watch: told every row of ``validation.csv``, by the first process.
 
     Returns:
         The last checkpoint.
@@ -55,18 +57,19 @@ def train(
     elif init:
         begin_with(run, init)
     with StepLog(out, run) as log:
-        validation = Validation(run, out)
+        validation = Validation(run, out, watch)
         clock = time.monotonic()
         for batch in batches(run):
             waited = time.monotonic() - clock
             rate = learning_rate(config.optim, run.progress.step, run.progress.epoch_step)
-            losses = make_step(run, batch, rate)
+            step = make_step(run, batch, rate)
             run.progress.step += 1
             run.progress.epoch_step += 1
             log.advance()
+            log.write_gradients(step)
             finished = run.completed or fabric.broadcast(stop(run.progress.step))
             if run.due(config.run.log_every) or finished:
-                log.write(rate, losses, seconds=time.monotonic() - clock, waiting=waited)
+                log.write(rate, step, seconds=time.monotonic() - clock, waiting=waited)
             if fabric.is_global_zero:
                 validation.look()
                 if run.due(config.run.checkpoint_every) or finished:
@@ -89,7 +92,7 @@ def batches(run: Run) -> Iterator[Batch]:
         if config.data.rescan and progress.epoch_frames == 0:
             frames = run.split('train')
         if progress.epoch_step == 0:
-            run.balancer.begin_epoch()
+            run.balancer.begin_epoch(frames_by_task(frames))
         progress.epoch_frames = fabric.broadcast(progress.epoch_frames or len(frames))
         keys = EpochBatches(
             progress.epoch_frames,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from mtl_training.evaluation.judge import judge, quality, without_classes
 from mtl_training.evaluation.predictors import Predictor, network_predictor
 from mtl_training.evaluation.sheet import sheet, write_png
 from mtl_training.loop.checkpoint import save_checkpoint
-from mtl_training.loop.log import CsvLog
+from mtl_training.loop.log import RowLog
 from mtl_training.loop.run import Run
 from mtl_training.loop.state import describe
 
@@ -25,12 +25,15 @@ class Validation:
 
     Judged are the tasks that the validation frames have labels of.
 
+    Args:
+        watch: told every row of the figures.
+
     Raises:
         DataError: they have labels of none.
     """
 
-    def __init__(self, run: Run, out: Path) -> None:
-        self.run, self.out = run, out
+    def __init__(self, run: Run, out: Path, watch: Callable[[Mapping[str, float]], None]) -> None:
+        self.run, self.out, self.watch = run, out, watch
         self.frames = thin_out(run.split('val'), run.config.run.validate_frames)
         self.tasks = {n: task for n, task in run.tasks.items() if n in self.frames.tasks}
         if not self.tasks:
@@ -39,7 +42,7 @@ class Validation:
                 f'some of {", ".join(run.config.tasks)}'
             )
         if run.fabric.is_global_zero:
-            self.log = CsvLog(out / 'validation.csv', run.progress.step)
+            self.log = RowLog(out, 'validation', run)
 
     def look(self) -> None:
         """Judge and take pictures, each when it is due.
@@ -73,6 +76,7 @@ class Validation:
             run.progress.best = score
             weights = {f'net.{name}': t for name, t in run.judged.state_dict().items()}
             save_checkpoint(self.out / 'best.safetensors', weights, describe(run))
+        self.watch(row)
 
     def take_picture(self) -> None:
         """Labels and predictions of a few frames, as ``pictures/STEP.png``."""

@@ -14,6 +14,7 @@ from mtl_training.models.branched import Branched
 from mtl_training.models.cross_stitch import CrossStitch
 from mtl_training.models.jtrl import JTRL
 from mtl_training.models.ltb import LTB
+from mtl_training.models.modulated import Modulated
 from mtl_training.models.mt_cp import MTCP
 from mtl_training.models.mtan import MTAN
 from mtl_training.models.mti_net import MTINet
@@ -53,6 +54,7 @@ SYSTEMS: dict[str, type[Network]] = {
     'astmt': ASTMT,
     'nddr': NDDR,
     'mtan': MTAN,
+    'modulated': Modulated,
     'branched': Branched,
     'bmtas': BMTAS,
     'ltb': LTB,

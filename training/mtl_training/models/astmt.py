@@ -11,6 +11,7 @@ from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_training.models.adversary import confusion, make_discriminator, reversal
 from mtl_training.models.layers import resize
 from mtl_training.models.network import Network, Plan, Predictions
 from mtl_training.models.pyramids import ModelError, Pyramid, ResNetPyramid
@@ -82,11 +83,7 @@ class ASTMT(Network):
         )
         self.decoder = TaskDecoder(backbone.channels, tasks, modulated, width=width, rates=rates)
         self.predict = PerTask({task: nn.Conv2d(width, c, 1) for task, c in tasks.items()})
-        self.discriminator = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, len(tasks), 3, padding=1),
-        )
+        self.discriminator = make_discriminator(width, width, len(tasks))
         self.discriminator_weight, self.steps = discriminator_weight, steps
         self.register_buffer('step', torch.zeros((), dtype=torch.long))
         self._features: dict[str, Tensor] = {}  # f_t of the last pass that may be trained
@@ -119,27 +116,16 @@ class ASTMT(Network):
 
     def penalties(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The discriminator's term, to be minimised by D and, reversed, maximised by the rest."""
-        alpha = 2 / (1 + torch.exp(-10 * (self.step / self.steps).clamp(max=1))) - 1
+        alpha = reversal(self.step, self.steps)
         features, self._features = self._features, {}
         self.step += 1
         names = list(self.tasks)
-        terms = [
-            self.confusion(loss, features[task], names.index(task), alpha)
-            for task, loss in losses.items()
-        ]
+        terms = []
+        for task, loss in losses.items():
+            (gradient,) = torch.autograd.grad(loss, features[task], create_graph=True)
+            terms.append(confusion(gradient, self.discriminator, names.index(task), alpha))
         weight = self.discriminator_weight / (1 - self.discriminator_weight)
         return {'discriminator': weight * torch.stack(terms).sum()}
-
-    def confusion(self, loss: Tensor, features: Tensor, label: int, alpha: Tensor) -> Tensor:
-        """CE(D(g / |g|), label), mean over the pixels that have a gradient g."""
-        (gradient,) = torch.autograd.grad(loss, features, create_graph=True)
-        norm = gradient.norm(dim=1, keepdim=True)
-        unit = gradient / (norm + 1e-10)
-        logits = self.discriminator(Reverse.apply(unit, alpha))  # [B, tasks, H/4, W/4]
-        valid = norm[:, 0].detach() > 0
-        target = torch.full_like(valid, label, dtype=torch.long)
-        entropy = F.cross_entropy(logits, target, reduction='none')
-        return (entropy * valid).sum() / valid.sum().clamp(min=1)
 
     def learning_rates(self, *, adaptive: bool) -> dict[str, float]:
         """What belongs to one task learns N times as fast (it sees an N-th), D ten times; SGD."""
@@ -151,22 +137,6 @@ class ASTMT(Network):
             if isinstance(module, PerTask)
         }
         return {**own, 'discriminator.': 10.0}
-
-
-class Reverse(torch.autograd.Function):
-    """Gradient reversal (Ganin & Lempitsky, ICML 2015): x, whose gradient is -alpha g."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, alpha: Tensor) -> Tensor:
-        """x itself."""
-        ctx.save_for_backward(alpha)
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """The gradient of x, reversed."""
-        (alpha,) = ctx.saved_tensors
-        return -alpha * gradient, None
 
 
 class PerTask(nn.ModuleDict):

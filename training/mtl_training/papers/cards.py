@@ -64,6 +64,9 @@ CARDS: dict[str, Card] = {
     'astmt': Card(
         'seresnet50_d16', 'tasks are wanted one at a time, or hinder each other; one pass for each'
     ),
+    'modulated': Card(
+        'resnet18', 'tasks hinder each other, and a pass of the encoder for each can be paid'
+    ),
     'branched': Card(
         'resnet18', 'tasks differ so much that they should share the first stages only'
     ),

@@ -58,6 +58,11 @@ class BinaryTask(Task):
         """Labels uint8 [B, H, W]: 1, 0, or 255."""
         return np.asarray(target[:, 0].byte().cpu().numpy())
 
+    def of_maps(self, values: NDArray[Any], zoom: Tensor) -> Tensor:
+        """Probabilities or labels [B, H, W] as float32 [B, 1, H, W]: 1 above 1/2; 255 as it is."""
+        positive = np.where(values > 1, values, values > 0.5).astype(np.float32)
+        return torch.from_numpy(positive).unsqueeze(1)
+
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
         """The balanced binary cross entropy, mean over labelled pixels."""
         valid = target != self.no_label

@@ -60,6 +60,10 @@ class ClassTask(Task):
         """Ids uint8 [B, H, W], 255 where there is no label."""
         return np.asarray(target.byte().cpu().numpy())
 
+    def of_maps(self, values: NDArray[Any], zoom: Tensor) -> Tensor:
+        """Ids [B, H, W] as int64."""
+        return torch.from_numpy(values.astype(np.int64))
+
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
         """-w_c log softmax(logits)_c at the label c; divided by pixels, not by weights."""
         weight = logits.new_tensor(self.class_weights) if self.class_weights else None

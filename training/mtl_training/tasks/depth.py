@@ -51,6 +51,11 @@ class DepthTask(Task):
         """Metres float32 [B, H, W], 0 where there is no label."""
         return metres(target[:, 0], zoom)
 
+    def of_maps(self, values: NDArray[Any], zoom: Tensor) -> Tensor:
+        """Metres [B, H, W] as canonical metres float32 [B, 1, H, W]; 0 where there is no depth."""
+        known = np.where(np.isfinite(values) & (values > 0), values, 0).astype(np.float32)
+        return (torch.from_numpy(known) / zoom.view(-1, 1, 1)).unsqueeze(1)
+
     def metric(self) -> DepthError:
         """RMSE, AbsRel and delta1 in metres."""
         return DepthError()

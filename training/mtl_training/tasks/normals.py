@@ -73,6 +73,10 @@ class NormalsTask(Task):
         """Unit vectors float32 [B, H, W, 3], 0 0 0 where there is no label."""
         return np.asarray(target.permute(0, 2, 3, 1).cpu().numpy())
 
+    def of_maps(self, values: NDArray[Any], zoom: Tensor) -> Tensor:
+        """Unit vectors [B, H, W, 3] as float32 [B, 3, H, W]."""
+        return torch.from_numpy(values.astype(np.float32)).permute(0, 3, 1, 2)
+
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
         """sum_c |n_c - n_c*| with n made unit, c = x, y, z; mean over pixels, or elements."""
         distance = (functional.normalize(logits, dim=1) - target).abs()

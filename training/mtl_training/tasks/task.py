@@ -101,6 +101,10 @@ class Task(ABC):
     def truth(self, target: Tensor, zoom: Tensor) -> NDArray[Any]:
         """Targets of a batch, with zooms [B], as maps for the metric."""
 
+    @abstractmethod
+    def of_maps(self, values: NDArray[Any], zoom: Tensor) -> Tensor:
+        """Targets of a batch from maps, such as another network's: the inverse of ``truth``."""
+
     # Loss
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:

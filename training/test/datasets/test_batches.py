@@ -35,7 +35,9 @@ def test_a_frame_as_tensors(rooms: Path) -> None:
         'normals': ((3, 64, 96), torch.float32),
         'edges': ((1, 64, 96), torch.float32),
         'saliency': ((1, 64, 96), torch.float32),
+        **{f'{task}.labelled': ((), torch.bool) for task in TASKS},
     }
+    assert all(item[f'{task}.labelled'] for task in TASKS)
     stored = cv2.imread(str(rooms / 'train' / '000001_0_semantic.png'), cv2.IMREAD_GRAYSCALE)
     void = torch.from_numpy(stored == 0)
     assert (item['semantic'][void] == 255).all()

@@ -17,7 +17,7 @@ from mtl_training.datasets.augment import Sample
 from mtl_training.datasets.batches import Examples, loader, masked
 from mtl_training.datasets.classes import NYUD40, ROBOT_GROUPS
 from mtl_training.datasets.dataset import DataError, DataSet, class_weights
-from mtl_training.datasets.mixture import of_epoch
+from mtl_training.datasets.mixture import frames_by_task, of_epoch
 from mtl_training.datasets.rooms import Rooms
 from mtl_training.loop.checkpoint import read_checkpoint
 from mtl_training.loop.config import load_config
@@ -109,7 +109,7 @@ def test_training_takes_the_frames_of_its_epoch(
         fabric=fabric,
         progress=Progress(),
         split=lambda name: data,
-        balancer=SimpleNamespace(begin_epoch=lambda: None),
+        balancer=SimpleNamespace(begin_epoch=lambda frames: None),
         trained_tasks=TASKS,
     )
     for epoch, _ in zip(range(3), batches(run)):  # type: ignore[arg-type]
@@ -139,6 +139,12 @@ def test_tasks_without_labels_are_masked_so_that_batches_stack(
     for task in ('semantic', 'edges', 'saliency'):
         assert (batch[task][4] == 255).all(), task
         assert (batch[task][:4] != 255).any(), task
+        assert batch[f'{task}.labelled'].tolist() == [True] * 4 + [False], task
+    assert batch['depth.labelled'].all()
+    assert frames_by_task(data) == {
+        **dict.fromkeys(('semantic', 'edges', 'saliency'), 4),
+        **dict.fromkeys(('depth', 'normals'), 5),
+    }
     torch.testing.assert_close(batch['depth'][4], torch.full((1, 64, 96), 0.9))
     assert (batch['normals'][4].norm(dim=0) > 0.9).any()
 

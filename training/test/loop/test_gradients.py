@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ WITH_FEATURES = [
 class Plain(GradientBalancer):
     """The sum of all gradients: what fixed weights do."""
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Balance:
-        return Balance(gradients.sum(0), torch.ones_like(losses))
+    def forward(self, gradients: Tensor, losses: Mapping[str, Tensor]) -> Balance:
+        ones = gradients.new_ones(len(losses))
+        return Balance(gradients.sum(0), ones, ones)
 
 
 class PlainFeatures(Plain):
@@ -51,7 +53,7 @@ class PlainFeatures(Plain):
 class Picky(GradientBalancer):
     """Shared parameters hear of the second task only, parameters of tasks of the first only."""
 
-    def forward(self, gradients: Tensor, losses: Tensor) -> Balance:
+    def forward(self, gradients: Tensor, losses: Mapping[str, Tensor]) -> Balance:
         return Balance(gradients[1], torch.tensor([1.0, 0.0]))
 
 
@@ -90,7 +92,7 @@ def after_a_step(
     batch = next(iter(loader(data, 0, batch_size=2)))
     for _ in range(steps):
         torch.manual_seed(0)  # dropout, and trees that are sampled
-        losses = make_step(run, batch, rate=1e-9)
+        losses = make_step(run, batch, rate=1e-9).losses
     return run, {n: p.grad for n, p in run.net.named_parameters() if p.grad is not None}, losses
 
 
@@ -115,6 +117,23 @@ def test_plain_sums_are_fixed_weights(system: str, method: str, rooms: Path) -> 
         torch.testing.assert_close(same[name], loss, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('method', ['Plain', 'PlainFeatures', 'adversarial'])
+def test_frozen_stages_stay_out_of_it(method: str, rooms: Path) -> None:
+    """The first scale has no gradient: the others get what fixed weights give them."""
+
+    def frozen(method: str) -> Config:
+        config = configure('mtl_baseline', method)
+        return dataclasses.replace(config, optim=dataclasses.replace(config.optim, frozen_stages=1))
+
+    _, expected, _ = after_a_step(frozen('fixed'), rooms)
+    run, found, losses = after_a_step(frozen(method), rooms)
+    assert not any(p.requires_grad for p in run.net.early(1)[-1].parameters())
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-2, atol=1e-3)
+    assert ('discriminator' in losses) == (method == 'adversarial')
+
+
 def test_systems_with_features_are_all_named_above() -> None:
     assert [
         name for name, kind in SYSTEMS.items() if 'shared_features' in vars(kind)
@@ -137,6 +156,26 @@ def test_shared_parameters_get_the_step_and_the_others_what_is_theirs(rooms: Pat
             torch.testing.assert_close(gradient, first[name])
         else:
             assert not gradient.any(), name
+
+
+@pytest.mark.parametrize('method', ['fixed', 'Plain', 'PlainFeatures', 'graddrop'])
+def test_no_graph_is_kept_when_a_step_is_decided(
+    method: str, rooms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Activations are the most of what a step holds: what the encoder saved is given back."""
+    made: list[Tensor] = []
+    original = ResNetPyramid.forward
+
+    def forward(self: ResNetPyramid, image: Tensor) -> list[Tensor]:
+        features = original(self, image)
+        made.extend(features)
+        return features
+
+    monkeypatch.setattr(ResNetPyramid, 'forward', forward)
+    run, _, _ = after_a_step(configure('mtl_baseline', method), rooms)
+    (weight, *_) = run.net.shared_parameters()
+    with pytest.raises(RuntimeError, match='a second time'):
+        torch.autograd.grad(made[0].sum(), weight)
 
 
 @pytest.mark.parametrize('features', [False, True])

@@ -6,12 +6,14 @@ import csv
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.fabric import Fabric
+from mtl_training.balancing import METHODS
 from mtl_training.cli import main
 from mtl_training.datasets.dataset import DataError
 from mtl_training.evaluation.predictors import normalise
@@ -45,14 +47,15 @@ def change(config: Config, section: str, **values: Any) -> Config:
 @pytest.mark.parametrize(
     'balancing',
     [
-        '{method: fixed}',
-        '{method: uncertainty}',
-        '{method: dwa}',
-        '{method: mgda, options: {normalization: l2}}',
+        *(f'{{method: {method}}}' for method in METHODS if method != 'torchjd'),
         '{method: mgda, options: {normalization: l2, features: true}}',
+        '{method: torchjd, options: {aggregator: pcgrad}}',
+        '{method: torchjd, options: {aggregator: nash_mtl, features: true}}',
     ],
 )
 def test_resume_within_an_epoch_is_bit_equal(balancing: str, rooms: Path, tmp_path: Path) -> None:
+    if 'torchjd' in balancing:
+        pytest.importorskip('torchjd')
     config = load_config(
         TINY,
         [*QUIET, *POSITIVE, 'augment.noise_p=0.5', 'optim.max_steps=10', f'balancing={balancing}'],
@@ -80,7 +83,7 @@ def test_what_a_balancer_learns_is_learned_and_kept(rooms: Path, tmp_path: Path)
         assert learned[f'balancer.log_variance.{task}'] > 0
     config = load_config(TINY, [*QUIET, *POSITIVE, 'balancing.method=dwa'])
     counted = load_file(train(config, rooms, tmp_path / 'counted', stop=lambda step: step == 6))
-    assert counted['balancer.steps'] == 2  # of the second epoch
+    assert counted['balancer.steps'].tolist() == [2, 2]  # of the second epoch
     rows = log_rows(tmp_path / 'counted' / 'log.csv')
     for index, task in enumerate(config.tasks):
         mean = sum(float(row[task]) for row in rows[:4]) / 4
@@ -126,6 +129,38 @@ def test_weights_of_tasks_and_of_auxiliary_predictions_count(rooms: Path, tmp_pa
         assert row[f'auxiliary_{task}'] == pytest.approx(deep / 2 + middle / 2, rel=1e-3)
         total += weight * (final + deep / 2 + middle / 2)
     assert row['total'] == pytest.approx(total, rel=1e-3)
+
+
+def test_tensorboard_has_what_the_tables_have(rooms: Path, tmp_path: Path) -> None:
+    """Also after a run that was cut off after its last checkpoint: each step once."""
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    settings = ['task_set=nyud', 'run.picture_every=0', 'run.validate_every=2']
+    settings += ['run.validate_frames=2', 'run.gradients_every=2', 'run.tensorboard=true']
+    config = load_config(TINY, [*settings, 'tasks=[semantic, depth]', 'optim.max_steps=4'])
+    last = train(config, rooms, tmp_path, stop=lambda step: step == 2)
+    shutil.copy(last, tmp_path / 'kept')
+    train(config, rooms, tmp_path, resume=True, stop=lambda step: step == 3)
+    shutil.copy(tmp_path / 'kept', last)
+    train(config, rooms, tmp_path, resume=True)
+    for name in ('log', 'validation', 'gradients'):
+        events = accumulator.EventAccumulator(str(tmp_path / 'tensorboard' / name)).Reload()
+        rows = list(csv.DictReader((tmp_path / f'{name}.csv').open()))
+        columns = [column for column in rows[0] if column != 'step']
+        assert set(events.Tags()['scalars']) == {f'{name}/{column}' for column in columns}
+        for column in columns:
+            found = [(e.step, e.value) for e in events.Scalars(f'{name}/{column}')]
+            assert [step for step, _ in found] == [int(row['step']) for row in rows]
+            values = [float(row[column]) for row in rows]
+            assert [value for _, value in found] == pytest.approx(values, rel=1e-5), column
+
+
+def test_tensorboard_that_is_not_installed_is_told(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
+    config = load_config(TINY, [*QUIET, 'run.tensorboard=true'])
+    with pytest.raises(ConfigError, match='needs the package tensorboard'):
+        train(config, rooms, tmp_path)
 
 
 @pytest.mark.parametrize('system', ['tif', 'astmt'])

@@ -9,6 +9,7 @@ import torch
 from mtl_training.loop.config import OptimConfig
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import ModelError, build
+from mtl_training.models.adversary import confusion
 from mtl_training.models.astmt import ASTMT, PerTask
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.pyramids import ResNetPyramid
@@ -174,8 +175,9 @@ def test_the_encoder_gets_the_discriminators_gradient_with_reversed_sign() -> No
     expected, plain = without_reversal()
     net, losses = trained()
     features, one = net._features, torch.tensor(1.0)
+    gradients = [torch.autograd.grad(losses[t], features[t], create_graph=True)[0] for t in TASKS]
     term = torch.stack(
-        [net.confusion(losses[t], features[t], i, one) for i, t in enumerate(TASKS)]
+        [confusion(g, net.discriminator, i, one) for i, g in enumerate(gradients)]
     ).sum()
     term.backward()
     torch.testing.assert_close(term, expected)

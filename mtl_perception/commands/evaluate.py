@@ -1,0 +1,54 @@
+"""`mtl_perception evaluate`: judge one run against ground truth, in figures and in a report."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+from pathlib import Path
+
+from .. import PerceptionError
+from ..offline.figures import sentences
+from ..offline.page import write_page
+from ..offline.report import RunReport
+from .runs import add_run_arguments, open_runs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        'run',
+        metavar='RUN',
+        nargs='?',
+        default='auto:fp32',
+        help='a bag of outputs, a bundle folder, BACKEND:PRECISION, or BUNDLE@BACKEND:PRECISION '
+        '(default: the shipped bundle in the best engine)',
+    )
+    add_run_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge, print the figures, write the report.
+
+    Raises:
+        PerceptionError: something cannot be read or run, or there is nothing to judge.
+    """
+    with ExitStack() as stack:
+        runs = open_runs([options.run], options, stack)
+        report = RunReport(runs.bundle)
+        for (frame,) in runs.frames:
+            report.add(frame)
+    if not report.run.frames:
+        raise PerceptionError(f'{options.run} has no frames of the images of {options.input}')
+    print(f'{report.run.frames} frames of {options.run}.')
+    found = sentences(report.run.evaluation)
+    print('\n'.join(found or ['There is no ground truth, so accuracy is unknown.']))
+    if runs.problem():
+        print(f'Note: {runs.problem()}.')
+    if options.report:
+        facts = {'run': options.run, 'bundle': f'{runs.bundle.name} {runs.bundle.version}'}
+        if options.input:
+            facts['recording'] = str(options.input)
+        title = f'{runs.bundle.name} on {Path(options.input or options.run).name}'
+        write_page(options.report, report.page(title, facts))
+        print(f'Report: {options.report}')
+    return 0

@@ -1,0 +1,126 @@
+"""Runs that are named on a command line: bags of outputs, or bundles and engines on a recording."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import PerceptionError
+from ..bundle import Bundle, default_bundle, load_bundle
+from ..engines.choice import open_engine
+from ..engines.engine import BACKENDS
+from ..offline.page import check_page
+from ..offline.recordings import RecordingReader
+from ..offline.runs import RunFrame
+from ..offline.stored import RecordedCamera, frames_of_bags, frames_of_pipelines, is_bag
+from ..pipeline import Pipeline
+from .arguments import add_bundle, add_engine_options, engine_options
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``open_runs`` reads, and ``--report``."""
+    parser.add_argument(
+        '--input',
+        type=Path,
+        metavar='BAG',
+        help='the recording that is run, or that the bags of outputs are of: for images and '
+        'ground truth',
+    )
+    parser.add_argument('--image', default='', metavar='TOPIC', help='the camera of the input')
+    parser.add_argument(
+        '--node', default='', metavar='NAME', help='whose outputs in the bags: /perception/front'
+    )
+    parser.add_argument('--report', type=Path, metavar='HTML', help='write a report as one page')
+    add_bundle(parser, option=True)
+    add_engine_options(parser)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs on the same images.
+
+    Attributes:
+        frames: a frame of each run, image by image.
+        bundle: of the first run; for bags the one that was named, for classes and colours.
+        problem: says why ground truth was not used, once the frames are read.
+    """
+
+    frames: Iterator[tuple[RunFrame, ...]]
+    bundle: Bundle
+    problem: Callable[[], str]
+
+
+def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStack) -> Runs:
+    """Open what is named: all bags, or all bundles or engines.
+
+    Args:
+        stack: closes what is opened.
+
+    Raises:
+        PerceptionError: something cannot be opened, or cannot be compared, or a report of it could
+            not be written.
+    """
+    if options.report:
+        check_page(options.report)
+    bags = [is_bag(Path(name)) for name in names]
+    if any(bags) != all(bags):
+        raise PerceptionError('takes two bags, or two bundles or engines, not one of each')
+    if not all(bags) and options.input is None:
+        raise PerceptionError('bundles and engines are run on a recording: give --input BAG')
+    variants = [] if all(bags) else [parse_variant(name, options.bundle) for name in names]
+    camera = None
+    if options.input is not None:
+        reader = stack.enter_context(RecordingReader(options.input))
+        camera = RecordedCamera(reader, options.image)
+    if camera is None or not variants:
+        readers = [stack.enter_context(RecordingReader(name)) for name in names]
+        bundle = load_bundle(options.bundle or default_bundle())
+        frames = frames_of_bags(readers, options.node, camera)
+        return Runs(frames, bundle, camera.truth.problem if camera else lambda: '')
+    bundles = [load_bundle(variant.bundle) for variant in variants]
+    for bundle in bundles:
+        if bundle.classes != bundles[0].classes:
+            raise PerceptionError(
+                f'{bundles[0].folder} and {bundle.folder} have different classes, so their labels '
+                'cannot be compared'
+            )
+    pipelines = []
+    for bundle, variant in zip(bundles, variants, strict=True):
+        chosen = open_engine(variant.backend, bundle, engine_options(options, variant.precision))
+        stack.callback(chosen.engine.close)
+        pipelines.append(Pipeline(bundle, chosen.engine))
+    return Runs(frames_of_pipelines(pipelines, camera), bundles[0], camera.truth.problem)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A bundle in an engine of a precision."""
+
+    bundle: Path
+    backend: str = 'auto'
+    precision: str = 'fp32'
+
+
+def parse_variant(text: str, bundle: Path | None) -> Variant:
+    """Read ``BUNDLE``, ``BACKEND:PRECISION`` or ``BUNDLE@BACKEND:PRECISION``.
+
+    Args:
+        bundle: where none is named; None: the shipped one.
+
+    Raises:
+        PerceptionError: it is neither a folder nor an engine.
+    """
+    if (Path(text) / 'bundle.yaml').is_file():
+        return Variant(Path(text))
+    folder, _, engine = text.rpartition('@')
+    backend, _, precision = engine.partition(':')
+    if backend not in (*BACKENDS, 'auto'):
+        raise PerceptionError(
+            f'{text} is not a bag, a bundle folder, or BACKEND:PRECISION with a backend of '
+            f'{", ".join(BACKENDS)}'
+        )
+    named = Path(folder) if folder else bundle or default_bundle()
+    return Variant(named, backend, precision or 'fp32')
