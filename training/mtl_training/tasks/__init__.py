@@ -35,6 +35,7 @@ __all__ = [
     'choose',
     'every',
     'grouped',
+    'indoor',
     'multi_task_loss',
     'nyud',
     'pascal',
@@ -92,6 +93,15 @@ def rooms(classes: Sequence[LabelClass]) -> TaskSet:
     )
 
 
+def indoor(classes: Sequence[LabelClass]) -> TaskSet:
+    """The recipe for photographs of rooms: depth that is sharp where surfaces end.
+
+    Args:
+        classes: of the semantic task; ``NYUD40``, which a bundle may gather into groups.
+    """
+    return {**rooms(classes), **by_name(LaplaceDepth(gradients=0.5))}
+
+
 def streets(classes: Sequence[LabelClass]) -> TaskSet:
     """What a car sees that learns from Cityscapes and KITTI: depth is sparse there.
 
@@ -105,7 +115,7 @@ TASK_SETS: dict[str, Callable[[Sequence[LabelClass]], TaskSet]] = {
     'nyud': nyud,
     'pascal': pascal,
     'rooms': rooms,
-    'indoor': rooms,  # on the classes of photographs, which a bundle may gather into groups
+    'indoor': indoor,
     'streets': streets,
 }
 

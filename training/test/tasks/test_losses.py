@@ -53,6 +53,23 @@ def test_log_laplace_is_the_likelihood_that_torch_knows() -> None:
     assert loss.item() == pytest.approx(-likelihood[..., :2].mean().item(), rel=1e-6)
 
 
+def test_gradients_of_log_depth_leave_out_scale_and_what_has_no_label() -> None:
+    depth = torch.tensor([[[[1.0, 2.0, 4.0], [2.0, 0.0, 8.0]]]])
+    logits = torch.zeros(1, 2, 2, 3)
+    logits[:, 0] = (3 * torch.where(depth > 0, depth, 1.0)).log()[:, 0]
+    weighed, plain = LaplaceDepth(gradients=0.5), LaplaceDepth()
+    scaled = weighed.loss(logits, depth) - plain.loss(logits, depth)
+    assert scaled.item() == pytest.approx(0, abs=1e-6)
+
+    # Errors 0, 0.1, 0.4 in the first row, 0, -, 1 in the second one. Neighbours across differ by
+    # 0.1 and 0.3, those along columns by 0 and 0.6; every second pixel leaves 0 and 0.4, and
+    # every fourth and eighth no pair.
+    logits[0, 0] += torch.tensor([[0.0, 0.1, 0.4], [0.0, 7.0, 1.0]])
+    expected = 0.5 * ((0.1 + 0.3) / 2 + (0 + 0.6) / 2 + 0.4) / 4
+    added = weighed.loss(logits, depth) - plain.loss(logits, depth)
+    assert added.item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize(('per_element', 'divisor'), [(False, 2), (True, 6)])
 def test_normals_are_made_unit_and_averaged(per_element: bool, divisor: int) -> None:
     """Over pixels as in ATRC, or over elements as in the survey's code: a third of it."""
