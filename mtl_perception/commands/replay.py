@@ -17,7 +17,7 @@ from ..offline.sources import BagSource, Selection
 from ..offline.writing import Tally
 from ..outputs import Output, outputs_of
 from ..pipeline import Options
-from .arguments import add_bundle, add_engine_options, engine_options, positive
+from .arguments import add_bundle, add_engine_options, engine_options, positive, whole
 from .progress import ProgressBar
 
 # Finished, but not everything of the recording could be used.
@@ -48,11 +48,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--start', type=float, default=0.0, help='seconds to leave out')
     parser.add_argument('--duration', type=positive, help='seconds to replay')
-    parser.add_argument('--every', type=int, default=1, help='each Nth image only')
-    parser.add_argument('--keep', action='append', default=[], metavar='TOPIC')
-    parser.add_argument('--allow-uncalibrated', action='store_true')
-    parser.add_argument('--resume', action='store_true')
-    parser.add_argument('--workers', type=int, default=1)
+    parser.add_argument('--every', type=whole, default=1, help='each Nth image only')
+    parser.add_argument(
+        '--keep',
+        action='append',
+        default=[],
+        metavar='TOPIC',
+        help='a topic of the recording that the new bag has, too; repeatable',
+    )
+    parser.add_argument(
+        '--allow-uncalibrated',
+        action='store_true',
+        help='images without a good CameraInfo give all but depth in metres and points',
+    )
+    parser.add_argument(
+        '--resume', action='store_true', help='go on where the same command was interrupted'
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -108,6 +119,15 @@ def _replay(
         'model_sha256': bundle.sha256,
         **identity,
     }
+    wish = {
+        'input': str(options.input.absolute()),
+        'cameras': [f'{camera.image}:{camera.info or ""}' for camera in cameras],
+        'outputs': [output.name for output in outputs],
+        **{
+            name: getattr(options, name)
+            for name in ('start', 'duration', 'every', 'keep', 'allow_uncalibrated', 'batch')
+        },
+    }
     bar = ProgressBar(source.count(selection), 'images')
 
     def watch(result: Result) -> None:
@@ -119,7 +139,7 @@ def _replay(
         lambda skip: replay(source, job, bundle, [engine], skip=skip),
         start_ns=start_ns,
         batch=options.batch,
-        job=provenance,
+        job={**provenance, **wish},
         provenance=provenance,
         resume=options.resume,
         watch=watch,
