@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -51,8 +51,8 @@ class Identity:
 
     @classmethod
     def of(cls, header: Any) -> Identity:
-        """Of a std_msgs/Header. Frames of ROS 1 begin with a slash."""
-        return cls(stamp_ns(header), str(header.frame_id).lstrip('/'))
+        """Of a std_msgs/Header."""
+        return cls(stamp_ns(header), frame_of(header))
 
     def agrees(self, other: Identity) -> bool:
         """Whether both may be of the same moment and camera.
@@ -92,7 +92,7 @@ class CameraInfos:
 
     def add(self, info: Any) -> None:
         """Keep a sensor_msgs/CameraInfo."""
-        new = _Kept(info, _content(info), Identity.of(info.header))
+        new = _Kept(info, content_of(info), Identity.of(info.header))
         # Without a stamp the newest replaces what was before.
         stamped = new.identity.stamp != 0
         key = new.identity, new.content if stamped else None
@@ -138,7 +138,7 @@ class CameraInfos:
         if not of_frame:
             seen = f', only of {", ".join(map(repr, others))}' if others else ''
             return Match(problem=f'no CameraInfo of frame {frame!r}{seen}')
-        if _in_turns([kept.content for kept in of_frame]):
+        if in_turns([kept.content for kept in of_frame]):
             return Match(
                 problem='two cameras seem to share the topic: different CameraInfos of '
                 f'frame {frame!r} in turns'
@@ -149,7 +149,12 @@ class CameraInfos:
         return [kept for kept in self._infos.values() if kept.identity.agrees(image)]
 
 
-def _content(info: Any) -> Hashable:
+def frame_of(header: Any) -> str:
+    """The frame of a std_msgs/Header; that of ROS 1 begins with a slash."""
+    return str(header.frame_id).lstrip('/')
+
+
+def content_of(info: Any) -> Hashable:
     """What a CameraInfo says, to compare (also NaN)."""
     roi = info.roi
     return (
@@ -159,7 +164,7 @@ def _content(info: Any) -> Hashable:
     )
 
 
-def _in_turns(contents: list[Hashable]) -> bool:
+def in_turns(contents: Sequence[Hashable]) -> bool:
     """Whether a content comes back after another one."""
     changes = [new for old, new in zip([None, *contents], contents, strict=False) if new != old]
     return len(changes) > len(set(changes))

@@ -186,6 +186,24 @@ OUTPUTS = (
     _picture('normals_color', 'normals', _normals_painter),
 )
 
+
+def camera_info_fields(camera: CameraModel) -> dict[str, Any]:
+    """The fields of a CameraInfo without region of interest and binning: all holds as it is.
+
+    Consumers divide by P, so K stands there where the driver left P empty.
+    """
+    p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return {
+        'height': camera.height,
+        'width': camera.width,
+        'distortion_model': camera.distortion_model or 'plumb_bob',
+        'd': list(camera.distortion) or [0.0] * 5,
+        'k': [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0],
+        'r': list(camera.rectification),
+        'p': list(camera.projection) or p,
+    }
+
+
 # Topics that say something about the model or the node and nothing about a single image.
 OTHER_TOPICS = (
     (

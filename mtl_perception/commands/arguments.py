@@ -21,6 +21,13 @@ def positive(text: str) -> float:
     return value
 
 
+def whole(text: str) -> int:
+    """Parse a whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f'expected a whole number above 0, not {text!r}')
+    return int(text)
+
+
 def add_bundle(parser: argparse.ArgumentParser, *, option: bool) -> None:
     """Add the bundle: as ``--bundle``, or as an argument that may be left out."""
     text = 'bundle folder (default: the shipped one)'
@@ -32,7 +39,7 @@ def add_bundle(parser: argparse.ArgumentParser, *, option: bool) -> None:
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Add what ``engine_options`` reads."""
-    parser.add_argument('--batch', type=int, default=1, help='largest batch (default: 1)')
+    parser.add_argument('--batch', type=whole, default=1, help='largest batch (default: 1)')
     parser.add_argument('--threads', type=int, default=0, help='CPU threads; 0: automatic')
     parser.add_argument('--device', type=int, default=0, help='number of the GPU (default: 0)')
     parser.add_argument('--provider', default='cpu', help='of onnxruntime: cpu, cuda or tensorrt')

@@ -16,6 +16,7 @@ from ..ros.packages import missing
 # name -> one line of help; the module of that name has add_arguments(parser) and run(options).
 COMMANDS: dict[str, str] = {
     'demo': 'play a recording through the node and judge it',
+    'replay': 'run a recording through a bundle, frame by frame, into a new bag',
     'evaluate': 'judge one run on a recording against its ground truth',
     'compare': 'show where two runs on the same images differ',
     'build': 'build the engine of a bundle ahead, check it, and keep it in the cache',

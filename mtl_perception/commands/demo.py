@@ -17,8 +17,9 @@ from pathlib import Path
 from .. import PerceptionError
 from ..bundle import Bundle, default_bundle, load_bundle
 from ..offline.cameras import CameraTopics, find_camera
+from ..offline.cdr import RecordingError
 from ..offline.ground_truth import score_outputs
-from ..offline.recordings import RecordingError, RecordingReader, RecordingWriter
+from ..offline.recordings import RecordingReader, RecordingWriter
 from ..share import share
 from .arguments import add_bundle, positive
 from .dds import profile_settings
@@ -103,7 +104,7 @@ def _play(
             messages = reader.messages([camera.image, camera.info])
             first = next(messages, None)
             if first is None:
-                raise RecordingError(f'{reader.folder} has no message on {camera.image}')
+                raise RecordingError(f'{reader.path} has no message on {camera.image}')
             store.start(first.time_ns, rate)
             published = play(
                 chain([first], messages),

@@ -16,8 +16,9 @@ from ..files import beside
 from ..images import read_image
 from ..montage import montage
 from ..offline.cameras import CameraTopics
+from ..offline.cdr import Types, header_stamp_ns
 from ..offline.ground_truth import image_array
-from ..offline.recordings import RecordingReader, Types, header_stamp_ns
+from ..offline.recordings import RecordingReader
 from ..pipeline import Frame, Prediction
 from .graph import Topic
 from .node_process import NODE

@@ -15,7 +15,8 @@ import numpy as np
 from .. import PerceptionError
 from ..bundle import Bundle
 from ..offline.cameras import CameraTopics
-from ..offline.recordings import Recorded, header_stamp_ns
+from ..offline.cdr import header_stamp_ns
+from ..offline.recordings import Recorded
 from ..outputs import outputs_of
 from .node_process import NODE, NodeProcess
 

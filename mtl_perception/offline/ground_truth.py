@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..images import LAYOUTS
+from .cdr import RecordingError, Types, header_stamp_ns
 from .metrics import DepthError, EdgeF, MeanIoU, Metric, NormalError
-from .recordings import RecordingError, RecordingReader, Types, header_stamp_ns
+from .recordings import RecordingReader
 from .sample import GROUND_TRUTH
 
 

@@ -1,4 +1,4 @@
-"""Recordings: rosbag2 folders in MCAP, written and read without a ROS installation.
+"""Recordings: bags of any format are read, rosbag2 folders in MCAP are written, without ROS.
 
 `rosbags` (PyPI) does the work and is imported where it is used: a robot that only runs the node
 does not need it. Messages travel as CDR bytes with their type's name, so that what came over DDS
@@ -12,7 +12,6 @@ needs the package `ros-humble-rosbag2-storage-mcap`; from Iron on MCAP is part o
 from __future__ import annotations
 
 import shutil
-import struct
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,16 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .. import PerceptionError
-from ..share import message_definition
+from .. import one_line
+from .cdr import RecordingError, Types
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection, Qos
-    from rosbags.typesys.store import Typestore
 
-
-class RecordingError(PerceptionError):
-    """A recording that cannot be read or written; the message names the folder and the reason."""
+BAG_SUFFIXES = ('.mcap', '.db3', '.bag')
 
 
 @dataclass(frozen=True)
@@ -42,125 +38,21 @@ class Recorded:
     data: bytes  # CDR with its four-byte encapsulation header
 
 
-def header_stamp_ns(data: bytes) -> int:
-    """Read the stamp of a serialized message whose first field is a std_msgs/Header.
-
-    Args:
-        data: CDR bytes; both byte orders are understood.
-
-    Returns:
-        Nanoseconds since the epoch of the message's clock.
-    """
-    if len(data) < 12:
-        raise RecordingError(f'message of {len(data)} bytes is too short to hold a header')
-    seconds, nanoseconds = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)
-    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+# rosbag2's text for "reliable, and for the latest only": what the node offers.
+QOS = (
+    '- avoid_ros_namespace_conventions: false\n  deadline: {nsec: 854775807, sec: 9223372036}\n'
+    '  depth: 10\n  durability: 2\n  history: 1\n'
+    '  lifespan: {nsec: 854775807, sec: 9223372036}\n  liveliness: 1\n'
+    '  liveliness_lease_duration: {nsec: 854775807, sec: 9223372036}\n  reliability: 1'
+)
+# The same for what is kept for late comers.
+QOS_LATCHED = QOS.replace('depth: 10', 'depth: 1').replace('durability: 2', 'durability: 1')
 
 
-class Types:
-    """CDR (de)serialization of message types: the common ones built in, others from .msg files."""
+def _qos(text: str) -> list[Qos]:
+    from rosbags.rosbag2.metadata import parse_qos
 
-    def __init__(self) -> None:
-        try:
-            from rosbags.typesys import Stores, get_typestore
-        except ImportError:
-            raise RecordingError(
-                'recordings need the Python package rosbags: pip install rosbags'
-            ) from None
-        # Humble's definitions are the ones that every later distribution still agrees with.
-        self.store: Typestore = get_typestore(Stores.ROS2_HUMBLE)
-
-    def require(self, kind: str) -> str:
-        """Make a type known, with the types it holds.
-
-        Args:
-            kind: such as ``vision_msgs/msg/LabelInfo``.
-
-        Returns:
-            The same name.
-
-        Raises:
-            RecordingError: No definition of the type was found.
-        """
-        if kind in self.store.fielddefs:
-            return kind
-        from rosbags.typesys import get_types_from_msg
-
-        path = message_definition(kind)
-        if path is None:
-            raise RecordingError(
-                f'the definition of {kind} was not found under AMENT_PREFIX_PATH; '
-                f'source the workspace that holds it'
-            )
-        found = get_types_from_msg(path.read_text(encoding='utf-8'), kind)
-        for fields in found.values():
-            for _, description in fields[1]:
-                for nested in _named_types(description):
-                    self.require(nested)
-        self.store.register(found)
-        return kind
-
-    def adopt(self, kind: str, definition: str) -> None:
-        """Learn a type from the definition that a recording carries, unless it is known."""
-        if definition and kind not in self.store.fielddefs and 'IDL: ' not in definition:
-            from rosbags.typesys import get_types_from_msg
-
-            found = get_types_from_msg(definition, kind)
-            known = self.store.fielddefs
-            self.store.register({name: f for name, f in found.items() if name not in known})
-
-    def pack(self, kind: str, **fields: Any) -> bytes:
-        """Serialize a message given by its fields (nested messages from ``make``) to CDR."""
-        return bytes(self.store.serialize_cdr(self.make(kind, **fields), kind))
-
-    def make(self, kind: str, **fields: Any) -> Any:
-        """Make a message object with all its fields given."""
-        return self.store.types[self.require(kind)](**fields)
-
-    def unpack(self, kind: str, data: bytes) -> Any:
-        """Deserialize CDR bytes to a message object with the fields of its .msg file."""
-        return self.store.deserialize_cdr(data, self.require(kind))
-
-    def header(self, stamp_ns: int, frame_id: str) -> Any:
-        """Make a std_msgs/Header."""
-        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
-        stamp = self.make('builtin_interfaces/msg/Time', sec=seconds, nanosec=nanoseconds)
-        return self.make('std_msgs/msg/Header', stamp=stamp, frame_id=frame_id)
-
-
-def _named_types(description: Any) -> Iterator[str]:
-    """Names of the message types inside a field description of rosbags' type system."""
-    if isinstance(description, str):
-        if '/' in description:
-            yield description
-    elif isinstance(description, tuple):
-        for part in description:
-            yield from _named_types(part)
-
-
-def _qos(latched: bool) -> Qos:
-    from rosbags.interfaces import (
-        Qos,
-        QosDurability,
-        QosHistory,
-        QosLiveliness,
-        QosReliability,
-        QosTime,
-    )
-
-    forever = QosTime(9223372036, 854775807)
-    durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
-    return Qos(
-        history=QosHistory.KEEP_LAST,
-        depth=1 if latched else 10,
-        reliability=QosReliability.RELIABLE,
-        durability=durability,
-        deadline=forever,
-        lifespan=forever,
-        liveliness=QosLiveliness.AUTOMATIC,
-        liveliness_lease_duration=forever,
-        avoid_ros_namespace_conventions=False,
-    )
+    return parse_qos(text)
 
 
 class RecordingWriter:
@@ -226,49 +118,76 @@ class RecordingWriter:
                 topic,
                 self.types.require(kind),
                 typestore=self.types.store,
-                offered_qos_profiles=[_qos(latched)],
+                offered_qos_profiles=_qos(QOS_LATCHED if latched else QOS),
             )
             self._connections[topic] = connection
         self._writer.write(connection, time_ns, data)
 
 
 class RecordingReader:
-    """Reads a rosbag2 folder (MCAP or SQLite) in the order of time; use with ``with``.
+    """Reads a recording in the order of time; use with ``with``.
+
+    A rosbag2 folder (MCAP or SQLite, also split or compressed), one of its .mcap or .db3 files, or
+    a ROS 1 .bag, whose messages become those of ROS 2.
 
     Attributes:
         topics: name of each topic -> its message type.
-        duration_s: seconds between the first and the last message.
+        counts: name of each topic -> its number of messages.
+        start_ns, end_ns: times of the first and the last message.
 
     Raises:
-        RecordingError: ``rosbags`` is missing, or the folder is not a readable recording.
+        RecordingError: ``rosbags`` is missing, or it is not a readable recording.
     """
 
     topics: Mapping[str, str]
-    duration_s: float
+    counts: Mapping[str, int]
+    start_ns: int
+    end_ns: int
 
-    def __init__(self, folder: str | Path, *, types: Types | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(self, path: str | Path, *, types: Types | None = None) -> None:
+        self.path = Path(path)
         self.types = types or Types()
 
     def __enter__(self) -> RecordingReader:
-        from rosbags.rosbag2 import Reader
+        self._reader = self._open()
+        connections = self._reader.connections
+        self.topics = {c.topic: c.msgtype for c in connections}
+        self.counts = {
+            topic: sum(c.msgcount for c in connections if c.topic == topic) for topic in self.topics
+        }
+        self._definitions = {c.msgtype: c.msgdef.data for c in connections}
+        empty = not sum(self.counts.values())
+        self.start_ns = 0 if empty else self._reader.start_time
+        self.end_ns = 0 if empty else self._reader.end_time - 1
+        return self
 
-        if not (self.folder / 'metadata.yaml').is_file():
-            raise RecordingError(
-                f'{self.folder} is not a recording: no metadata.yaml in it (expected a rosbag2 '
-                f'folder)'
-            )
+    @property
+    def duration_s(self) -> float:
+        """Seconds between the first and the last message."""
+        return (self.end_ns - self.start_ns) * 1e-9
+
+    def _open(self) -> Any:
+        from rosbags import rosbag1, rosbag2
+
+        self._ros1 = self.path.suffix == '.bag'
+        if not self._ros1 and self.path.suffix not in BAG_SUFFIXES:
+            if not (self.path / 'metadata.yaml').is_file():
+                raise RecordingError(
+                    f'{self.path} is not a recording: no metadata.yaml in it (expected a rosbag2 '
+                    f'folder)'
+                )
+        elif not self.path.is_file():
+            raise RecordingError(f'{self.path}: no such file')
         try:
-            self._reader = Reader(self.folder)
-            self._reader.open()
+            reader = (rosbag1 if self._ros1 else rosbag2).Reader(self.path)
+            reader.open()
         # Not only ReaderError: a damaged file also shows as TypeError, struct.error and others.
         except Exception as error:
-            raise RecordingError(f'cannot read the recording {self.folder}: {error}') from error
-        self.topics = {c.topic: c.msgtype for c in self._reader.connections}
-        self.duration_s = self._reader.duration * 1e-9
-        for connection in self._reader.connections:
-            self.types.adopt(connection.msgtype, connection.msgdef.data)
-        return self
+            raise self._unreadable(error) from error
+        return reader
+
+    def _unreadable(self, error: Exception) -> RecordingError:
+        return RecordingError(f'cannot read the recording {self.path}: {one_line(error)}')
 
     def __exit__(
         self,
@@ -279,28 +198,64 @@ class RecordingReader:
         with suppress(Exception):
             self._reader.close()
 
-    def messages(self, topics: Collection[str] | None = None) -> Iterator[Recorded]:
+    def messages(
+        self,
+        topics: Collection[str] | None = None,
+        start_ns: int | None = None,
+        stop_ns: int | None = None,
+    ) -> Iterator[Recorded]:
         """Yield the messages of some topics (all when None) by time.
+
+        Args:
+            start_ns, stop_ns: only those recorded from the one until before the other.
 
         Raises:
             RecordingError: A topic is not in the recording, or the file is damaged.
         """
         missing = sorted(set(topics or ()) - set(self.topics))
         if missing:
-            raise RecordingError(f'{self.folder} has no topic {missing[0]}')
+            raise RecordingError(f'{self.path} has no topic {missing[0]}')
         wanted = [c for c in self._reader.connections if topics is None or c.topic in topics]
         if not wanted:
             return
-        stored = self._reader.messages(wanted)
+        stored = self._reader.messages(wanted, start_ns, stop_ns)
         while True:
             try:
                 connection, time_ns, data = next(stored)
             except StopIteration:
                 return
             except Exception as error:
-                raise RecordingError(f'cannot read the recording {self.folder}: {error}') from error
-            yield Recorded(connection.topic, connection.msgtype, time_ns, bytes(data))
+                raise self._unreadable(error) from error
+            kind = connection.msgtype
+            yield Recorded(connection.topic, kind, time_ns, self._as_cdr(kind, data))
+
+    def _as_cdr(self, kind: str, data: Any) -> bytes:
+        if self._ros1:
+            self.types.adopt(kind, self._definitions[kind])
+            data = self.types.store.ros1_to_cdr(data, kind)
+        return bytes(data)
+
+    def definition(self, kind: str) -> str:
+        """The definition of a type in the recording; empty where it has none for ROS 2."""
+        return '' if self._ros1 else self._definitions[kind]
+
+    def qos(self, topic: str) -> str:
+        """What publishers of a topic offered, as rosbag2 writes it."""
+        from rosbags.rosbag2.metadata import dump_qos_v8
+
+        connection = next(c for c in self._reader.connections if c.topic == topic)
+        profiles = getattr(connection.ext, 'offered_qos_profiles', None)
+        return dump_qos_v8(profiles) if profiles else QOS
+
+    def hash(self, topic: str) -> str:
+        """The hash (RIHS01) of the type of a topic; empty where the recording does not know."""
+        return str(next(c.digest for c in self._reader.connections if c.topic == topic))
 
     def unpack(self, message: Recorded) -> Any:
-        """Deserialize one message."""
+        """Deserialize one message.
+
+        Raises:
+            RecordingError: it, or the definition of its type, cannot be read.
+        """
+        self.types.adopt(message.type, self._definitions[message.type])
         return self.types.unpack(message.type, message.data)

@@ -8,7 +8,8 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from .recordings import RecordingError, RecordingWriter, Types
+from .cdr import RecordingError, Types
+from .recordings import RecordingWriter
 
 FRAME_ID = 'camera_optical_frame'
 IMAGE_TOPIC = '/camera/image_raw/compressed'

@@ -16,8 +16,9 @@ from ..camera import CameraError
 from ..images import ImageError, read_image
 from ..pipeline import Frame, Pipeline
 from .cameras import find_camera
+from .cdr import RecordingError, header_stamp_ns
 from .ground_truth import image_array
-from .recordings import RecordingError, RecordingReader, header_stamp_ns
+from .recordings import RecordingReader
 from .runs import RunFrame
 from .truth import TruthReader, nearest_in_time, truth_topics
 
@@ -48,14 +49,14 @@ def output_namespace(reader: RecordingReader, wanted: str = '') -> str:
     likely = sorted(space for space, count in found.items() if count == most)
     if wanted and wanted not in found:
         raise RecordingError(
-            f'{reader.folder} has no outputs below {wanted}, only below '
+            f'{reader.path} has no outputs below {wanted}, only below '
             f'{", ".join(sorted(found)) or "nothing"}'
         )
     if not likely:
-        raise RecordingError(f'{reader.folder} has no outputs of mtl_perception, such as depth')
+        raise RecordingError(f'{reader.path} has no outputs of mtl_perception, such as depth')
     if not wanted and len(likely) > 1:
         raise RecordingError(
-            f'{reader.folder} has outputs below {", ".join(likely)}; choose one with --node'
+            f'{reader.path} has outputs below {", ".join(likely)}; choose one with --node'
         )
     return wanted or likely[0]
 
@@ -130,7 +131,7 @@ class RecordedCamera:
 
     def __init__(self, reader: RecordingReader, image: str = '') -> None:
         self._reader = reader
-        self._camera = find_camera(reader.folder, reader.topics, image)
+        self._camera = find_camera(reader.path, reader.topics, image)
         self.truth = TruthReader(truth_topics(reader.topics, self._camera.image))
 
     def frames(self) -> Iterator[tuple[int, Frame, dict[str, NDArray[Any]]]]:

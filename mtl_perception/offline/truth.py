@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..topics import namespace_of, says_depth
+from .cdr import RecordingError
 from .ground_truth import truth_array
-from .recordings import RecordingError
 from .sample import GROUND_TRUTH
 
 TOLERANCE_NS = 20_000_000  # between the stamps of an image and its truth

@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 from ..bundle import Bundle, SemanticClass
 from ..camera import CameraModel
 from ..clouds import Cloud
-from ..outputs import CAMERA_INFO, CLOUD, IMAGE, Content, Output
+from ..outputs import CAMERA_INFO, CLOUD, IMAGE, Content, Output, camera_info_fields
 from ..pipeline import Frame
 
 try:
@@ -78,18 +78,8 @@ def point_cloud(cloud: Cloud, message: Any = None) -> Any:
 
 
 def camera_info(camera: CameraModel) -> Any:
-    """sensor_msgs/CameraInfo without region of interest and binning: all holds as it is.
-
-    Consumers divide by P, so K stands there where the driver left P empty.
-    """
-    message = CameraInfo(width=camera.width, height=camera.height)
-    p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
-    message.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
-    message.distortion_model = camera.distortion_model or 'plumb_bob'
-    message.d = list(camera.distortion) or [0.0] * 5
-    message.r = list(camera.rectification)
-    message.p = list(camera.projection) or p
-    return message
+    """sensor_msgs/CameraInfo of a camera, see ``camera_info_fields``."""
+    return CameraInfo(**camera_info_fields(camera))
 
 
 # Type -> class, and what makes a message of a content and an encoding, out of the last one.

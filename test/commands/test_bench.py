@@ -11,7 +11,7 @@ import pytest
 from mtl_perception.bundle import load_bundle
 from mtl_perception.commands import bench_node as bench
 from mtl_perception.offline.cameras import CameraTopics
-from mtl_perception.offline.recordings import header_stamp_ns
+from mtl_perception.offline.cdr import header_stamp_ns
 
 needs_ros = pytest.mark.skipif(
     importlib.util.find_spec('rclpy') is None, reason='ROS 2 for Python is not installed'

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtl_perception.offline.cameras import find_camera
-from mtl_perception.offline.recordings import RecordingError
+from mtl_perception.offline.cdr import RecordingError
 
 COMPRESSED, RAW = 'sensor_msgs/msg/CompressedImage', 'sensor_msgs/msg/Image'
 INFO = 'sensor_msgs/msg/CameraInfo'

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from mtl_perception.offline.cdr import RecordingError
 from mtl_perception.offline.ground_truth import nearest, output_array, truth_array
-from mtl_perception.offline.recordings import RecordingError
 
 cv2 = pytest.importorskip('cv2')
 

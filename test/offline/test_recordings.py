@@ -11,8 +11,8 @@ import yaml
 
 pytest.importorskip('rosbags', reason='recordings need rosbags')
 
-from mtl_perception.offline import recordings as recording
-from mtl_perception.offline.recordings import RecordingError, RecordingReader, RecordingWriter
+from mtl_perception.offline.cdr import RecordingError, Types, header_stamp_ns
+from mtl_perception.offline.recordings import RecordingReader, RecordingWriter
 from mtl_perception.offline.sample import SampleFrame, write_sample
 
 K = [554.0, 0, 320, 0, 554, 240, 0, 0, 1]
@@ -57,7 +57,7 @@ def test_a_sample_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         assert [m.time_ns for m in depths] == [frame(i)['stamp_ns'] for i in range(3)]
         last = reader.unpack(depths[-1])
         assert last.header.frame_id == 'camera_optical_frame'
-        assert recording.header_stamp_ns(depths[-1].data) == frame(2)['stamp_ns']
+        assert header_stamp_ns(depths[-1].data) == frame(2)['stamp_ns']
         assert cv2.imdecode(last.data, cv2.IMREAD_UNCHANGED)[0, 0] == 1002
         info = reader.unpack(next(reader.messages(['/camera/camera_info'])))
         assert (info.width, info.height, info.k[0], info.p[2]) == (8, 6, 554.0, 320.0)
@@ -126,4 +126,4 @@ def test_types_come_from_the_workspace_and_from_the_recording(
         animal = reader.unpack(next(reader.messages()))
         assert [leg.length for leg in animal.legs] == [0.5] * 4
     with pytest.raises(RecordingError, match='definition of zoo_msgs/msg/Cage was not found'):
-        recording.Types().require('zoo_msgs/msg/Cage')
+        Types().require('zoo_msgs/msg/Cage')

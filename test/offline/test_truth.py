@@ -10,7 +10,7 @@ import pytest
 
 cv2 = pytest.importorskip('cv2')
 
-from mtl_perception.offline.recordings import RecordingError  # noqa: E402
+from mtl_perception.offline.cdr import RecordingError  # noqa: E402
 from mtl_perception.offline.truth import (  # noqa: E402
     TruthReader,
     depth_array,

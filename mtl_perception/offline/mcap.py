@@ -1,0 +1,248 @@
+"""MCAP files made of chunks that stand for themselves: what is written once is never touched again.
+
+Schemas and channels stand before the first chunk, so the bytes of a chunk depend on its messages
+only. Whoever makes them, in whatever thread, process or machine, the file is the same, and a file
+whose end is missing goes on after its last whole chunk. Format: https://mcap.dev/spec
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+from zlib import crc32
+
+from .. import __version__
+from .cdr import RecordingError
+
+MAGIC = b'\x89MCAP0\r\n'
+HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX, CHUNK_INDEX = range(1, 9)
+STATISTICS, METADATA, METADATA_INDEX, SUMMARY_OFFSET, DATA_END = 0x0B, 0x0C, 0x0D, 0x0E, 0x0F
+# The fastest level: depth and normals are noise to zstd, and labels shrink at any level.
+_ZSTD_LEVEL = 1
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A topic of a file.
+
+    Attributes:
+        topic: its name.
+        type: of its messages.
+        definition: of the type, with all types that it needs.
+        encoding: of the definition: ``ros2msg`` or ``ros2idl``.
+        metadata: free; rosbag2 looks for ``offered_qos_profiles``.
+        hash: of the type (RIHS01), which only metadata.yaml has.
+    """
+
+    topic: str
+    type: str
+    definition: str
+    encoding: str
+    metadata: Mapping[str, str]
+    hash: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message: the place of its channel, from 1, when it was recorded, and CDR bytes."""
+
+    channel: int
+    time_ns: int
+    data: bytes | memoryview
+
+
+def zstd_codec() -> tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]:
+    """How to compress and to decompress; rosbags needs the same module, so it is there.
+
+    Raises:
+        RecordingError: it is not there.
+    """
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        raise RecordingError('recordings need zstd: pip install backports.zstd') from None
+    return lambda data: zstd.compress(data, level=_ZSTD_LEVEL), zstd.decompress
+
+
+def chunk(messages: Sequence[Message], compress: Callable[[bytes], bytes]) -> bytes:
+    """The records of a chunk and of its indexes; empty without messages."""
+    if not messages:
+        return b''
+    records: list[bytes | memoryview] = []
+    places: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    size = 0
+    for message in messages:
+        head = struct.pack(
+            '<BQHIQQ',
+            MESSAGE,
+            22 + len(message.data),
+            message.channel,
+            0,
+            message.time_ns,
+            message.time_ns,
+        )
+        places[message.channel].append((message.time_ns, size))
+        records += [head, message.data]
+        size += len(head) + len(message.data)
+    content = b''.join(records)
+    packed = compress(content)
+    times = [message.time_ns for message in messages]
+    parts = [
+        struct.pack('<QQQI', min(times), max(times), size, crc32(content)),
+        _text('zstd'),
+        struct.pack('<Q', len(packed)),
+        packed,
+    ]
+    indexes = [
+        _record(
+            MESSAGE_INDEX,
+            struct.pack('<HI', channel, 16 * len(entries)),
+            *(struct.pack('<QQ', *entry) for entry in entries),
+        )
+        for channel, entries in sorted(places.items())
+    ]
+    return b''.join([_record(CHUNK, *parts), *indexes])
+
+
+class McapFile:
+    """Appends chunks to a file and ends it with its summary.
+
+    Args:
+        file: at its end, opened to write; new, or ended by whole chunks.
+        channels: of all messages; the same in every run that appends to the file.
+    """
+
+    def __init__(self, file: BinaryIO, channels: Sequence[Channel]) -> None:
+        self._file = file
+        self._channels = channels
+        self._types = list(dict.fromkeys(channel.type for channel in channels))
+        self._chunks: list[bytes] = []
+        self.counts = dict.fromkeys(range(1, len(channels) + 1), 0)
+        self.start_ns, self.end_ns = 2**63 - 1, 0
+
+    def begin(self) -> None:
+        """Write what stands before the first chunk."""
+        header = _record(HEADER, _text('ros2'), _text(f'mtl_perception {__version__}'))
+        self._file.write(MAGIC + header + b''.join([*self._schemas(), *self._declared()]))
+
+    def append(self, records: bytes) -> None:
+        """Write a chunk with its indexes, as ``chunk`` makes them."""
+        if records:
+            start = self._file.tell()
+            self._file.write(records)
+            self.note(start, records)
+
+    def note(self, start: int, records: bytes) -> None:
+        """Take a chunk that is in the file already into the summary.
+
+        Args:
+            start: where in the file it begins.
+            records: its bytes; those of the compressed messages are not looked at.
+        """
+        (length,) = struct.unpack_from('<Q', records, 1)
+        first, last, size, _, name = struct.unpack_from('<QQQII', records, 9)
+        (packed,) = struct.unpack_from('<Q', records, 41 + name)
+        end = place = 9 + length
+        offsets = []
+        while place < len(records):
+            (length,) = struct.unpack_from('<Q', records, place + 1)
+            channel, entries = struct.unpack_from('<HI', records, place + 9)
+            offsets.append(struct.pack('<HQ', channel, start + place))
+            self.counts[channel] += entries // 16
+            place += 9 + length
+        self._chunks.append(
+            _record(
+                CHUNK_INDEX,
+                struct.pack('<QQQQI', first, last, start, end, 10 * len(offsets)),
+                *offsets,
+                struct.pack('<Q', place - end),
+                records[37 : 41 + name],
+                struct.pack('<QQ', packed, size),
+            )
+        )
+        self.start_ns, self.end_ns = min(self.start_ns, first), max(self.end_ns, last)
+
+    def finish(self, metadata: Mapping[str, Mapping[str, str]]) -> None:
+        """Write the summary, with some named records of free text."""
+        indexes = []
+        for name, values in metadata.items():
+            record = _record(METADATA, _text(name), _texts(values))
+            where = struct.pack('<QQ', self._file.tell(), len(record))
+            indexes.append(_record(METADATA_INDEX, where, _text(name)))
+            self._file.write(record)
+        self._file.write(_record(DATA_END, bytes(4)))
+        start = self._file.tell()
+        total = sum(self.counts.values())
+        statistics = _record(
+            STATISTICS,
+            struct.pack('<QHI', total, len(self._types), len(self._channels)),
+            struct.pack('<III', 0, len(metadata), len(self._chunks)),
+            struct.pack('<QQ', self.start_ns if total else 0, self.end_ns),
+            struct.pack('<I', 10 * len(self.counts)),
+            *(struct.pack('<HQ', *count) for count in self.counts.items()),
+        )
+        summary: list[bytes] = []
+        offsets = []
+        place = start
+        for code, records in (
+            (SCHEMA, self._schemas()),
+            (CHANNEL, self._declared()),
+            (STATISTICS, [statistics]),
+            (CHUNK_INDEX, self._chunks),
+            (METADATA_INDEX, indexes),
+        ):
+            length = sum(map(len, records))
+            if length:
+                offsets.append(_record(SUMMARY_OFFSET, struct.pack('<BQQ', code, place, length)))
+            summary += records
+            place += length
+        footer = struct.pack('<BQQQ', FOOTER, 20, start, place if offsets else 0)
+        content = b''.join([*summary, *offsets, footer])
+        self._file.write(content + struct.pack('<I', crc32(content)) + MAGIC)
+
+    def _schemas(self) -> list[bytes]:
+        known = {channel.type: channel for channel in self._channels}
+        return [
+            _record(
+                SCHEMA,
+                struct.pack('<H', number),
+                _text(kind),
+                _text(known[kind].encoding),
+                _text(known[kind].definition),
+            )
+            for number, kind in enumerate(self._types, 1)
+        ]
+
+    def _declared(self) -> list[bytes]:
+        return [
+            _record(
+                CHANNEL,
+                struct.pack('<HH', number, self._types.index(channel.type) + 1),
+                _text(channel.topic),
+                _text('cdr'),
+                _texts(channel.metadata),
+            )
+            for number, channel in enumerate(self._channels, 1)
+        ]
+
+
+def _record(kind: int, *parts: bytes) -> bytes:
+    content = b''.join(parts)
+    return struct.pack('<BQ', kind, len(content)) + content
+
+
+def _text(text: str) -> bytes:
+    content = text.encode()
+    return struct.pack('<I', len(content)) + content
+
+
+def _texts(values: Mapping[str, str]) -> bytes:
+    content = b''.join(_text(key) + _text(value) for key, value in values.items())
+    return struct.pack('<I', len(content)) + content

@@ -1,0 +1,205 @@
+"""Every frame of a recording through the network, in order, while other stages work ahead.
+
+Reading, decoding, inference and what the caller does with the results overlap: each stage is a
+pool of threads that works a few steps ahead of the one who takes from it. NumPy, OpenCV and the
+engines let go of the interpreter while they compute. Results come in the order of the recording,
+whatever finished first, so nothing that is made of them depends on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from queue import SimpleQueue
+from time import perf_counter
+from typing import TypeVar
+
+from ..bundle import Bundle
+from ..calibration import camera_model, is_rectified
+from ..camera import CameraError, CameraModel
+from ..engines.engine import Engine
+from ..images import ImageError
+from ..pipeline import Frame, Options, Pipeline, Prediction
+from .cdr import RecordingError
+from .sources import Selection, Shot, Source, Step, bad_image
+
+_DEFAULTS = Options()
+
+T = TypeVar('T')
+R = TypeVar('R')
+
+
+@dataclass(frozen=True)
+class Result:
+    """One step of a replay.
+
+    Attributes:
+        step: what of the recording it is; ``step.truth`` has the messages near the image's stamp.
+        prediction: of its image, with the frame (camera, stamp, picture, calibration); None where
+            the step has no image, or a bad one.
+        problem: why an image gave no prediction; empty if it did.
+        kind: of the problem, to count it under.
+        uncalibrated: why the frame has no calibration; empty if it has one.
+        timings_ms: milliseconds of ``decode``, and of ``resize``, ``engine`` and ``post`` for the
+            whole batch.
+    """
+
+    step: Step
+    prediction: Prediction | None = None
+    problem: str = ''
+    kind: str = ''
+    uncalibrated: str = ''
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a recording is replayed.
+
+    Attributes:
+        selection: what of it.
+        wanted: tensors of the bundle that are computed.
+        options: of the pipeline.
+        rectified: whether images are: ``auto``, ``true`` or ``false``, as the node's parameter.
+        batch: images in one run of the network, at most the engine's ``max_batch``.
+    """
+
+    selection: Selection
+    wanted: frozenset[str]
+    options: Options = _DEFAULTS
+    rectified: str = 'auto'
+    batch: int = 1
+
+
+def replay(
+    source: Source,
+    job: Job,
+    bundle: Bundle,
+    engines: Sequence[Engine],
+    *,
+    skip: int = 0,
+    threads: int = 2,
+) -> Iterator[Result]:
+    """Replay a recording.
+
+    Args:
+        source: what is replayed.
+        engines: all of one kind; each runs in a thread of its own.
+        skip: begin after so many steps, a multiple of the batch.
+        threads: that decode.
+
+    Yields:
+        A result for every step, in their order.
+
+    Raises:
+        RecordingError: the recording cannot be read further.
+        EngineError: an engine failed.
+    """
+    pipelines: SimpleQueue[Pipeline] = SimpleQueue()
+    for engine in engines:
+        pipelines.put(Pipeline(bundle, engine, job.options))
+
+    def infer(group: Sequence[_Decoded]) -> list[Result]:
+        pipeline = pipelines.get()
+        try:
+            return _infer(pipeline, job.wanted, group)
+        finally:
+            pipelines.put(pipeline)
+
+    def decode(step: Step) -> _Decoded:
+        return _decode(step, job.rectified)
+
+    with ExitStack() as stack:
+        decoders = stack.enter_context(pool(threads, 'decode'))
+        runners = stack.enter_context(pool(len(engines), 'engine'))
+        steps = islice(source.steps(job.selection), skip, None)
+        decoded = in_order(decoders, decode, steps, ahead=threads + job.batch)
+        groups = _grouped(decoded, job.batch)
+        for results in in_order(runners, infer, groups, ahead=len(engines) + 1):
+            yield from results
+
+
+class pool(ThreadPoolExecutor):  # noqa: N801 - it reads as the context that it is
+    """Threads that end without doing what still waits, when the caller is done or fails."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        super().__init__(threads, thread_name_prefix=name)
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown(cancel_futures=True)
+
+
+def in_order(
+    executor: Executor, function: Callable[[T], R], items: Iterable[T], *, ahead: int
+) -> Iterator[R]:
+    """Map items in an executor, which works at most ``ahead`` items ahead; results in order."""
+    pending: deque[Future[R]] = deque()
+    for item in items:
+        pending.append(executor.submit(function, item))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A step with its frame, or why it has none."""
+
+    step: Step
+    frame: Frame | None = None
+    problem: str = ''
+    kind: str = ''
+    uncalibrated: str = ''
+    decode_ms: float = 0.0
+
+
+def _decode(step: Step, rectified: str) -> _Decoded:
+    shot = step.shot
+    if shot is None:
+        return _Decoded(step)
+    start = perf_counter()
+    try:
+        image = shot.load()
+    except (ImageError, RecordingError) as error:
+        return _Decoded(step, problem=str(error), kind=bad_image(error))
+    decode_ms = 1e3 * (perf_counter() - start)
+    calibration, problem = _calibrate(shot, rectified, (image.shape[1], image.shape[0]))
+    frame = Frame(image, calibration, shot.camera, shot.frame_id, shot.stamp)
+    return _Decoded(step, frame, uncalibrated=problem, decode_ms=decode_ms)
+
+
+def _calibrate(shot: Shot, rectified: str, size: tuple[int, int]) -> tuple[CameraModel | None, str]:
+    """The calibration of an image of some width and height, or why there is none."""
+    if shot.info is None:
+        return None, shot.problem
+    try:
+        flat = is_rectified(rectified, shot.topic, shot.info)
+        return camera_model(shot.info, rectified=flat).for_image(*size), ''
+    except CameraError as error:
+        return None, str(error)
+
+
+def _grouped(decoded: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:
+    """Groups of so many steps, counted from the start of the recording wherever this one starts.
+
+    So each image shares its run of the network with the same others every time.
+    """
+    return (list(group) for _, group in groupby(decoded, lambda item: item.step.index // size))
+
+
+def _infer(pipeline: Pipeline, wanted: Collection[str], group: Sequence[_Decoded]) -> list[Result]:
+    frames = [item.frame for item in group if item.frame is not None]
+    predictions = iter(pipeline(frames, wanted))
+    results = []
+    for item in group:
+        prediction = next(predictions) if item.frame is not None else None
+        timings = {'decode': item.decode_ms, **(prediction.timings_ms if prediction else {})}
+        results.append(
+            Result(item.step, prediction, item.problem, item.kind, item.uncalibrated, timings)
+        )
+    return results

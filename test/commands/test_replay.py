@@ -1,0 +1,130 @@
+"""``mtl_perception replay``: every frame of the sample, the same bytes on every run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip('rosbags', reason='recordings need rosbags')
+pytest.importorskip('onnxruntime', reason='runs the tiny network')
+
+from mtl_perception.commands import cli
+from mtl_perception.commands import replay as command
+from mtl_perception.offline.recordings import RecordingReader
+
+SAMPLE = Path(__file__).parents[2] / 'resource' / 'sample' / 'rooms'
+SHORT = ('--start', '1', '--duration', '2')
+
+
+@pytest.fixture
+def replay(tiny_bundle: Path) -> Any:
+    """Runs the command on the sample, with the tiny network on ONNX Runtime."""
+
+    def run(out: Path, *words: str) -> int:
+        engine = ('--bundle', str(tiny_bundle), '--backend', 'onnxruntime')
+        return cli.main(['replay', str(SAMPLE), str(out), *engine, *words])
+
+    return run
+
+
+def stamps(folder: Path, topic: str) -> list[int]:
+    with RecordingReader(folder) as reader:
+        found = (reader.unpack(message).header.stamp for message in reader.messages([topic]))
+        return [stamp.sec * 10**9 + stamp.nanosec for stamp in found]
+
+
+def test_every_frame_is_answered_with_its_own_header(replay: Any, tmp_path: Path) -> None:
+    assert replay(tmp_path / 'out', '--keep', '/camera/camera_info') == 0
+    images = stamps(SAMPLE, '/camera/image_raw/compressed')
+    assert len(images) == 108
+    assert stamps(tmp_path / 'out', '/perception/depth') == images
+    with RecordingReader(tmp_path / 'out') as reader, RecordingReader(SAMPLE) as sample:
+        kept, source = (
+            [message.data for message in bag.messages(['/camera/camera_info'])]
+            for bag in (reader, sample)
+        )
+        assert kept == source
+        assert {'/perception/semantic', '/perception/label_info'} <= set(reader.topics)
+        assert '/perception/points' not in reader.topics  # large, and can be computed of others
+
+
+def test_a_part_of_the_time_and_of_the_frames(replay: Any, tmp_path: Path) -> None:
+    images = stamps(SAMPLE, '/camera/image_raw/compressed')
+    assert replay(tmp_path / 'out', *SHORT, '--every', '3', '--outputs', 'depth,points') == 0
+    found = stamps(tmp_path / 'out', '/perception/depth')
+    within = [stamp for stamp in images if 1e9 <= stamp - images[0] < 3e9]
+    assert found == within[::3]
+    with RecordingReader(tmp_path / 'out') as reader:
+        assert '/perception/semantic' not in reader.topics
+        assert reader.counts['/perception/points'] == len(found)
+
+
+def test_two_runs_give_the_same_bytes(replay: Any, tmp_path: Path) -> None:
+    files = []
+    for name in ('one', 'two'):
+        assert replay(tmp_path / name / 'out', *SHORT, '--outputs', 'all') == 0
+        files.append((tmp_path / name / 'out' / 'out.mcap').read_bytes())
+    assert files[0] == files[1]
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
+    replay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert replay(tmp_path / 'whole' / 'out', *SHORT) == 0
+
+    class Bar(command.ProgressBar):
+        def update(self, done: int) -> None:
+            if done == 12:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr('mtl_perception.offline.writing._CHECKPOINT_S', 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(command, 'ProgressBar', Bar)
+        assert replay(tmp_path / 'part' / 'out', *SHORT) == 130
+    assert not (tmp_path / 'part' / 'out').exists()  # not half a bag
+    assert replay(tmp_path / 'part' / 'out', *SHORT, '--every', '2', '--resume') == 1
+    assert replay(tmp_path / 'part' / 'out', *SHORT, '--resume') == 0
+    files = [(tmp_path / name / 'out' / 'out.mcap').read_bytes() for name in ('whole', 'part')]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (('--resume',), 'no part of'),
+        (('--outputs', 'smell'), 'there is no output smell'),
+        (('--camera', '/nose'), '/nose'),
+        (('--keep', '/nose'), '/nose'),
+    ],
+)
+def test_refusals_name_what_is_wrong(
+    words: tuple[str, ...], message: str, replay: Any, tmp_path: Path, capsys: Any
+) -> None:
+    assert replay(tmp_path / 'out', *words) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_what_is_no_replay_is_not_overwritten(replay: Any, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'thesis.tex').touch()
+    assert replay(tmp_path / 'out') == 1
+    assert 'not overwriting' in capsys.readouterr().err
+    assert (tmp_path / 'out' / 'thesis.tex').exists()
+
+
+def test_mcap_reads_it(replay: Any, tmp_path: Path) -> None:
+    reader = pytest.importorskip('mcap.reader', reason='the readers of the MCAP project')
+    decoder = pytest.importorskip('mcap_ros2.decoder')
+    assert replay(tmp_path / 'out', *SHORT) == 0
+    with (tmp_path / 'out' / 'out.mcap').open('rb') as file:
+        opened = reader.make_reader(file, decoder_factories=[decoder.DecoderFactory()])
+        assert opened.get_header().library.startswith('mtl_perception')
+        depths = [
+            message
+            for _, channel, _, message in opened.iter_decoded_messages(['/perception/depth'])
+        ]
+    assert len(depths) == 20
+    assert {(depth.width, depth.height, depth.encoding) for depth in depths} == {(85, 64, '32FC1')}
