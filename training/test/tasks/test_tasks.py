@@ -12,6 +12,7 @@ from mtl_training.datasets.classes import CLASS_SETS, NYUD40, PASCAL21, ROBOT_GR
 from mtl_training.tasks import (
     TASK_SETS,
     GroupedSemanticTask,
+    LaplaceDepth,
     SemanticTask,
     Task,
     choose,
@@ -251,7 +252,8 @@ def test_only_groups_of_its_classes_are_gathered() -> None:
         grouped(task, PASCAL21)
 
 
-def test_indoor_is_the_shipped_recipe_on_forty_classes() -> None:
+def test_indoor_is_the_shipped_recipe_on_forty_classes_with_gradients_of_depth() -> None:
     assert CLASS_SETS['indoor'] is NYUD40
     tasks = TASK_SETS['indoor'](CLASS_SETS['indoor'])
-    assert tasks == rooms(NYUD40)
+    assert tasks == {**rooms(NYUD40), 'depth': LaplaceDepth(gradients=0.5)}
+    assert list(tasks) == list(rooms(NYUD40))
