@@ -10,6 +10,7 @@ from ..engines.choice import open_engine
 from ..engines.engine import Engine
 from ..offline.bag_replay import write_bag
 from ..offline.cameras import CameraTopics, find_cameras, look
+from ..offline.cdr import RecordingError
 from ..offline.layout import Layout, kept_channels
 from ..offline.recordings import RecordingReader
 from ..offline.replay import Job, Result, replay
@@ -72,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         PerceptionError: it cannot be read or written, or the engine failed.
     """
+    if options.output.resolve() == options.input.resolve():
+        raise RecordingError(f'{options.input} is the input and the output; not overwriting it')
     bundle = load_bundle(options.bundle or default_bundle())
     with RecordingReader(options.input) as reader:
         cameras = find_cameras(options.input, reader.topics, look(reader), options.camera)
@@ -80,6 +83,8 @@ def run(options: argparse.Namespace) -> int:
         outputs = chosen_outputs(bundle, options.outputs)
         chosen = open_engine(options.backend, bundle, engine_options(options, options.precision))
         try:
+            # On a CPU a batch is no faster than one image after the other, and engines take one.
+            options.batch = min(options.batch, chosen.max_batch)
             tally = _replay(reader, cameras, bundle, chosen.engine, outputs, options)
         finally:
             chosen.engine.close()

@@ -63,10 +63,10 @@ def test_a_part_of_the_time_and_of_the_frames(replay: Any, tmp_path: Path) -> No
 
 def test_two_runs_give_the_same_bytes(replay: Any, tmp_path: Path) -> None:
     files = []
-    for name in ('one', 'two'):
-        assert replay(tmp_path / name / 'out', *SHORT, '--outputs', 'all') == 0
+    for name, words in (('one', ()), ('two', ()), ('three', ('--batch', '3', '--threads', '2'))):
+        assert replay(tmp_path / name / 'out', *SHORT, '--outputs', 'all', *words) == 0
         files.append((tmp_path / name / 'out' / 'out.mcap').read_bytes())
-    assert files[0] == files[1]
+    assert files[0] == files[1] == files[2]
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
@@ -113,6 +113,19 @@ def test_what_is_no_replay_is_not_overwritten(replay: Any, tmp_path: Path, capsy
     assert replay(tmp_path / 'out') == 1
     assert 'not overwriting' in capsys.readouterr().err
     assert (tmp_path / 'out' / 'thesis.tex').exists()
+
+
+def test_an_input_is_not_replaced_by_its_output(
+    replay: Any, tmp_path: Path, tiny_bundle: Path, capsys: Any
+) -> None:
+    """Not even where it is a replay itself, which may be replaced."""
+    out = tmp_path / 'out'
+    assert replay(out, *SHORT, '--keep', '/camera/image_raw/compressed') == 0
+    before = (out / 'out.mcap').read_bytes()
+    words = ('--bundle', str(tiny_bundle), '--backend', 'onnxruntime')
+    assert cli.main(['replay', str(out), str(tmp_path / '.' / 'out'), *words]) == 1
+    assert 'not overwriting' in capsys.readouterr().err
+    assert (out / 'out.mcap').read_bytes() == before
 
 
 def test_mcap_reads_it(replay: Any, tmp_path: Path) -> None:
