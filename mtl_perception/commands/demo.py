@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .. import PerceptionError
 from ..bundle import Bundle, default_bundle, load_bundle
-from ..offline.cameras import CameraTopics, find_camera
+from ..offline.cameras import CameraTopics, find_camera, look
 from ..offline.cdr import RecordingError
 from ..offline.ground_truth import score_outputs
 from ..offline.recordings import RecordingReader, RecordingWriter
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     os.environ.update(profile_settings(os.environ))
     options.output.mkdir(parents=True, exist_ok=True)
     with terminated_like_interrupted(), RecordingReader(recording) as reader:
-        camera = find_camera(recording, reader.topics, options.image)
+        camera = find_camera(recording, reader.topics, look(reader), options.image)
         print(
             f'Playing {recording} ({reader.duration_s:.1f} s) through {bundle.name} '
             f'{bundle.version}, {bundle.width}x{bundle.height}.'

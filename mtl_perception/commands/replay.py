@@ -89,6 +89,10 @@ def run(options: argparse.Namespace) -> int:
         finally:
             chosen.engine.close()
     print(f'{tally.frames} frames in {options.output}')
+    for kind, count in tally.bad.items():
+        print(f'{count} images could not be used: {kind}')
+    for reason, count in tally.uncalibrated.items():
+        print(f'{count} frames without a calibration: {reason}')
     return INCOMPLETE if tally.bad else 0
 
 

@@ -120,16 +120,16 @@ def _picture(data: Any) -> Any:
 def find_camera(
     path: Path,
     topics: Mapping[str, str],
-    image: str = '',
     sights: Mapping[str, Sight] = MappingProxyType({}),
+    image: str = '',
 ) -> CameraTopics:
     """Choose the camera of a recording for a node, which is to get its CameraInfos, too.
 
     Args:
         path: for messages.
         topics: name of each topic -> its message type.
+        sights: from ``look``; without one, the name of a topic tells what it shows.
         image: the images to take; empty to choose.
-        sights: from ``look``.
 
     Raises:
         RecordingError: There is none, or its CameraInfo is not known for sure.

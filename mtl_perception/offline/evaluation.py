@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import CoverageCurve, Reliability, within
 from .ground_truth import nearest
 from .metrics import (
     UNKNOWN,
@@ -21,6 +20,7 @@ from .metrics import (
     NormalError,
     known_depth,
 )
+from .reliability import CoverageCurve, Reliability, within
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .calibration import ConfidenceBin
 from .evaluation import HEADLINES, Evaluation
 from .metrics import MeanIoU, ratio
 from .page import Plot, Section, Series, Table
+from .reliability import ConfidenceBin
 
 MOST_POINTS = 600  # of a line over time; more are meant together
 _CLASSES = 40  # of a confusion matrix that can still be read

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from rosbags.interfaces import Connection, Qos
 
 BAG_SUFFIXES = ('.mcap', '.db3', '.bag')
+_REMEDIES = {
+    '.bag': 'rosbag reindex',
+    '.mcap': 'mcap recover',
+    '.db3': 'sqlite3 .recover',
+    '': 'ros2 bag reindex, or mcap recover for its files,',
+}
 
 
 @dataclass(frozen=True)
@@ -187,7 +193,10 @@ class RecordingReader:
         return reader
 
     def _unreadable(self, error: Exception) -> RecordingError:
-        return RecordingError(f'cannot read the recording {self.path}: {one_line(error)}')
+        remedy = _REMEDIES.get(self.path.suffix, _REMEDIES[''])
+        return RecordingError(
+            f'cannot read the recording {self.path}: {one_line(error)} ({remedy} may save it)'
+        )
 
     def __exit__(
         self,

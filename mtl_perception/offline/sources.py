@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..calibration import Match
 from ..images import ImageError, read_image
-from .calibrations import InfoTable
+from .camera_infos import InfoTable
 from .cameras import CameraTopics
 from .cdr import RecordingError, header_frame, header_stamp_ns
 from .recordings import Recorded, RecordingReader

@@ -15,7 +15,7 @@ from ..calibration import camera_model, is_rectified
 from ..camera import CameraError
 from ..images import ImageError, read_image
 from ..pipeline import Frame, Pipeline
-from .cameras import find_camera
+from .cameras import find_camera, look
 from .cdr import RecordingError, header_stamp_ns
 from .ground_truth import image_array
 from .recordings import RecordingReader
@@ -131,7 +131,7 @@ class RecordedCamera:
 
     def __init__(self, reader: RecordingReader, image: str = '') -> None:
         self._reader = reader
-        self._camera = find_camera(reader.path, reader.topics, image)
+        self._camera = find_camera(reader.path, reader.topics, look(reader), image)
         self.truth = TruthReader(truth_topics(reader.topics, self._camera.image))
 
     def frames(self) -> Iterator[tuple[int, Frame, dict[str, NDArray[Any]]]]:

@@ -12,7 +12,7 @@ pytest.importorskip('onnxruntime', reason='runs the tiny network')
 
 from mtl_perception.commands import cli
 from mtl_perception.commands import replay as command
-from mtl_perception.offline.recordings import RecordingReader
+from mtl_perception.offline.recordings import RecordingReader, RecordingWriter
 
 SAMPLE = Path(__file__).parents[2] / 'resource' / 'sample' / 'rooms'
 SHORT = ('--start', '1', '--duration', '2')
@@ -141,3 +141,73 @@ def test_mcap_reads_it(replay: Any, tmp_path: Path) -> None:
         ]
     assert len(depths) == 20
     assert {(depth.width, depth.height, depth.encoding) for depth in depths} == {(85, 64, '32FC1')}
+
+
+def converted(folder: Path, form: str) -> Path:
+    """The first 15 images of the sample, with their CameraInfos, as another kind of recording."""
+    rosbag1 = pytest.importorskip('rosbags.rosbag1')
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    ros1, ros2 = get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.LATEST)
+    plugin = StoragePlugin.SQLITE3 if form == 'db3' else StoragePlugin.MCAP
+    path = folder / ('input.bag' if form == 'bag' else 'input')
+    with RecordingReader(SAMPLE) as sample:
+        topics = ['/camera/image_raw/compressed', '/camera/camera_info']
+        messages = [m for m in sample.messages(topics) if m.time_ns < sample.start_ns + 1.45e9]
+    with (
+        rosbag1.Writer(path)
+        if form == 'bag'
+        else Writer(path, version=8, storage_plugin=plugin) as writer
+    ):
+        store = ros1 if form == 'bag' else ros2
+        known = {m.topic: m.type for m in messages}
+        channels = {t: writer.add_connection(t, k, typestore=store) for t, k in known.items()}
+        for message in messages:
+            data = message.data
+            if form == 'bag':
+                data = bytes(ros2.cdr_to_ros1(data, message.type))
+            writer.write(channels[message.topic], message.time_ns, data)
+    return next(path.glob('*.mcap')) if form == 'mcap' else path
+
+
+@pytest.mark.parametrize('form', ['bag', 'db3', 'mcap'])
+def test_recordings_of_all_kinds_are_read(form: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    source = converted(tmp_path, form)
+    out = tmp_path / 'out'
+    words = [str(source), str(out), '--bundle', str(tiny_bundle), '--backend', 'onnxruntime']
+    assert cli.main(['replay', *words, '--outputs', 'depth']) == 0
+    images = stamps(SAMPLE, '/camera/image_raw/compressed')
+    found = stamps(out, '/perception/depth')
+    assert found == images[: len(found)]
+    assert len(found) >= 14
+
+
+def test_bad_images_are_said_and_counted(tiny_bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    topics = ['/camera/image_raw/compressed', '/camera/camera_info']
+    source = tmp_path / 'damaged'
+    with RecordingReader(SAMPLE) as sample, RecordingWriter(source) as writer:
+        kept = [m for m in sample.messages(topics) if m.time_ns < sample.start_ns + 5e8]
+        images = 0
+        for message in kept:
+            data = message.data
+            if message.topic == topics[0]:
+                images += 1
+                if images == 3:  # what follows the header and the format is no JPEG any more
+                    at = data.index(b'\xff\xd8')
+                    data = data[:at] + bytes(len(data) - at)
+            writer.write(message.topic, message.type, message.time_ns, data)
+    words = [str(source), str(tmp_path / 'out'), '--bundle', str(tiny_bundle)]
+    assert cli.main(['replay', *words, '--backend', 'onnxruntime']) == command.INCOMPLETE
+    assert '1 images could not be used: ' in capsys.readouterr().out
+    assert len(stamps(tmp_path / 'out', '/perception/depth')) == images - 1
+
+
+def test_a_recording_that_is_cut_off_is_refused_with_a_remedy(
+    tiny_bundle: Path, tmp_path: Path, capsys: Any
+) -> None:
+    source = converted(tmp_path, 'mcap')
+    source.write_bytes(source.read_bytes()[:-200])
+    words = ['replay', str(source), str(tmp_path / 'out'), '--bundle', str(tiny_bundle)]
+    assert cli.main(words) == 1
+    assert 'mcap recover may save it' in capsys.readouterr().err

@@ -40,7 +40,7 @@ def test_images_and_info_are_of_one_camera(image: str, others: str) -> None:
         **{f'/{name}/image': RAW for name in ('left', 'right')},
         **{f'/{name}/camera_info': INFO for name in ('left', 'right')},
     }
-    camera = find_camera(BAG, topics, image)
+    camera = find_camera(BAG, topics, image=image)
     assert camera.image == (image or '/left/image')
     assert camera.info == camera.image.replace('image', 'camera_info')
     assert camera.others == (others,)
@@ -79,4 +79,4 @@ def test_a_single_info_elsewhere_is_that_of_single_images() -> None:
 )
 def test_what_is_missing_is_said(topics: dict[str, str], image: str, words: str) -> None:
     with pytest.raises(RecordingError, match=words):
-        find_camera(BAG, topics, image)
+        find_camera(BAG, topics, image=image)

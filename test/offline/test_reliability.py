@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl_perception.offline.calibration import CoverageCurve, Reliability, within
+from mtl_perception.offline.reliability import CoverageCurve, Reliability, within
 
 
 def test_ece_is_the_mean_gap_of_bins_by_hand() -> None:
