@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from .protobuf import fields as read_fields
 
 # Field numbers of onnx.proto and the code of a data type.
 _GRAPH = 7
@@ -64,40 +64,7 @@ def _bytes(message: Message, field: int) -> bytes:
 def _message(content: bytes) -> Message:
     """The fields of a protobuf message, by number."""
     fields: Message = {}
-    for number, value in _fields(content):
-        fields.setdefault(number, []).append(value)
+    for field in read_fields(content):
+        value = field.value if isinstance(field.value, int) else bytes(field.value)
+        fields.setdefault(field.number, []).append(value)
     return fields
-
-
-def _fields(content: bytes) -> Iterator[tuple[int, bytes | int]]:
-    position = 0
-    while position < len(content):
-        tag, position = _varint(content, position)
-        kind = tag & 7
-        if kind == 0:
-            value, position = _varint(content, position)
-            yield tag >> 3, value
-            continue
-        if kind not in _SIZES and kind != 2:
-            raise ValueError(f'not protobuf: wire type {kind}')
-        size, position = _varint(content, position) if kind == 2 else (_SIZES[kind], position)
-        if position + size > len(content):
-            raise ValueError('not protobuf: a field is longer than the file')
-        yield tag >> 3, content[position : position + size]
-        position += size
-
-
-_SIZES = {1: 8, 5: 4}
-
-
-def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """A number in protobuf's coding and the position behind it."""
-    value = shift = 0
-    while position < len(content):
-        byte = content[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
-    raise ValueError('not protobuf: it ends in the middle of a number')

@@ -7,9 +7,9 @@ package for ONNX is needed, and what is kept is kept bit by bit.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 from .engine import EngineError
+from .protobuf import BYTES, Field, fields
 
 # Numbers of fields in onnx.proto.
 _GRAPH = 7  # of ModelProto
@@ -18,9 +18,6 @@ _NODE_INPUT, _NODE_OUTPUT, _ATTRIBUTE = 1, 2, 5  # NodeProto
 _BODY, _BODIES = 6, 11  # AttributeProto
 # Where the name is in what a graph holds under a field; a sparse tensor's is in its values.
 _NAMES = {_INITIALIZER: (8,), _OUTPUT: (1,), _VALUE_INFO: (1,), _ANNOTATION: (1,), _SPARSE: (1, 8)}
-
-_VARINT, _BYTES = 0, 2
-_FIXED = {1: 8, 5: 4}  # wire type -> bytes
 
 
 def cut(model: bytes, outputs: Collection[str]) -> bytes:
@@ -38,43 +35,34 @@ def cut(model: bytes, outputs: Collection[str]) -> bytes:
             _message(_GRAPH, _cut_graph(field.content, outputs))
             if field.number == _GRAPH
             else field.whole
-            for field in _fields(memoryview(model))
+            for field in fields(model)
         ]
-    except (IndexError, KeyError) as error:
+    except ValueError as error:
         raise EngineError('the model is not an ONNX file') from error
     return b''.join(parts)
 
 
-@dataclass(frozen=True)
-class _Field:
-    """One field of a protobuf message: its content, and all its bytes."""
-
-    number: int
-    content: memoryview
-    whole: memoryview
-
-
 def _cut_graph(graph: memoryview, outputs: Collection[str]) -> bytes:
-    fields = list(_fields(graph))
-    found = {_name(field) for field in fields if field.number == _OUTPUT}
+    parts = list(fields(graph))
+    found = {_name(field) for field in parts if field.number == _OUTPUT}
     if missing := set(outputs) - found:
         raise EngineError(
             f'the model has no output {", ".join(sorted(missing))}, only {", ".join(sorted(found))}'
         )
     needed, nodes = set(outputs), set()
     # Nodes stand behind all that they need.
-    for index, field in reversed(list(enumerate(fields))):
+    for index, field in reversed(list(enumerate(parts))):
         if field.number == _NODE and not needed.isdisjoint(_texts(field.content, _NODE_OUTPUT)):
             nodes.add(index)
             needed.update(_reads(field.content))
     return b''.join(
         field.whole
-        for index, field in enumerate(fields)
+        for index, field in enumerate(parts)
         if (index in nodes if field.number == _NODE else _kept(field, needed, outputs))
     )
 
 
-def _kept(field: _Field, needed: set[str], outputs: Collection[str]) -> bool:
+def _kept(field: Field, needed: set[str], outputs: Collection[str]) -> bool:
     """Whether the part computes with what a field holds."""
     if field.number == _OUTPUT:
         return _name(field) in outputs
@@ -91,7 +79,7 @@ def _reads(node: memoryview) -> Iterator[str]:
             yield from (_text(output, 1) for output in _contents(body, _OUTPUT))
 
 
-def _name(field: _Field) -> str:
+def _name(field: Field) -> str:
     content = field.content
     *path, last = _NAMES[field.number]
     for number in path:
@@ -108,47 +96,12 @@ def _texts(message: memoryview, number: int) -> Iterator[str]:
 
 
 def _contents(message: memoryview, number: int) -> Iterator[memoryview]:
-    return (field.content for field in _fields(message) if field.number == number)
-
-
-def _fields(message: memoryview) -> Iterator[_Field]:
-    """The fields of a message, in their order.
-
-    Raises:
-        IndexError, KeyError: these bytes are no message.
-    """
-    start = 0
-    while start < len(message):
-        key, end = _varint(message, start)
-        wire = key & 7
-        if wire == _VARINT:
-            begin, end = end, _varint(message, end)[1]
-        elif wire == _BYTES:
-            size, begin = _varint(message, end)
-            end = begin + size
-        else:
-            begin, end = end, end + _FIXED[wire]
-        if end > len(message):
-            raise IndexError(end)
-        yield _Field(key >> 3, message[begin:end], message[start:end])
-        start = end
-
-
-def _varint(data: memoryview, start: int) -> tuple[int, int]:
-    """A number, seven bits in a byte with the lowest first, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = data[start]
-        start += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, start
-        shift += 7
+    return (field.content for field in fields(message) if field.number == number)
 
 
 def _message(number: int, content: bytes) -> bytes:
     """A field that holds a message."""
-    return _number(number << 3 | _BYTES) + _number(len(content)) + content
+    return _number(number << 3 | BYTES) + _number(len(content)) + content
 
 
 def _number(value: int) -> bytes:
