@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -40,6 +40,20 @@ class Match:
     content: Hashable = None
     own: bool = False
     problem: str = ''
+
+    @classmethod
+    def shared(cls, frame: str, how: str) -> Match:
+        """None, since the CameraInfos of a frame differ as those of one camera cannot."""
+        return cls(
+            problem='two cameras seem to share the topic: different CameraInfos of '
+            f'frame {frame!r} {how}'
+        )
+
+    @classmethod
+    def missing(cls, frame: str, others: Iterable[str]) -> Match:
+        """None, since there are CameraInfos of other frames only, or of none."""
+        seen = ', '.join(map(repr, sorted(others)))
+        return cls(problem=f'no CameraInfo of frame {frame!r}' + (seen and f', only of {seen}'))
 
 
 @dataclass(frozen=True)
@@ -122,27 +136,20 @@ class CameraInfos:
         with self._lock:
             own = self._own(identity)
             of_frame = [kept for kept in self._infos.values() if kept.identity.frame == frame]
-            others = sorted({kept.identity.frame for kept in self._infos.values()} - {frame})
+            others = {kept.identity.frame for kept in self._infos.values()} - {frame}
             self._matching = bool(own) or (self._matching and not waited)
             if not own:
                 self._missed = identity
         # Also of other moments: of this one only the first may have come yet.
         moments = {kept.identity for kept in of_frame}
         if len({kept.content for kept in own}) > 1 or len(of_frame) > len(moments):
-            return Match(
-                problem='two cameras seem to share the topic: different CameraInfos of '
-                f'frame {frame!r} with one stamp'
-            )
+            return Match.shared(frame, 'with one stamp')
         if own:
             return Match(own[0].info, own[0].content, own=True)
         if not of_frame:
-            seen = f', only of {", ".join(map(repr, others))}' if others else ''
-            return Match(problem=f'no CameraInfo of frame {frame!r}{seen}')
+            return Match.missing(frame, others)
         if in_turns([kept.content for kept in of_frame]):
-            return Match(
-                problem='two cameras seem to share the topic: different CameraInfos of '
-                f'frame {frame!r} in turns'
-            )
+            return Match.shared(frame, 'in turns')
         return Match(of_frame[-1].info, of_frame[-1].content)
 
     def _own(self, image: Identity) -> list[_Kept]:

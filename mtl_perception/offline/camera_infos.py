@@ -24,7 +24,7 @@ class InfoTable:
     """
 
     def __init__(self) -> None:
-        self._infos: list[Any] = []
+        self._infos: list[tuple[Any, Hashable]] = []  # with what each says
         self._known: dict[Hashable, int] = {}
         self._frames: dict[str, _Frame] = {}
 
@@ -34,7 +34,7 @@ class InfoTable:
         content = content_of(info)
         index = self._known.setdefault((frame, content), len(self._infos))
         if index == len(self._infos):
-            self._infos.append(info)
+            self._infos.append((info, content))
         self._frames.setdefault(frame, _Frame()).add(time_ns, stamp_ns(info.header), index)
 
     def match(self, stamp: int, frame_id: str, time_ns: int) -> Match:
@@ -42,26 +42,16 @@ class InfoTable:
         frame = frame_id.lstrip('/')
         own = self._own(stamp, frame)
         if len(own) > 1:
-            return Match(
-                problem='two cameras seem to share the topic: different CameraInfos of '
-                f'frame {frame!r} with one stamp'
-            )
+            return Match.shared(frame, 'with one stamp')
         if own:
-            info = self._infos[own.pop()]
-            return Match(info, content_of(info), own=True)
+            return Match(*self._infos[own.pop()], own=True)
         entries = self._frames.get(frame)
         if entries is None:
-            others = ', '.join(map(repr, sorted(self._frames)))
-            seen = f', only of {others}' if others else ''
-            return Match(problem=f'no CameraInfo of frame {frame!r}{seen}')
+            return Match.missing(frame, self._frames)
         before = entries.until(time_ns)
         if in_turns(before):
-            return Match(
-                problem='two cameras seem to share the topic: different CameraInfos of '
-                f'frame {frame!r} in turns'
-            )
-        info = self._infos[before[-1]]
-        return Match(info, content_of(info))
+            return Match.shared(frame, 'in turns')
+        return Match(*self._infos[before[-1]])
 
     def _own(self, stamp: int, frame: str) -> set[int]:
         """Contents of the image's stamp: of its frame, or of none, which says nothing."""
