@@ -56,8 +56,8 @@ def _run_node(ending: Ending, arguments: list[str], wiring: dict[str, Any]) -> i
         node = PerceptionNode(arguments=arguments, **wiring)
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         return _fail(one_line(error))
+    executor = SingleThreadedExecutor()
     try:
-        executor = SingleThreadedExecutor()
         executor.add_node(node)
 
         # The executor's own one wakes it and leaves it waiting for something to do.
@@ -80,6 +80,7 @@ def _run_node(ending: Ending, arguments: list[str], wiring: dict[str, Any]) -> i
         while not ending.asked:
             executor.spin_once()
     finally:
+        executor.shutdown()  # else it does so when it is collected, with handles that are gone
         node.destroy_node()
     return 0
 
