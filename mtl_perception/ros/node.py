@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticArray
-from mtl_perception_msgs.srv import DescribeModel
+from mtl_perception_msgs.srv import DescribeModel, SetTasks
 from rcl_interfaces.msg import (
     FloatingPointRange,
     IntegerRange,
@@ -23,6 +23,7 @@ from rcl_interfaces.msg import (
 )
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile
 from std_srvs.srv import SetBool
 
@@ -90,6 +91,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
         self.add_on_set_parameters_callback(self._check_parameters)
         self.create_service(DescribeModel, '~/describe_model', self._describe_model)
+        self.create_service(SetTasks, '~/set_tasks', self._set_tasks)
         self.create_service(SetBool, '~/enable', self._enable)
         self._arguments = Arguments.read(arguments, self.get_fully_qualified_name())
         for sentence in self._arguments.strays:
@@ -281,6 +283,14 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             return response
         health = EngineHealth.of(self._worker.bundle, self._worker.supervisor)
         return describe_model(self._worker.bundle, health.model, response)
+
+    def _set_tasks(self, request: Any, response: Any) -> Any:
+        """Set the parameter of that name, by all its rules."""
+        tasks = RosParameter('tasks', RosParameter.Type.STRING_ARRAY, list(request.tasks) or [''])
+        (result,) = self.set_parameters([tasks])
+        response.success = result.successful
+        response.message = result.reason or f'computing {", ".join(request.tasks) or "all tasks"}'
+        return response
 
     def _enable(self, request: Any, response: Any) -> Any:
         """Pause, or go on: without subscriptions to images, as when nobody listens."""

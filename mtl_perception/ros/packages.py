@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def missing(error: ImportError) -> str:
     """A sentence for the user: what is missing, and the command that brings it.
@@ -16,8 +18,11 @@ def missing(error: ImportError) -> str:
     if package == 'mtl_perception':
         raise error
     if package == 'mtl_perception_msgs':
+        # In a clone, the folder of its sources passes for a package, without a file.
+        built = getattr(sys.modules.get(package), '__file__', None)
+        state = 'is an older one' if built else 'is not built'
         return (
-            'the message package mtl_perception_msgs is not built: it lies inside this one, where '
+            f'the message package mtl_perception_msgs {state}: it lies inside this one, where '
             'colcon does not look by itself; run colcon build --base-paths src '
             'src/mtl_perception/mtl_perception_msgs in the workspace and source install/setup.bash'
         )

@@ -51,6 +51,18 @@ def test_without_its_messages_a_program_names_the_command_that_builds_both(
     assert not (tmp_path / 'output').exists()
 
 
+def test_messages_of_an_older_version_are_told_from_none(tmp_path: Path) -> None:
+    old = tmp_path / 'mtl_perception_msgs'
+    for name, text in (('', ''), ('msg', 'class PerceptionStatus: ...\n'), ('srv', '')):
+        (old / name).mkdir(exist_ok=True, parents=True)
+        (old / name / '__init__.py').write_text(text)
+    done = run('no_package', tmp_path, 'mtl_perception.ros')
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert 'mtl_perception_msgs is an older one' in line
+    assert BOTH in line
+
+
 def test_the_sources_of_the_messages_are_not_taken_for_them() -> None:
     """In a clone, Python takes the folder of their sources for a package without content."""
     path = os.environ.get('PYTHONPATH', '').split(os.pathsep)

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
 
+from rcl_interfaces.srv import GetParameters
 from sensor_msgs.msg import Image, PointCloud2
 from std_srvs.srv import SetBool
 
@@ -109,6 +110,44 @@ def test_what_may_change_while_the_node_runs_changes_with_the_next_image(
     assert client.set_parameter('mask_classes', ['']).successful
     mask, *_ = answer(*everything)
     assert halves(mask) == [0, 0]
+
+
+def test_the_service_for_tasks_is_the_parameter(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    from mtl_perception_msgs.srv import SetTasks
+
+    start_node(bundle=tiny_bundle, autostart=True)
+    labels, edges = (client.subscribe(Image, f'/perception/{t}') for t in ('semantic', 'edges'))
+    driver.wait_for_node()
+
+    def answers(*topics: list[Any]) -> None:
+        image = driver.image(GRAY)
+        driver.publish(image)
+        client.wait(lambda: all(t and t[-1].header == image.header for t in topics), 'answers')
+
+    def ask(*tasks: str) -> Any:
+        return client.call(SetTasks, '/perception/set_tasks', tasks=list(tasks))
+
+    def parameter() -> list[str]:
+        request = {'names': ['tasks']}
+        (value,) = client.call(GetParameters, '/perception/get_parameters', **request).values
+        return list(value.string_array_value)
+
+    chosen = ask('semantic')
+    assert (chosen.success, chosen.message) == (True, 'computing semantic')
+    assert parameter() == ['semantic']
+    answers(labels)
+    answers(labels)  # by then, edges of the first image would be here
+    assert not edges
+    for wrong in ('lidar', 'human_parts'):
+        refused = ask('edges', wrong)
+        assert not refused.success
+        assert f'tasks has {wrong!r}, expected of semantic, depth, normals' in refused.message
+        assert parameter() == ['semantic'], 'nothing has changed'
+    assert ask().message == 'computing all tasks'
+    assert parameter() == ['']
+    answers(labels, edges)
 
 
 def test_work_can_be_paused(
