@@ -1,20 +1,24 @@
-"""`mtl_perception replay`: every frame of a recording through a bundle, outputs into a new bag."""
+"""`mtl_perception replay`: every frame of recordings through a bundle, outputs into new bags."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 from ..bundle import Bundle, BundleError, default_bundle, load_bundle
-from ..engines.choice import open_engine
-from ..engines.engine import Engine
+from ..engines.choice import ChosenEngine, open_engine
 from ..offline.bag_replay import write_bag
-from ..offline.cameras import CameraTopics, find_cameras, look
 from ..offline.cdr import RecordingError
-from ..offline.layout import Layout, kept_channels
-from ..offline.recordings import RecordingReader
+from ..offline.inputs import Input, Reading, open_input
+from ..offline.layout import Layout
+from ..offline.pictures import Lens
 from ..offline.replay import Job, Result, replay
-from ..offline.sources import BagSource, Selection
+from ..offline.sources import Selection
 from ..offline.writing import Tally
 from ..outputs import Output, outputs_of
 from ..pipeline import Options
@@ -29,8 +33,15 @@ _DERIVED = ('points', 'semantic_color', 'depth_color', 'normals_color')
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument('input', type=Path, metavar='IN', help='a bag')
-    parser.add_argument('output', type=Path, metavar='OUT', help='the new bag')
+    parser.usage = '%(prog)s [options] IN [IN ...] [OUT]'
+    parser.add_argument(
+        'paths',
+        type=Path,
+        nargs='+',
+        metavar='IN, OUT',
+        help='bags, folders of pictures, or videos; then the new bag, or the folder for the new '
+        'bags of several (default, of one: its name and _outputs, here)',
+    )
     parser.add_argument(
         '--camera',
         action='append',
@@ -38,10 +49,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='IMAGE[:INFO]',
         help='topics of a camera; repeatable (default: the best one)',
     )
+    lens = parser.add_mutually_exclusive_group()
+    lens.add_argument(
+        '--focal', type=positive, metavar='PX', help='focal length of images without a CameraInfo'
+    )
+    lens.add_argument('--fov', type=_angle, metavar='DEG', help='or their horizontal field of view')
+    parser.add_argument(
+        '--rate',
+        type=positive,
+        metavar='HZ',
+        help="of pictures (default: 10), or of a video (default: the video's own times)",
+    )
     add_bundle(parser, option=True)
     parser.add_argument('--backend', default='auto', help='(default: auto)')
     parser.add_argument('--precision', default='fp32', help='fp32, fp16, bf16 or int8 (fp32)')
     add_engine_options(parser)
+    parser.add_argument(
+        '--tasks',
+        type=lambda text: text.split(','),
+        default=[],
+        help="comma-separated, of the bundle's (default: all)",
+    )
     parser.add_argument(
         '--outputs',
         type=lambda text: text.split(','),
@@ -73,55 +101,96 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         PerceptionError: it cannot be read or written, or the engine failed.
     """
-    if options.output.resolve() == options.input.resolve():
-        raise RecordingError(f'{options.input} is the input and the output; not overwriting it')
+    places = output_paths(options.paths)
     bundle = load_bundle(options.bundle or default_bundle())
-    with RecordingReader(options.input) as reader:
-        cameras = find_cameras(options.input, reader.topics, look(reader), options.camera)
-        for camera in cameras:
-            print(f'{camera.image} ({camera.content}) with {camera.info or "no CameraInfo"}')
-        outputs = chosen_outputs(bundle, options.outputs)
-        chosen = open_engine(options.backend, bundle, engine_options(options, options.precision))
-        try:
-            # On a CPU a batch is no faster than one image after the other, and engines take one.
-            options.batch = min(options.batch, chosen.max_batch)
-            tally = _replay(reader, cameras, bundle, chosen.engine, outputs, options)
-        finally:
-            chosen.engine.close()
-    print(f'{tally.frames} frames in {options.output}')
-    for kind, count in tally.bad.items():
-        print(f'{count} images could not be used: {kind}')
-    for reason, count in tally.uncalibrated.items():
-        print(f'{count} frames without a calibration: {reason}')
-    return INCOMPLETE if tally.bad else 0
+    pipeline = Options(tasks=options.tasks, allow_uncalibrated=options.allow_uncalibrated)
+    pipeline.check(bundle)
+    outputs = chosen_outputs(bundle, options.outputs, options.tasks)
+    failed, incomplete = False, False
+    with ExitStack() as stack:
+
+        @cache
+        def engine() -> ChosenEngine:
+            wanted = engine_options(options, options.precision)
+            chosen = open_engine(options.backend, bundle, wanted)
+            stack.callback(chosen.engine.close)
+            return chosen
+
+        for path, output in places:
+            try:
+                with open_input(path, _reading(options)) as opened:
+                    print('\n'.join(opened.taken))
+                    tally = _replay(opened, path, output, bundle, engine, outputs, options)
+                    _say(tally, output)
+                    incomplete |= bool(tally.bad)
+            except RecordingError as error:
+                if len(places) == 1:
+                    raise
+                failed = True
+                print(f'mtl_perception: {error}', file=sys.stderr)
+    return 1 if failed else INCOMPLETE if incomplete else 0
+
+
+def output_paths(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Where the outputs of each input go: of one to the last path, of several into that folder.
+
+    Raises:
+        RecordingError: two outputs would be one, or an output its input.
+    """
+    *inputs, last = paths
+    if len(paths) == 1:
+        inputs, last = [last], Path(f'{paths[0].resolve().stem}_outputs')
+    if len(inputs) == 1:
+        places = [(inputs[0], last)]
+    else:
+        if last.suffix == '.mcap' or last.is_file() or (last / 'metadata.yaml').exists():
+            raise RecordingError(f'{last} is not a folder for the outputs of {len(inputs)} inputs')
+        names = [path.resolve().stem for path in inputs]
+        count = Counter(names)
+        named = [
+            f'{path.resolve().parent.name}_{name}' if count[name] > 1 else name
+            for path, name in zip(inputs, names, strict=True)
+        ]
+        twice = next((name for name, times in Counter(named).items() if times > 1), None)
+        if twice:
+            raise RecordingError(f'two inputs would have one output, {last / twice}; rename one')
+        places = [(path, last / name) for path, name in zip(inputs, named, strict=True)]
+    for path, output in places:
+        if output.resolve() == path.resolve():
+            raise RecordingError(f'{path} is the input and the output; not overwriting it')
+    return places
+
+
+def _reading(options: argparse.Namespace) -> Reading:
+    known = options.focal or options.fov
+    lens = Lens(options.focal or 0.0, options.fov or 0.0) if known else None
+    return Reading(tuple(options.camera), tuple(options.keep), options.rate, lens)
 
 
 def _replay(
-    reader: RecordingReader,
-    cameras: list[CameraTopics],
+    opened: Input,
+    path: Path,
+    output: Path,
     bundle: Bundle,
-    engine: Engine,
+    open_chosen: Callable[[], ChosenEngine],
     outputs: list[Output],
     options: argparse.Namespace,
 ) -> Tally:
-    start_ns = reader.start_ns + round(options.start * 1e9)
+    source = opened.source
+    layout = Layout(bundle, outputs, [camera.name for camera in source.cameras], opened.kept)
+    chosen = open_chosen()
+    # On a CPU a batch is no faster than one image after the other, and engines take one.
+    batch = min(options.batch, chosen.max_batch)
+    start_ns = source.start_ns + round(options.start * 1e9)
     stop_ns = start_ns + round(options.duration * 1e9) if options.duration else None
-    source = BagSource(reader)
-    selection = Selection(
-        tuple(cameras), start_ns, stop_ns, every=options.every, keep=tuple(options.keep)
-    )
+    selection = Selection(start_ns, stop_ns, every=options.every, keep=tuple(options.keep))
     job = Job(
         selection,
         frozenset(name for output in outputs for name in output.tensors(bundle)),
-        Options(allow_uncalibrated=options.allow_uncalibrated),
-        batch=options.batch,
+        Options(tasks=options.tasks, allow_uncalibrated=options.allow_uncalibrated),
+        batch=batch,
     )
-    layout = Layout(
-        bundle,
-        outputs,
-        [camera.name for camera in cameras],
-        kept_channels(reader, options.keep),
-    )
+    engine = chosen.engine
     identity = {key: engine.identity[key] for key in ('engine', 'version', 'provider', 'precision')}
     provenance = {
         'bundle': f'{bundle.name} {bundle.version}',
@@ -129,13 +198,17 @@ def _replay(
         **identity,
     }
     wish = {
-        'input': str(options.input.absolute()),
-        'cameras': [f'{camera.image}:{camera.info or ""}' for camera in cameras],
+        'input': str(path.absolute()),
+        'cameras': [f'{camera.image}:{camera.info or ""}' for camera in source.cameras],
         'outputs': [output.name for output in outputs],
         **{
             name: getattr(options, name)
-            for name in ('start', 'duration', 'every', 'keep', 'allow_uncalibrated', 'batch')
+            for name in (
+                *('start', 'duration', 'every', 'keep', 'tasks', 'allow_uncalibrated'),
+                *('focal', 'fov', 'rate'),
+            )
         },
+        'batch': batch,
     }
     bar = ProgressBar(source.count(selection), 'images')
 
@@ -143,11 +216,11 @@ def _replay(
         bar.update(result.step.index + 1)
 
     tally = write_bag(
-        options.output,
+        output,
         layout,
         lambda skip: replay(source, job, bundle, [engine], skip=skip),
         start_ns=start_ns,
-        batch=options.batch,
+        batch=batch,
         job={**provenance, **wish},
         provenance=provenance,
         resume=options.resume,
@@ -157,20 +230,43 @@ def _replay(
     return tally
 
 
-def chosen_outputs(bundle: Bundle, names: list[str] | None) -> list[Output]:
+def _say(tally: Tally, output: Path) -> None:
+    print(f'{tally.frames} frames in {output}')
+    for kind, count in tally.bad.items():
+        print(f'{count} images could not be used: {kind}')
+    for reason, count in tally.uncalibrated.items():
+        print(f'{count} frames without a calibration: {reason}')
+
+
+def _angle(text: str) -> float:
+    value = positive(text)
+    if value >= 180:
+        raise argparse.ArgumentTypeError(f'expected degrees below 180, not {text!r}')
+    return value
+
+
+def chosen_outputs(
+    bundle: Bundle, names: Sequence[str] | None, tasks: Sequence[str] = ()
+) -> list[Output]:
     """The outputs of some names; without names those that cannot be computed of others.
 
+    Args:
+        tasks: of the bundle, whose outputs alone are there; empty for all.
+
     Raises:
-        BundleError: the bundle has no such output.
+        BundleError: the bundle, or these tasks of it, have no such output.
     """
-    possible = {output.name: output for output in outputs_of(bundle)}
+    tensors = {name for task in tasks or bundle.tasks for name in bundle.tasks[task].outputs}
+    possible = {o.name: o for o in outputs_of(bundle) if tensors.issuperset(o.needs)}
     if names is None:
         return [output for name, output in possible.items() if name not in _DERIVED]
     if names == ['all']:
         return list(possible.values())
     unknown = [name for name in names if name not in possible]
     if unknown:
+        of = f' of the tasks {", ".join(tasks)}' if tasks else ''
         raise BundleError(
-            f'{bundle.folder}: there is no output {unknown[0]}, expected of {", ".join(possible)}'
+            f'{bundle.folder}: there is no output {unknown[0]}{of}, expected of '
+            f'{", ".join(possible)}'
         )
     return [output for name, output in possible.items() if name in names]

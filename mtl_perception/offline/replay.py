@@ -19,13 +19,12 @@ from time import perf_counter
 from typing import TypeVar
 
 from ..bundle import Bundle
-from ..calibration import camera_model, is_rectified
-from ..camera import CameraError, CameraModel
+from ..camera import CameraError
 from ..engines.engine import Engine
 from ..images import ImageError
 from ..pipeline import Frame, Options, Pipeline, Prediction
 from .cdr import RecordingError
-from .sources import Selection, Shot, Source, Step, bad_image
+from .sources import Selection, Source, Step, bad_image
 
 _DEFAULTS = Options()
 
@@ -64,14 +63,12 @@ class Job:
         selection: what of it.
         wanted: tensors of the bundle that are computed.
         options: of the pipeline.
-        rectified: whether images are: ``auto``, ``true`` or ``false``, as the node's parameter.
         batch: images in one run of the network, at most the engine's ``max_batch``.
     """
 
     selection: Selection
     wanted: frozenset[str]
     options: Options = _DEFAULTS
-    rectified: str = 'auto'
     batch: int = 1
 
 
@@ -110,14 +107,11 @@ def replay(
         finally:
             pipelines.put(pipeline)
 
-    def decode(step: Step) -> _Decoded:
-        return _decode(step, job.rectified)
-
     with ExitStack() as stack:
         decoders = stack.enter_context(pool(threads, 'decode'))
         runners = stack.enter_context(pool(len(engines), 'engine'))
         steps = islice(source.steps(job.selection), skip, None)
-        decoded = in_order(decoders, decode, steps, ahead=threads + job.batch)
+        decoded = in_order(decoders, _decode, steps, ahead=threads + job.batch)
         groups = _grouped(decoded, job.batch)
         for results in in_order(runners, infer, groups, ahead=len(engines) + 1):
             yield from results
@@ -158,7 +152,7 @@ class _Decoded:
     decode_ms: float = 0.0
 
 
-def _decode(step: Step, rectified: str) -> _Decoded:
+def _decode(step: Step) -> _Decoded:
     shot = step.shot
     if shot is None:
         return _Decoded(step)
@@ -168,20 +162,14 @@ def _decode(step: Step, rectified: str) -> _Decoded:
     except (ImageError, RecordingError) as error:
         return _Decoded(step, problem=str(error), kind=bad_image(error))
     decode_ms = 1e3 * (perf_counter() - start)
-    calibration, problem = _calibrate(shot, rectified, (image.shape[1], image.shape[0]))
+    calibration, problem = None, shot.problem
+    if shot.calibration is not None:
+        try:
+            calibration = shot.calibration.for_image(image.shape[1], image.shape[0])
+        except CameraError as error:
+            problem = str(error)
     frame = Frame(image, calibration, shot.camera, shot.frame_id, shot.stamp)
     return _Decoded(step, frame, uncalibrated=problem, decode_ms=decode_ms)
-
-
-def _calibrate(shot: Shot, rectified: str, size: tuple[int, int]) -> tuple[CameraModel | None, str]:
-    """The calibration of an image of some width and height, or why there is none."""
-    if shot.info is None:
-        return None, shot.problem
-    try:
-        flat = is_rectified(rectified, shot.topic, shot.info)
-        return camera_model(shot.info, rectified=flat).for_image(*size), ''
-    except CameraError as error:
-        return None, str(error)
 
 
 def _grouped(decoded: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..calibration import Match
+from ..calibration import Match, camera_model, is_rectified
+from ..camera import CameraError, CameraModel
 from ..images import ImageError, read_image
 from .camera_infos import InfoTable
 from .cameras import CameraTopics
-from .cdr import RecordingError, header_frame, header_stamp_ns
+from .cdr import RecordingError, Types, header_frame, header_stamp_ns
 from .recordings import Recorded, RecordingReader
 
 # An image waits so long (of the recording's time) for what belongs to it and comes late.
@@ -24,9 +26,16 @@ _LATE_NS = 200_000_000
 _KEPT_BYTES = 4 << 20
 
 
+class Calibration(Protocol):
+    """What tells the camera of images of a size."""
+
+    def for_image(self, width: int, height: int) -> CameraModel:
+        """The camera; raises CameraError where it cannot be that of such an image."""
+
+
 @dataclass(frozen=True)
 class Shot:
-    """An image of a recording that is not decoded yet.
+    """An image of a recording that is not decoded yet; it can be sent to another process.
 
     Attributes:
         camera: name of its camera; empty where there is only one.
@@ -34,8 +43,8 @@ class Shot:
         stamp, frame_id: of its header.
         time_ns: when it was recorded.
         load: decodes it to [H, W, 3] RGB, in any thread; raises ImageError or RecordingError.
-        info: sensor_msgs/CameraInfo that belongs to it; None where none does.
-        problem: why there is no ``info``.
+        calibration: of its camera; None where it is not known.
+        problem: why there is no ``calibration``.
     """
 
     camera: str
@@ -44,7 +53,7 @@ class Shot:
     frame_id: str
     time_ns: int
     load: Callable[[], NDArray[np.uint8]] = field(repr=False)
-    info: Any = field(default=None, repr=False)
+    calibration: Calibration | None = field(default=None, repr=False)
     problem: str = ''
 
 
@@ -70,7 +79,6 @@ class Selection:
     """What of a recording is replayed.
 
     Attributes:
-        cameras: whose images.
         start_ns, stop_ns: recorded from the one until before the other; None for the ends.
         every: only each so manieth image of a camera.
         keep: topics whose messages go along as they are.
@@ -78,7 +86,6 @@ class Selection:
         tolerance_ns: how far from the image's stamp that may be.
     """
 
-    cameras: tuple[CameraTopics, ...]
     start_ns: int | None = None
     stop_ns: int | None = None
     every: int = 1
@@ -88,7 +95,15 @@ class Selection:
 
 
 class Source(Protocol):
-    """Something that is replayed."""
+    """Something that is replayed.
+
+    Attributes:
+        cameras: whose images these are.
+        start_ns: when it begins.
+    """
+
+    cameras: Sequence[CameraTopics]
+    start_ns: int
 
     def steps(self, selection: Selection) -> Iterator[Step]:
         """All steps of a selection, the same ones whenever it is asked."""
@@ -102,15 +117,27 @@ class BagSource:
 
     Args:
         reader: opened.
+        cameras: whose images are taken.
+        lens: of the images that have no CameraInfo.
     """
 
-    def __init__(self, reader: RecordingReader) -> None:
+    def __init__(
+        self,
+        reader: RecordingReader,
+        cameras: Sequence[CameraTopics],
+        lens: Calibration | None = None,
+    ) -> None:
         self.reader = reader
+        self.cameras = cameras
+        self.start_ns = reader.start_ns
+        self._lens = lens
         self._infos: dict[str, InfoTable] = {}
+        # By topic and content of its CameraInfo: one object, and one look at it, for all images.
+        self._models: dict[tuple[str, Any], tuple[CameraModel | None, str]] = {}
 
     def count(self, selection: Selection) -> int:
         reader = self.reader
-        images = sum(reader.counts[camera.image] for camera in selection.cameras)
+        images = sum(reader.counts[camera.image] for camera in self.cameras)
         start, stop = selection.start_ns or reader.start_ns, selection.stop_ns or reader.end_ns + 1
         share = (min(stop, reader.end_ns + 1) - max(start, reader.start_ns)) / max(
             1, reader.end_ns + 1 - reader.start_ns
@@ -131,14 +158,16 @@ class BagSource:
 
     def shot(self, camera: CameraTopics, message: Recorded) -> Shot:
         """The shot of an image message."""
-        load = partial(_load, self.reader, message)
+        load = partial(_load, message)
         try:
             stamp, frame_id = header_stamp_ns(message.data), header_frame(message.data)
         except RecordingError:  # which loading says again
             return Shot(camera.name, message.topic, message.time_ns, '', message.time_ns, load)
-        match = Match(problem='there is no CameraInfo')
+        calibration: Calibration | None = self._lens
+        problem = '' if self._lens else 'there is no CameraInfo'
         if camera.info:
             match = self.infos(camera.info).match(stamp, frame_id, message.time_ns)
+            calibration, problem = self._model(camera, match)
         return Shot(
             camera.name,
             message.topic,
@@ -146,13 +175,44 @@ class BagSource:
             frame_id,
             message.time_ns,
             load,
-            match.info,
-            match.problem,
+            calibration,
+            problem,
         )
 
+    def _model(self, camera: CameraTopics, match: Match) -> tuple[CameraModel | None, str]:
+        """The camera of a CameraInfo, or why it is none."""
+        if match.info is None:
+            return None, match.problem
+        key = camera.image, match.content
+        if key not in self._models:
+            try:
+                flat = is_rectified('auto', camera.image, match.info)
+                self._models[key] = camera_model(match.info, rectified=flat), ''
+            except CameraError as error:
+                self._models[key] = None, str(error)
+        return self._models[key]
 
-def _load(reader: RecordingReader, message: Recorded) -> NDArray[np.uint8]:
-    return read_image(reader.unpack(message))
+
+def timed_steps(shots: Iterable[Shot], selection: Selection) -> Iterator[Step]:
+    """The steps of images that are alone in their recording, in the order of time."""
+    start = selection.start_ns or 0
+
+    def chosen() -> Iterator[Shot]:
+        for shot in shots:
+            if selection.stop_ns is not None and shot.time_ns >= selection.stop_ns:
+                return
+            if shot.time_ns >= start:
+                yield shot
+
+    for index, shot in enumerate(islice(chosen(), 0, None, selection.every)):
+        yield Step(index, shot)
+
+
+_types = cache(Types)  # that of images is built in, so one store serves all recordings
+
+
+def _load(message: Recorded) -> NDArray[np.uint8]:
+    return read_image(_types().unpack(message.type, message.data))
 
 
 class _Cutter:
@@ -161,7 +221,7 @@ class _Cutter:
     def __init__(self, source: BagSource, selection: Selection) -> None:
         self._source = source
         self._selection = selection
-        self._cameras = {camera.image: camera for camera in selection.cameras}
+        self._cameras = {camera.image: camera for camera in source.cameras}
         self._waiting: deque[tuple[Shot, tuple[Recorded, ...]]] = deque()
         self._near: dict[str, deque[tuple[int, Recorded]]] = {
             topic: deque() for topic in selection.truth

@@ -1,0 +1,107 @@
+"""What a replay is of: a path is looked at, and opened as a bag, as pictures, or as a video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .cameras import CameraTopics, find_cameras, look
+from .cdr import RecordingError
+from .layout import kept_channels
+from .mcap import Channel
+from .pictures import (
+    PICTURE_RATE,
+    PICTURE_SUFFIXES,
+    Lens,
+    PictureSource,
+    VideoSource,
+    picture_files,
+)
+from .recordings import BAG_SUFFIXES, RecordingReader
+from .sources import BagSource, Source
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an input is read.
+
+    Attributes:
+        cameras: ``IMAGE`` or ``IMAGE:INFO`` of each camera of a bag; empty for the best one.
+        keep: topics of a bag that are taken along.
+        rate: pictures in a second, or images of a video; None for its own times.
+        lens: of images that have no CameraInfo.
+    """
+
+    cameras: Sequence[str] = ()
+    keep: Sequence[str] = ()
+    rate: float | None = None
+    lens: Lens | None = None
+
+
+@dataclass(frozen=True)
+class Input:
+    """An opened input.
+
+    Attributes:
+        source: of its images.
+        kept: channels of what is taken along.
+        taken: what is replayed, and what else was there, a line each.
+    """
+
+    source: Source
+    kept: list[Channel] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def open_input(path: Path, reading: Reading) -> Iterator[Input]:
+    """Open an input.
+
+    Raises:
+        RecordingError: it cannot be read, or not so.
+    """
+    if not path.exists():
+        raise RecordingError(f'{path}: no such file or folder')
+    pictures, depths = ([path], 0) if path.suffix.lower() in PICTURE_SUFFIXES else ([], 0)
+    if path.is_dir() and not (path / 'metadata.yaml').exists():
+        pictures, depths = picture_files(path)
+    bag = not pictures and (path.is_dir() or path.suffix in BAG_SUFFIXES)
+    for option, given, fits in (
+        ('--rate', reading.rate, not bag),
+        ('--camera', reading.cameras, bag),
+        ('--keep', reading.keep, bag),
+    ):
+        if given and not fits:
+            kind = 'a bag' if bag else 'not a bag'
+            raise RecordingError(f'{path} is {kind}, which {option} is not for')
+    if bag:
+        with RecordingReader(path) as reader:
+            yield _bag(reader, reading)
+    elif pictures:
+        rate = reading.rate or PICTURE_RATE
+        taken = [f'{len(pictures)} pictures of {path}, {rate:g} a second']
+        if depths:
+            taken.append(f'{depths} pictures of 16-bit gray, as depth is stored, are left out')
+        yield Input(PictureSource(str(path), pictures, rate, reading.lens), taken=taken)
+    else:
+        video = VideoSource(path, reading.rate, reading.lens)
+        yield Input(video, taken=[f'the video {path}'])
+
+
+def _bag(reader: RecordingReader, reading: Reading) -> Input:
+    cameras = find_cameras(reader.path, reader.topics, look(reader), reading.cameras)
+    if reading.lens and all(camera.info for camera in cameras):
+        raise RecordingError(
+            f'{cameras[0].info} says the focal length of {cameras[0].image}; --focal and --fov are '
+            'for images without a CameraInfo'
+        )
+    source = BagSource(reader, cameras, reading.lens)
+    return Input(source, kept_channels(reader, reading.keep), _taken(cameras))
+
+
+def _taken(cameras: Sequence[CameraTopics]) -> list[str]:
+    lines = [f'{c.image} ({c.content}) with {c.info or "no CameraInfo"}' for c in cameras]
+    others = sorted({other for camera in cameras for other in camera.others})
+    return lines + ([f'also there: {", ".join(others)} (--camera)'] if others else [])
