@@ -9,6 +9,7 @@ from pathlib import Path
 from .. import PerceptionError
 from ..offline.comparison import Comparison
 from ..offline.page import write_page
+from .progress import counted
 from .runs import add_run_arguments, open_runs
 
 
@@ -32,15 +33,15 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         runs = open_runs([options.first, options.second], options, stack)
         comparison = Comparison(runs.bundle, _names(options.first, options.second))
-        for first, second in runs.frames:
+        for first, second in counted(runs.frames, runs.total, 'frames'):
             comparison.add(first, second)
     if not comparison.agreement.frames:
         raise PerceptionError(
             f'{options.first} and {options.second} have no outputs of equal stamps to compare'
         )
     print('\n'.join([f'{options.second} compared with {options.first}:', *comparison.lines()]))
-    if runs.problem():
-        print(f'Note: {runs.problem()}.')
+    for problem in runs.problems():
+        print(f'Note: {problem}.')
     if options.report:
         facts = {'A': options.first, 'B': options.second, 'classes of': runs.bundle.name}
         if options.input:

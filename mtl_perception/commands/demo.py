@@ -18,13 +18,17 @@ from .. import PerceptionError
 from ..bundle import Bundle, default_bundle, load_bundle
 from ..offline.cameras import CameraTopics, find_camera, look
 from ..offline.cdr import RecordingError
-from ..offline.ground_truth import score_outputs
+from ..offline.evaluation import Evaluation
+from ..offline.figures import sentences
 from ..offline.recordings import RecordingReader, RecordingWriter
+from ..offline.sources import BagSource
+from ..offline.stored import RecordedCamera, frames_of_bags
+from ..offline.truth import truth_readers
 from ..share import share
 from .arguments import add_bundle, positive
 from .dds import profile_settings
 from .demo_picture import demo_montage, montage_stamps, write_picture
-from .display import Display, accuracy_lines
+from .display import Display
 from .graph import (
     Listener,
     Player,
@@ -138,14 +142,18 @@ def _judge(
 ) -> None:
     """Compare the bag with the recording's ground truth, and make the picture."""
     bag, picture = output / 'bag', output / 'montage.png'
-    classes = [item.name for item in bundle.classes]
-    scores, frames = score_outputs(bag, recording, classes, node=NODE)
+    evaluation = Evaluation([item.name for item in bundle.classes])
+    with RecordingReader(recording) as known, RecordingReader(bag) as seen:
+        source = BagSource(known, [camera])
+        ((name, truth),) = truth_readers(source).items()
+        for (frame,) in frames_of_bags([seen], NODE, RecordedCamera(source, name, truth)):
+            evaluation.add(frame.arrays, frame.truth)
     stamps = montage_stamps(topics, bundle, MONTAGE_MOMENTS)
     if stamps:
         write_picture(picture, demo_montage(bag, recording, camera, bundle, stamps))
-    if scores:
+    if evaluation.frames:
         print('Accuracy where the recording has ground truth:')
-        print('\n'.join(accuracy_lines(scores, frames)))
+        print('\n'.join(sentences(evaluation)))
     else:
         print('The recording has no ground truth, so accuracy is unknown.')
     print(f'All outputs:  {bag}')

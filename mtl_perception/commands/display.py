@@ -1,11 +1,11 @@
-"""What the demo shows while it runs and at its end: a table of topics, and accuracies."""
+"""What the demo shows while it runs and at its end: a table of topics."""
 
 from __future__ import annotations
 
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from .graph import Listener, Topic
 
@@ -60,20 +60,3 @@ class Display:
         up = f'\x1b[{self.height}F\x1b[J' if self.tty and self.height else ''
         print(up + '\n'.join(lines), flush=True)
         self.height = len(lines)
-
-
-def accuracy_lines(
-    scores: Mapping[str, Mapping[str, float]], frames: Mapping[str, int]
-) -> list[str]:
-    """Sentences on how accurate the outputs were, over so many frames."""
-    texts = {
-        'semantic': 'mIoU {miou:.3f}, pixel accuracy {accuracy:.3f}',
-        'depth': 'AbsRel {absrel:.3f}, RMSE {rmse:.3f} m, delta1 {delta1:.3f}, '
-        'coverage {coverage:.3f}',
-        'normals': 'mean {mean:.1f} deg, median {median:.1f} deg, within 11.25 deg {within_11:.3f}',
-        'edges': 'F {f:.3f} at the best threshold {threshold:.2f}',
-    }
-    return [
-        f'  {task:<9} {texts[task].format(**scores[task])}  ({frames[task]} frames)'
-        for task in scores
-    ]

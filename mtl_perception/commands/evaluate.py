@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from .. import PerceptionError
-from ..offline.figures import sentences
-from ..offline.page import write_page
 from ..offline.report import RunReport
+from .judging import print_figures, write_report
+from .progress import counted
 from .runs import add_run_arguments, open_runs
 
 
@@ -35,20 +35,15 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         runs = open_runs([options.run], options, stack)
         report = RunReport(runs.bundle)
-        for (frame,) in runs.frames:
+        for (frame,) in counted(runs.frames, runs.total, 'frames'):
             report.add(frame)
     if not report.run.frames:
         raise PerceptionError(f'{options.run} has no frames of the images of {options.input}')
     print(f'{report.run.frames} frames of {options.run}.')
-    found = sentences(report.run.evaluation)
-    print('\n'.join(found or ['There is no ground truth, so accuracy is unknown.']))
-    if runs.problem():
-        print(f'Note: {runs.problem()}.')
+    print_figures(report, runs.problems())
     if options.report:
-        facts = {'run': options.run, 'bundle': f'{runs.bundle.name} {runs.bundle.version}'}
+        facts = {'run': options.run}
         if options.input:
-            facts['recording'] = str(options.input)
-        title = f'{runs.bundle.name} on {Path(options.input or options.run).name}'
-        write_page(options.report, report.page(title, facts))
-        print(f'Report: {options.report}')
+            facts['recording'] = options.input
+        write_report(options.report, report, Path(options.input or options.run), facts)
     return 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import TextIO, TypeVar
+
+T = TypeVar('T')
 
 _WIDTH = 30
 _REDRAW_S = 0.1
@@ -68,6 +70,17 @@ class ProgressBar:
             self._stream.write('\r\x1b[K')
             self._stream.flush()
             self._first = None
+
+
+def counted(items: Iterable[T], total: int, unit: str) -> Iterator[T]:
+    """Pass items on, with a bar that counts those that are done with."""
+    bar = ProgressBar(total, unit)
+    try:
+        for done, item in enumerate(items, 1):
+            yield item
+            bar.update(done)
+    finally:
+        bar.close()
 
 
 def _clock_time(seconds: float) -> str:

@@ -14,16 +14,19 @@ from ..bundle import Bundle, BundleError, default_bundle, load_bundle
 from ..engines.choice import ChosenEngine, open_engine
 from ..offline.bag_replay import write_bag
 from ..offline.cdr import RecordingError
-from ..offline.inputs import Input, Reading, open_input
+from ..offline.inputs import Input, open_input
+from ..offline.judging import Judge
 from ..offline.layout import Layout
-from ..offline.pictures import Lens
+from ..offline.page import check_page
 from ..offline.replay import Job, Result, replay
 from ..offline.sources import Selection
 from ..offline.writing import Tally
 from ..outputs import Output, outputs_of
 from ..pipeline import Options
 from .arguments import add_bundle, add_engine_options, engine_options, positive, whole
+from .judging import add_report, tell
 from .progress import ProgressBar
+from .reading import add_reading, reading
 
 # Finished, but not everything of the recording could be used.
 INCOMPLETE = 3
@@ -49,17 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='IMAGE[:INFO]',
         help='topics of a camera; repeatable (default: the best one)',
     )
-    lens = parser.add_mutually_exclusive_group()
-    lens.add_argument(
-        '--focal', type=positive, metavar='PX', help='focal length of images without a CameraInfo'
-    )
-    lens.add_argument('--fov', type=_angle, metavar='DEG', help='or their horizontal field of view')
-    parser.add_argument(
-        '--rate',
-        type=positive,
-        metavar='HZ',
-        help="of pictures (default: 10), or of a video (default: the video's own times)",
-    )
+    add_reading(parser)
     add_bundle(parser, option=True)
     parser.add_argument('--backend', default='auto', help='(default: auto)')
     parser.add_argument('--precision', default='fp32', help='fp32, fp16, bf16 or int8 (fp32)')
@@ -91,6 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='images without a good CameraInfo give all but depth in metres and points',
     )
     parser.add_argument(
+        '--evaluate', action='store_true', help='print figures against the ground truth of the bag'
+    )
+    add_report(parser)
+    parser.add_argument(
         '--resume', action='store_true', help='go on where the same command was interrupted'
     )
 
@@ -102,10 +99,13 @@ def run(options: argparse.Namespace) -> int:
         PerceptionError: it cannot be read or written, or the engine failed.
     """
     places = output_paths(options.paths)
+    if options.report:
+        check_page(options.report)
     bundle = load_bundle(options.bundle or default_bundle())
     pipeline = Options(tasks=options.tasks, allow_uncalibrated=options.allow_uncalibrated)
     pipeline.check(bundle)
     outputs = chosen_outputs(bundle, options.outputs, options.tasks)
+    judged = options.evaluate or options.report is not None
     failed, incomplete = False, False
     with ExitStack() as stack:
 
@@ -118,10 +118,16 @@ def run(options: argparse.Namespace) -> int:
 
         for path, output in places:
             try:
-                with open_input(path, _reading(options)) as opened:
+                with open_input(path, reading(options, options.camera, options.keep)) as opened:
                     print('\n'.join(opened.taken))
-                    tally = _replay(opened, path, output, bundle, engine, outputs, options)
+                    judge = Judge(opened.source, bundle) if judged else None
+                    tally = _replay(opened, path, output, bundle, engine, outputs, options, judge)
                     _say(tally, output)
+                    if judge:
+                        if options.resume:  # what was done before the interruption, too
+                            judge.read(output)
+                        name = output.stem if len(places) > 1 else ''
+                        tell(judge, options.report, path, engine().engine.identity, name)
                     incomplete |= bool(tally.bad)
             except RecordingError as error:
                 if len(places) == 1:
@@ -161,12 +167,6 @@ def output_paths(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     return places
 
 
-def _reading(options: argparse.Namespace) -> Reading:
-    known = options.focal or options.fov
-    lens = Lens(options.focal or 0.0, options.fov or 0.0) if known else None
-    return Reading(tuple(options.camera), tuple(options.keep), options.rate, lens)
-
-
 def _replay(
     opened: Input,
     path: Path,
@@ -175,6 +175,7 @@ def _replay(
     open_chosen: Callable[[], ChosenEngine],
     outputs: list[Output],
     options: argparse.Namespace,
+    judge: Judge | None,
 ) -> Tally:
     source = opened.source
     layout = Layout(bundle, outputs, [camera.name for camera in source.cameras], opened.kept)
@@ -183,7 +184,8 @@ def _replay(
     batch = min(options.batch, chosen.max_batch)
     start_ns = source.start_ns + round(options.start * 1e9)
     stop_ns = start_ns + round(options.duration * 1e9) if options.duration else None
-    selection = Selection(start_ns, stop_ns, every=options.every, keep=tuple(options.keep))
+    truth = judge.topics if judge else ()
+    selection = Selection(start_ns, stop_ns, options.every, tuple(options.keep), truth)
     job = Job(
         selection,
         frozenset(name for output in outputs for name in output.tensors(bundle)),
@@ -214,6 +216,8 @@ def _replay(
 
     def watch(result: Result) -> None:
         bar.update(result.step.index + 1)
+        if judge and not options.resume:
+            judge(result)
 
     tally = write_bag(
         output,
@@ -236,13 +240,6 @@ def _say(tally: Tally, output: Path) -> None:
         print(f'{count} images could not be used: {kind}')
     for reason, count in tally.uncalibrated.items():
         print(f'{count} frames without a calibration: {reason}')
-
-
-def _angle(text: str) -> float:
-    value = positive(text)
-    if value >= 180:
-        raise argparse.ArgumentTypeError(f'expected degrees below 180, not {text!r}')
-    return value
 
 
 def chosen_outputs(

@@ -12,12 +12,22 @@ from .. import PerceptionError
 from ..bundle import Bundle, default_bundle, load_bundle
 from ..engines.choice import open_engine
 from ..engines.engine import BACKENDS
+from ..offline.inputs import open_input
 from ..offline.page import check_page
 from ..offline.recordings import RecordingReader
 from ..offline.runs import RunFrame
-from ..offline.stored import RecordedCamera, frames_of_bags, frames_of_pipelines, is_bag
+from ..offline.stored import (
+    RecordedCamera,
+    count_of_outputs,
+    frames_of_bags,
+    frames_of_pipelines,
+    is_bag,
+)
+from ..offline.truth import truth_readers
 from ..pipeline import Pipeline
 from .arguments import add_bundle, add_engine_options, engine_options
+from .judging import add_report
+from .reading import add_reading, reading
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,15 +35,16 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--input',
         type=Path,
-        metavar='BAG',
-        help='the recording that is run, or that the bags of outputs are of: for images and '
-        'ground truth',
+        metavar='IN',
+        help='the bag, folder of pictures or video that is run, or that the bags of outputs are '
+        'of: for images and ground truth',
     )
     parser.add_argument('--image', default='', metavar='TOPIC', help='the camera of the input')
+    add_reading(parser)
     parser.add_argument(
         '--node', default='', metavar='NAME', help='whose outputs in the bags: /perception/front'
     )
-    parser.add_argument('--report', type=Path, metavar='HTML', help='write a report as one page')
+    add_report(parser)
     add_bundle(parser, option=True)
     add_engine_options(parser)
 
@@ -45,12 +56,14 @@ class Runs:
     Attributes:
         frames: a frame of each run, image by image.
         bundle: of the first run; for bags the one that was named, for classes and colours.
-        problem: says why ground truth was not used, once the frames are read.
+        total: about how many frames there are.
+        problems: says why ground truth was not used, once the frames are read.
     """
 
     frames: Iterator[tuple[RunFrame, ...]]
     bundle: Bundle
-    problem: Callable[[], str]
+    total: int
+    problems: Callable[[], Sequence[str]]
 
 
 def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStack) -> Runs:
@@ -69,17 +82,20 @@ def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStac
     if any(bags) != all(bags):
         raise PerceptionError('takes two bags, or two bundles or engines, not one of each')
     if not all(bags) and options.input is None:
-        raise PerceptionError('bundles and engines are run on a recording: give --input BAG')
+        raise PerceptionError('bundles and engines are run on a recording: give --input IN')
     variants = [] if all(bags) else [parse_variant(name, options.bundle) for name in names]
     camera = None
     if options.input is not None:
-        reader = stack.enter_context(RecordingReader(options.input))
-        camera = RecordedCamera(reader, options.image)
+        how = reading(options, [options.image] if options.image else [])
+        source = stack.enter_context(open_input(options.input, how)).source
+        ((name, truth),) = truth_readers(source).items()
+        camera = RecordedCamera(source, name, truth)
     if camera is None or not variants:
         readers = [stack.enter_context(RecordingReader(name)) for name in names]
         bundle = load_bundle(options.bundle or default_bundle())
         frames = frames_of_bags(readers, options.node, camera)
-        return Runs(frames, bundle, camera.truth.problem if camera else lambda: '')
+        total = min(count_of_outputs(stored, options.node) for stored in readers)
+        return Runs(frames, bundle, total, camera.truth.problems if camera else list)
     bundles = [load_bundle(variant.bundle) for variant in variants]
     for bundle in bundles:
         if bundle.classes != bundles[0].classes:
@@ -92,7 +108,8 @@ def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStac
         chosen = open_engine(variant.backend, bundle, engine_options(options, variant.precision))
         stack.callback(chosen.engine.close)
         pipelines.append(Pipeline(bundle, chosen.engine))
-    return Runs(frames_of_pipelines(pipelines, camera), bundles[0], camera.truth.problem)
+    frames = frames_of_pipelines(pipelines, camera)
+    return Runs(frames, bundles[0], len(camera), camera.truth.problems)
 
 
 @dataclass(frozen=True)

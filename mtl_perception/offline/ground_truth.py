@@ -1,9 +1,8 @@
-"""Judge what a node put out: its outputs in one recording, the ground truth in another."""
+"""Images of a node's outputs, and pictures of ground truth, as arrays of one grid."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
@@ -11,77 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..images import LAYOUTS
-from .cdr import RecordingError, Types, header_stamp_ns
-from .metrics import DepthError, EdgeF, MeanIoU, Metric, NormalError
-from .recordings import RecordingReader
-from .sample import GROUND_TRUTH
-
-
-def score_outputs(
-    outputs: str | Path,
-    truth: str | Path,
-    classes: Sequence[str],
-    *,
-    node: str = '/perception',
-    types: Types | None = None,
-) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
-    """Compare recorded outputs of the node with the ground truth of the recording it saw.
-
-    Ground truth is brought to the grid of the outputs by nearest neighbour: the two need not have
-    the same size, only the same field of view.
-
-    Args:
-        outputs: recording with ``/perception/semantic`` and so on.
-        truth: recording with the ``/ground_truth`` topics; frames are matched by header stamp.
-        classes: names of the classes by id, of both.
-        node: full name of the node.
-        types: message types to share.
-
-    Returns:
-        Figures per task, and how many frames of each were compared; tasks without a pair are left
-        out.
-
-    Raises:
-        RecordingError: a recording, or a picture in it, that cannot be read.
-        PerceptionError: class ids that are not of these classes.
-    """
-    metrics: Mapping[str, Metric] = {
-        'semantic': MeanIoU(classes),
-        'depth': DepthError(),
-        'normals': NormalError(),
-        'edges': EdgeF(),
-    }
-    frames = dict.fromkeys(metrics, 0)
-    types = types or Types()
-    with (
-        RecordingReader(truth, types=types) as known,
-        RecordingReader(outputs, types=types) as seen,
-    ):
-        tasks = {
-            f'{node}/{task}': task
-            for task in metrics
-            if f'{node}/{task}' in seen.topics and GROUND_TRUTH[task][0] in known.topics
-        }
-        pictures = {
-            (m.topic, header_stamp_ns(m.data)): m
-            for m in known.messages([GROUND_TRUTH[task][0] for task in tasks.values()])
-        }
-        for message in seen.messages(tasks):
-            task = tasks[message.topic]
-            picture = pictures.get((GROUND_TRUTH[task][0], header_stamp_ns(message.data)))
-            if picture is not None:
-                found = output_array(task, seen.unpack(message))
-                true = truth_array(task, known.unpack(picture).data)
-                metrics[task].update(found, nearest(true, *found.shape[:2]))
-                frames[task] += 1
-    compared = {task: count for task, count in frames.items() if count}
-    return {task: metrics[task].compute() for task in compared}, compared
-
-
-def output_array(task: str, message: Any) -> NDArray[Any]:
-    """An Image of the node as metrics take predictions."""
-    array = image_array(message)
-    return array.astype(np.float32) / 255 if task == 'edges' else array
+from .cdr import RecordingError
 
 
 def image_array(message: Any) -> NDArray[Any]:
@@ -120,9 +49,8 @@ def truth_array(task: str, picture: NDArray[np.uint8]) -> NDArray[Any]:
     Raises:
         RecordingError: The picture cannot be decoded.
     """
-    array: NDArray[Any] | None = cv2.imdecode(
-        np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED
-    )
+    data = np.frombuffer(picture, np.uint8)
+    array: Any = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if array is None:
         raise RecordingError(f'a ground-truth picture of {task} cannot be decoded')
     decode: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {

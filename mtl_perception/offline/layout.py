@@ -65,7 +65,12 @@ def kept_channels(reader: RecordingReader, topics: Sequence[str]) -> list[Channe
 
 def output_topic(camera: str, name: str) -> str:
     """The topic of an output of a camera, as the node names it."""
-    return f'{NODE}/{camera}/{name}' if camera else f'{NODE}/{name}'
+    return f'{namespace(camera)}/{name}'
+
+
+def namespace(camera: str) -> str:
+    """Of the outputs of a camera, as the node names it."""
+    return f'{NODE}/{camera}' if camera else NODE
 
 
 def _channel(types: Types, topic: str, kind: str, qos: str) -> Channel:

@@ -100,7 +100,7 @@ def replay(
     for engine in engines:
         pipelines.put(Pipeline(bundle, engine, job.options))
 
-    def infer(group: Sequence[_Decoded]) -> list[Result]:
+    def infer(group: Sequence[Decoded]) -> list[Result]:
         pipeline = pipelines.get()
         try:
             return _infer(pipeline, job.wanted, group)
@@ -111,7 +111,7 @@ def replay(
         decoders = stack.enter_context(pool(threads, 'decode'))
         runners = stack.enter_context(pool(len(engines), 'engine'))
         steps = islice(source.steps(job.selection), skip, None)
-        decoded = in_order(decoders, _decode, steps, ahead=threads + job.batch)
+        decoded = in_order(decoders, decode, steps, ahead=threads + job.batch)
         groups = _grouped(decoded, job.batch)
         for results in in_order(runners, infer, groups, ahead=len(engines) + 1):
             yield from results
@@ -141,7 +141,7 @@ def in_order(
 
 
 @dataclass(frozen=True)
-class _Decoded:
+class Decoded:
     """A step with its frame, or why it has none."""
 
     step: Step
@@ -152,15 +152,16 @@ class _Decoded:
     decode_ms: float = 0.0
 
 
-def _decode(step: Step) -> _Decoded:
+def decode(step: Step) -> Decoded:
+    """The frame of a step."""
     shot = step.shot
     if shot is None:
-        return _Decoded(step)
+        return Decoded(step)
     start = perf_counter()
     try:
         image = shot.load()
     except (ImageError, RecordingError) as error:
-        return _Decoded(step, problem=str(error), kind=bad_image(error))
+        return Decoded(step, problem=str(error), kind=bad_image(error))
     decode_ms = 1e3 * (perf_counter() - start)
     calibration, problem = None, shot.problem
     if shot.calibration is not None:
@@ -169,10 +170,10 @@ def _decode(step: Step) -> _Decoded:
         except CameraError as error:
             problem = str(error)
     frame = Frame(image, calibration, shot.camera, shot.frame_id, shot.stamp)
-    return _Decoded(step, frame, uncalibrated=problem, decode_ms=decode_ms)
+    return Decoded(step, frame, uncalibrated=problem, decode_ms=decode_ms)
 
 
-def _grouped(decoded: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:
+def _grouped(decoded: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
     """Groups of so many steps, counted from the start of the recording wherever this one starts.
 
     So each image shares its run of the network with the same others every time.
@@ -180,7 +181,7 @@ def _grouped(decoded: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]
     return (list(group) for _, group in groupby(decoded, lambda item: item.step.index // size))
 
 
-def _infer(pipeline: Pipeline, wanted: Collection[str], group: Sequence[_Decoded]) -> list[Result]:
+def _infer(pipeline: Pipeline, wanted: Collection[str], group: Sequence[Decoded]) -> list[Result]:
     frames = [item.frame for item in group if item.frame is not None]
     predictions = iter(pipeline(frames, wanted))
     results = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,23 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import KINDS
-from ..calibration import camera_model, is_rectified
-from ..camera import CameraError
-from ..images import ImageError, read_image
 from ..pipeline import Frame, Pipeline
-from .cameras import find_camera, look
 from .cdr import RecordingError, header_stamp_ns
 from .ground_truth import image_array
-from .recordings import RecordingReader
+from .recordings import BAG_SUFFIXES, RecordingReader
+from .replay import decode, in_order, pool
 from .runs import RunFrame
-from .truth import TruthReader, nearest_in_time, truth_topics
+from .sources import Selection, Source, Step
+from .truth import TruthReader
 
 TENSORS = tuple(dict.fromkeys(name for outputs in KINDS.values() for name in outputs))
 A = TypeVar('A')
 B = TypeVar('B')
 
 _IMAGE = 'sensor_msgs/msg/Image'
-_OPEN = 8  # frames whose outputs may come mixed up with each other
+_OPEN = 8  # frames that may come mixed up with each other
+_THREADS = 2  # that decode images
 
 
 def output_namespace(reader: RecordingReader, wanted: str = '') -> str:
@@ -75,8 +75,7 @@ def stored_frames(
     Raises:
         RecordingError: the bag has no outputs, or cannot be read.
     """
-    space = output_namespace(reader, node)
-    names = {f'{space}/{name}': name for name in TENSORS if f'{space}/{name}' in reader.topics}
+    names = _output_topics(reader, node)
     open_frames: dict[int, dict[str, NDArray[Any]]] = {}
     for message in reader.messages(names):
         stamp = header_stamp_ns(message.data)
@@ -87,6 +86,16 @@ def stored_frames(
             yield oldest, open_frames.pop(oldest)
     for stamp in sorted(open_frames):
         yield stamp, open_frames[stamp]
+
+
+def count_of_outputs(reader: RecordingReader, node: str = '') -> int:
+    """About how many frames ``stored_frames`` gives."""
+    return max(reader.counts[topic] for topic in _output_topics(reader, node))
+
+
+def _output_topics(reader: RecordingReader, node: str) -> dict[str, str]:
+    space = output_namespace(reader, node)
+    return {f'{space}/{name}': name for name in TENSORS if f'{space}/{name}' in reader.topics}
 
 
 def paired(
@@ -119,67 +128,49 @@ class RecordedCamera:
     """A camera of a recording, with what the recording knows to be true.
 
     Args:
-        reader: opened.
-        image: topic of the camera, where a recording has several.
-
-    Attributes:
+        source: the recording.
+        camera: its name.
         truth: reads the ground truth.
-
-    Raises:
-        RecordingError: the recording has no camera.
     """
 
-    def __init__(self, reader: RecordingReader, image: str = '') -> None:
-        self._reader = reader
-        self._camera = find_camera(reader.path, reader.topics, look(reader), image)
-        self.truth = TruthReader(truth_topics(reader.topics, self._camera.image))
+    def __init__(self, source: Source, camera: str, truth: TruthReader) -> None:
+        self._source, self._camera, self.truth = source, camera, truth
+        self._selection = Selection(truth=tuple(truth.tasks))
 
-    def frames(self) -> Iterator[tuple[int, Frame, dict[str, NDArray[Any]]]]:
-        """The good images: stamp in nanoseconds, frame, and what is true, by task.
+    def __len__(self) -> int:
+        return self._source.count(self._selection)
+
+    def frames(self) -> Iterator[tuple[Frame, dict[str, NDArray[Any]]]]:
+        """The good images by stamp: frame, and what is true, by task.
 
         Raises:
             RecordingError: the recording cannot be read further.
         """
-        reader, camera = self._reader, self._camera
-        # So that an image that comes before its CameraInfo has one.
-        info = next((reader.unpack(message) for message in reader.messages([camera.info])), None)
-        images: dict[int, Any] = {}
-        truths: dict[str, dict[int, Any]] = {topic: {} for topic in self.truth.tasks}
+        return by_stamp(self._frames(), lambda shot: shot[0].stamp)
 
-        def finish(stamp: int) -> Iterator[tuple[int, Frame, dict[str, NDArray[Any]]]]:
-            frame = _frame(images.pop(stamp), info, camera.image, stamp)
-            if frame is not None:
-                found = {topic: nearest_in_time(stamp, known) for topic, known in truths.items()}
-                messages = {t: truths[t][near] for t, near in found.items() if near is not None}
-                yield stamp, frame, self.truth.read(messages, frame.frame_id)
-
-        for message in reader.messages([camera.image, camera.info, *self.truth.tasks]):
-            unpacked = reader.unpack(message)
-            if message.topic == camera.info:
-                info = unpacked
-                continue
-            waiting = images if message.topic == camera.image else truths[message.topic]
-            waiting[header_stamp_ns(message.data)] = unpacked
-            if message.topic != camera.image and len(waiting) > 3 * _OPEN:
-                waiting.pop(min(waiting))
-            if len(images) > _OPEN:
-                yield from finish(min(images))
-        for stamp in sorted(images):
-            yield from finish(stamp)
+    def _frames(self) -> Iterator[tuple[Frame, dict[str, NDArray[Any]]]]:
+        with pool(_THREADS, 'decode') as decoders:
+            all_steps = self._source.steps(self._selection)
+            steps = (s for s in all_steps if s.shot is not None and s.shot.camera == self._camera)
+            for decoded in in_order(decoders, decode, steps, ahead=_THREADS):
+                if (frame := decoded.frame) is not None:
+                    yield frame, true_of(frame, decoded.step, self.truth)
 
 
-def _frame(message: Any, info: Any, topic: str, stamp: int) -> Frame | None:
-    """The frame of an image message; None of a bad one."""
-    try:
-        rgb = read_image(message)
-    except ImageError:
-        return None
-    try:
-        flat = is_rectified('auto', topic, info)
-        model = camera_model(info, rectified=flat).for_image(rgb.shape[1], rgb.shape[0])
-    except CameraError:
-        model = None
-    return Frame(rgb, model, frame_id=str(message.header.frame_id), stamp=stamp)
+def true_of(frame: Frame, step: Step, truth: TruthReader) -> dict[str, NDArray[Any]]:
+    """What is true of the frame of a step, by task."""
+    return truth.read(step.truth, frame.frame_id, (frame.image.shape[1], frame.image.shape[0]))
+
+
+def by_stamp(items: Iterable[A], stamp: Callable[[A], int]) -> Iterator[A]:
+    """Items by their stamps, which may be mixed up with those of a few others."""
+    waiting: list[tuple[int, int, A]] = []
+    for count, item in enumerate(items):
+        heapq.heappush(waiting, (stamp(item), count, item))
+        if len(waiting) > _OPEN:
+            yield heapq.heappop(waiting)[-1]
+    while waiting:
+        yield heapq.heappop(waiting)[-1]
 
 
 def frames_of_bags(
@@ -199,7 +190,7 @@ def frames_of_bags(
         for stamp, found in runs:
             yield tuple(RunFrame(stamp, None, arrays) for arrays in found)
         return
-    shots = ((stamp, (frame, truth)) for stamp, frame, truth in camera.frames())
+    shots = ((frame.stamp, (frame, truth)) for frame, truth in camera.frames())
     for stamp, found, (frame, truth) in paired(runs, shots):
         height, width = next(iter(found[0].values())).shape[:2]
         size = (width, height)
@@ -218,14 +209,14 @@ def frames_of_pipelines(
     Raises:
         EngineError: an engine failed.
     """
-    for stamp, frame, truth in camera.frames():
+    for frame, truth in camera.frames():
         frames = []
         for pipeline in pipelines:
             (found,) = pipeline([frame], list(pipeline.bundle.outputs))
-            frames.append(RunFrame(stamp, found.image, found.arrays, truth, found.timings_ms))
+            frames.append(RunFrame(frame.stamp, found.image, found.arrays, truth, found.timings_ms))
         yield tuple(frames)
 
 
 def is_bag(path: Path) -> bool:
     """Whether a path is a recording."""
-    return (path / 'metadata.yaml').is_file()
+    return (path / 'metadata.yaml').is_file() or (path.suffix in BAG_SUFFIXES and path.is_file())

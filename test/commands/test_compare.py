@@ -16,9 +16,10 @@ pytest.importorskip('onnxruntime', reason='runs the tiny network')
 
 from mtl_perception.commands import cli  # noqa: E402
 from mtl_perception.commands.runs import Variant, parse_variant  # noqa: E402
-from mtl_perception.offline.recordings import RecordingReader  # noqa: E402
+from mtl_perception.offline.inputs import Reading, open_input  # noqa: E402
 from mtl_perception.offline.sample import write_sample  # noqa: E402
 from mtl_perception.offline.stored import RecordedCamera  # noqa: E402
+from mtl_perception.offline.truth import truth_readers  # noqa: E402
 
 WIDTH, HEIGHT = 96, 64
 
@@ -109,7 +110,7 @@ def test_what_cannot_be_compared_is_one_sentence(
 ) -> None:
     bundle = str(tiny_bundle)
     assert 'not one of each' in error_of(capsys, 'compare', bundle, str(recording))
-    assert 'give --input BAG' in error_of(capsys, 'compare', bundle, bundle)
+    assert 'give --input IN' in error_of(capsys, 'compare', bundle, bundle)
     error = error_of(capsys, 'compare', 'nothing', bundle, '--input', str(recording))
     assert 'nothing is not a bag, a bundle folder, or BACKEND:PRECISION' in error
     assert 'has no outputs' in error_of(capsys, 'compare', str(recording), str(recording))
@@ -132,10 +133,11 @@ def test_a_variant_is_a_bundle_an_engine_or_both(tiny_bundle: Path, tmp_path: Pa
 
 
 def test_frames_of_a_recording_come_with_calibration_and_truth(recording: Path) -> None:
-    with RecordingReader(recording) as reader:
-        frames = list(RecordedCamera(reader).frames())
-    assert [stamp for stamp, _, _ in frames] == [10**9 + i * 10**8 for i in range(4)]
-    for _, frame, truth in frames:
+    with open_input(recording, Reading()) as opened:
+        ((name, truth),) = truth_readers(opened.source).items()
+        frames = list(RecordedCamera(opened.source, name, truth).frames())
+    assert [frame.stamp for frame, _ in frames] == [10**9 + i * 10**8 for i in range(4)]
+    for frame, truth in frames:
         assert frame.calibration is not None
         assert frame.calibration.fx == 100
         assert truth['depth'][0].tolist() == [5] * (WIDTH // 2) + [0] * (WIDTH // 2)
@@ -154,4 +156,4 @@ def test_one_run_is_judged_against_the_truth(
     assert found is not None
     assert float(found[1]) < 0.02
     assert '<title>tiny on recording</title>' in page.read_text()
-    assert 'give --input BAG' in error_of(capsys, 'evaluate', str(tiny_bundle))
+    assert 'give --input IN' in error_of(capsys, 'evaluate', str(tiny_bundle))

@@ -19,6 +19,7 @@ from mtl_perception.offline.recordings import (
 )
 from mtl_perception.offline.runs import RunFrame
 from mtl_perception.offline.stored import (
+    by_stamp,
     frames_of_bags,
     output_namespace,
     paired,
@@ -139,6 +140,11 @@ def test_frames_of_two_bags_meet_by_stamp(write_bag: Callable[..., Path]) -> Non
         assert one.arrays.keys() == outputs().keys()
         assert one.arrays['depth'][0, 0] == one.stamp_ns
         assert other.arrays['depth'][0, 0] == 2 * one.stamp_ns
+
+
+def test_what_comes_mixed_up_a_little_is_put_in_order() -> None:
+    stamps = [3, 1, 2, 2, 9, *range(4, 9), *range(10, 30)]
+    assert list(by_stamp(stamps, lambda stamp: stamp)) == sorted(stamps)
 
 
 def test_pairs_are_those_of_equal_stamps_only() -> None:

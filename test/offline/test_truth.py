@@ -10,11 +10,11 @@ import pytest
 
 cv2 = pytest.importorskip('cv2')
 
+from mtl_perception.offline.cameras import Sight  # noqa: E402
 from mtl_perception.offline.cdr import RecordingError  # noqa: E402
 from mtl_perception.offline.truth import (  # noqa: E402
     TruthReader,
     depth_array,
-    nearest_in_time,
     truth_topics,
 )
 
@@ -76,13 +76,36 @@ def test_other_encodings_and_damage_are_told() -> None:
         depth_array(damaged)
 
 
+def read(reader: TruthReader, message: object, frame_id: str = 'camera') -> dict:
+    return reader.read({'/depth': message}, frame_id, (6, 4))
+
+
 def test_depth_of_another_frame_is_of_other_pixels() -> None:
     message = image(MILLIMETRES, '16UC1')
-    reader = TruthReader({'/depth': 'depth'})
-    assert reader.read({'/depth': message}, 'camera')['depth'][0, 1] == pytest.approx(1.5)
-    assert reader.problem() == ''
-    assert reader.read({'/depth': message}, 'camera_color') == {}
-    assert 'depth of frame camera is not registered' in reader.problem()
+    reader = TruthReader({'/depth': 'depth'}, lambda stored: stored)
+    assert read(reader, message)['depth'][0, 1] == pytest.approx(1.5)
+    assert read(reader, message, '/camera')['depth'][0, 1] == pytest.approx(1.5)
+    assert reader.problems() == []
+    assert read(reader, message, 'camera_color') == {}
+    assert read(reader, message, 'camera_color') == {}
+    (problem,) = reader.problems()
+    assert 'depth of frame camera is not registered' in problem
+    assert '2 times' in problem
+
+
+def test_truth_of_another_view_or_that_is_damaged_is_left_out_and_said() -> None:
+    reader = TruthReader({'/depth': 'depth'}, lambda stored: stored)
+    square = image(MILLIMETRES[:, :2], '16UC1')
+    cut = image(MILLIMETRES, '16UC1')
+    cut.data = cut.data[:-1]  # type: ignore[attr-defined]
+    empty = png(MILLIMETRES, '16UC1; compressedDepth png')
+    empty.data = empty.data[:3]  # type: ignore[attr-defined]
+    for message in (square, cut, empty):
+        assert read(reader, message) == {}
+    problems = ' '.join(reader.problems())
+    assert 'depth of 2x2 is not of the view of images of 6x4' in problems
+    assert 'depth of 11 bytes, expected 2 rows' in problems
+    assert 'cannot be decoded' in problems
 
 
 def test_the_truth_of_a_recording_is_found() -> None:
@@ -106,8 +129,16 @@ def test_what_a_node_said_is_not_the_truth() -> None:
     assert truth_topics(topics, '/camera/image') == {}
 
 
-def test_stamps_may_differ_a_little() -> None:
-    assert nearest_in_time(100, [0, 90, 200]) == 90
-    assert nearest_in_time(0, [30_000_000]) is None
-    assert nearest_in_time(0, [20_000_000, -25_000_000]) == 20_000_000
-    assert nearest_in_time(0, []) is None
+def test_depth_is_found_by_what_images_show_and_by_their_frame() -> None:
+    color = '/oak/rgb/image_raw'
+    topics = dict.fromkeys((color, '/oak/depth/raw', '/oak/stereo/image', '/oak/confidence'), IMAGE)
+    sights = {
+        color: Sight('rgb', 'colour'),
+        '/oak/depth/raw': Sight('left', 'depth'),
+        '/oak/stereo/image': Sight('/rgb', 'depth'),  # nothing but its content says so
+        '/oak/confidence': Sight('rgb', 'depth'),  # 32FC1, too
+    }
+    assert truth_topics(topics, color, sights) == {'/oak/stereo/image': 'depth'}
+    sights['/oak/depth/raw'] = Sight('rgb', 'gray')
+    del topics['/oak/stereo/image']
+    assert truth_topics(topics, color, sights) == {}

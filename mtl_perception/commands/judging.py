@@ -1,0 +1,67 @@
+"""What commands that judge a run have in common: options, figures in the terminal, the page."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ..offline.figures import sentences
+from ..offline.judging import Judge
+from ..offline.page import write_page
+from ..offline.report import RunReport
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Add ``--report``."""
+    parser.add_argument('--report', type=Path, metavar='HTML', help='write a report as one page')
+
+
+def print_figures(report: RunReport, problems: Iterable[str]) -> None:
+    """Print what was measured of a run, and why truth was not used."""
+    found = sentences(report.run.evaluation)
+    print('\n'.join(found or ['There is no ground truth, so accuracy is unknown.']))
+    for problem in problems:
+        print(f'Note: {problem}.')
+
+
+def tell(
+    judge: Judge, page: Path | None, recording: Path, engine: Mapping[str, str], name: str = ''
+) -> None:
+    """Print the figures of every camera of a replay, and write the pages that are wanted.
+
+    Args:
+        page: of all cameras of all inputs, of which each has its own beside it; None: no page.
+        recording: that was replayed.
+        engine: its identity.
+        name: of the input among several.
+
+    Raises:
+        PageError, OSError: a page cannot be written.
+    """
+    facts = {
+        'recording': recording,
+        'engine': ' '.join(engine[key] for key in ('engine', 'version', 'precision')),
+    }
+    for camera, report in judge.reports.items():
+        print(f'{camera}:' if camera else 'Accuracy:')
+        print_figures(report, judge.truth[camera].problems())
+        if page:
+            own = page.with_stem('_'.join(part for part in (page.stem, name, camera) if part))
+            write_report(own, report, recording, facts)
+
+
+def write_report(
+    path: Path, report: RunReport, recording: Path, facts: Mapping[str, object]
+) -> None:
+    """Write the page of a run on a recording, and say where it is.
+
+    Raises:
+        PageError, OSError: it cannot be written.
+    """
+    bundle = report.bundle
+    title = f'{bundle.name} on {recording.name}'
+    about = {'bundle': f'{bundle.name} {bundle.version}', **facts}
+    page = report.page(title, {name: str(value) for name, value in about.items()})
+    write_page(path, page)
+    print(f'Report: {path}')

@@ -1,0 +1,65 @@
+"""Judges the results of a replay while they go by, against what the recording knows to be true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..bundle import Bundle
+from .layout import namespace
+from .recordings import RecordingReader
+from .replay import Result
+from .report import RunReport
+from .runs import RunFrame
+from .sources import Source
+from .stored import RecordedCamera, frames_of_bags, true_of
+from .truth import truth_readers
+
+
+class Judge:
+    """Figures and pictures of every camera of a replay; a ``Watcher`` of ``write_bag``.
+
+    Args:
+        source: that is replayed.
+        bundle: that it runs through.
+
+    Attributes:
+        reports: by name of the camera.
+        truth: likewise, what reads its ground truth.
+    """
+
+    def __init__(self, source: Source, bundle: Bundle) -> None:
+        self._source = source
+        self.reports = {camera.name: RunReport(bundle) for camera in source.cameras}
+        self.truth = truth_readers(source)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Those with ground truth, which the steps must bring."""
+        return tuple(dict.fromkeys(topic for truth in self.truth.values() for topic in truth.tasks))
+
+    def __call__(self, result: Result) -> None:
+        """Take the next result.
+
+        Raises:
+            PerceptionError: true class ids that are not of the bundle's classes.
+        """
+        found = result.prediction
+        if found is None:
+            return
+        frame = found.frame
+        known = true_of(frame, result.step, self.truth[frame.camera])
+        self.reports[frame.camera].add(
+            RunFrame(frame.stamp, found.image, found.arrays, known, result.timings_ms)
+        )
+
+    def read(self, bag: Path) -> None:
+        """Take all results from the bag that they were written to, without their timings.
+
+        Raises:
+            RecordingError: a bag cannot be read.
+        """
+        for name, report in self.reports.items():
+            with RecordingReader(bag) as stored:
+                camera = RecordedCamera(self._source, name, self.truth[name])
+                for (frame,) in frames_of_bags([stored], namespace(name), camera):
+                    report.add(frame)
