@@ -43,7 +43,8 @@ def main() -> None:
     bundle = load_bundle(default_bundle())
     engine = open_engine('onnxruntime', bundle, EngineOptions(threads=1)).engine
     pipeline = Pipeline(bundle, engine)
-    frame, outputs = Frame(picture(640, 480), CAMERA), outputs_of(bundle)
+    frame = Frame(picture(640, 480), CAMERA)
+    outputs = [output for output in outputs_of(bundle) if not output.of]
     times: defaultdict[str, list[float]] = defaultdict(list)
     rclpy.init()
     node, reader = LifecycleNode('publishing'), rclpy.create_node('reader')

@@ -71,7 +71,7 @@ def engine_rows(bundle: Bundle, rounds: int) -> list[str]:
 
 def node_ratio(bundle: Bundle, rounds: int, seconds: float) -> float:
     """Processor time of an image in a node with ~/semantic alone, to one with every output."""
-    everything = {output.name: output.type for output in outputs_of(bundle)}
+    everything = {output.name: output.type for output in outputs_of(bundle) if not output.of}
     alone = {'semantic': everything['semantic']}
     found: dict[str, list[float]] = {'alone': [], 'all': []}
     for _ in range(rounds):

@@ -13,7 +13,15 @@ from mtl_perception.clouds import Cloud
 from mtl_perception.engines.engine import EngineOptions
 from mtl_perception.engines.opening import open_unchecked
 from mtl_perception.images import LAYOUTS
-from mtl_perception.outputs import CAMERA_INFO, CLOUD, IMAGE, OUTPUTS, outputs_of, topics_markdown
+from mtl_perception.outputs import (
+    CAMERA_INFO,
+    CLOUD,
+    COMPRESSED,
+    IMAGE,
+    OUTPUTS,
+    outputs_of,
+    topics_markdown,
+)
 from mtl_perception.pipeline import Frame, Options, Pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,11 +54,14 @@ def test_every_output_needs_no_more_than_it_says_and_is_what_it_says(pipeline):
             assert (content.height, content.width) == (48, 96)
             labels = np.frombuffer(content.data, np.uint32).reshape(48, 96, 8)[..., 4]
             assert (labels == 1).all(), 'what it uses it has got'
+        elif output.type == COMPRESSED:
+            assert isinstance(content, bytes)
         else:
             assert output.type == CAMERA_INFO
             assert (content.width, content.height, content.fx) == (96, 48, 100.0)
     assert {output.name for output in OUTPUTS} - {output.name for output in outputs} == {
-        'human_parts'
+        'human_parts',
+        'human_parts/compressed',
     }
 
 
@@ -91,7 +102,9 @@ def test_outputs_follow_the_bundle(make_bundle):
     assert set(outputs_of(less)) < set(outputs_of(everything))
     gone = set(outputs_of(everything)) - set(outputs_of(less))
     assert {output.name for output in gone} == {
-        'depth', 'depth_confidence', 'depth_color', 'points', 'normals', 'normals_color'
+        'depth', 'depth_confidence', 'depth_color', 'points', 'normals', 'normals_color',
+        'depth/compressedDepth', 'depth_confidence/compressed', 'depth_color/compressed',
+        'normals_color/compressed',
     }  # fmt: skip
     (points,) = [output for output in OUTPUTS if output.name == 'points']
     without = load_bundle(make_bundle(lambda d: d['tasks'].pop('normals'), name='no normals'))

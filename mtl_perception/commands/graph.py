@@ -17,7 +17,7 @@ from ..bundle import Bundle
 from ..offline.cameras import CameraTopics
 from ..offline.cdr import header_stamp_ns
 from ..offline.recordings import Recorded
-from ..outputs import outputs_of
+from ..outputs import COMPRESSED, outputs_of
 from .node_process import NODE, NodeProcess
 
 START_TIMEOUT_S = 60.0
@@ -86,6 +86,8 @@ class Topic:
 class Listener:
     """Subscribes every output of the node, raw, and notes when each message came.
 
+    Compressed ones are left out: they are others once more.
+
     Latency is the time from publishing an image to receiving what was made from it, matched by the
     header stamp and measured with this process's monotonic clock.
 
@@ -111,7 +113,7 @@ class Listener:
         except Exception:  # rclpy has no public class for "no such node yet"
             return
         for topic, kinds in found:
-            if topic in self.topics or topic in _COMMON:
+            if topic in self.topics or topic in _COMMON or kinds == [COMPRESSED]:
                 continue
             publishers = self.node.get_publishers_info_by_topic(topic)
             if not publishers:  # its name is known before its QoS
@@ -246,7 +248,7 @@ def wait_until_ready(
 
 def expected_topics(bundle: Bundle) -> list[str]:
     """What a node on this bundle publishes at least."""
-    names = [*(output.name for output in outputs_of(bundle)), 'status']
+    names = [*(output.name for output in outputs_of(bundle) if not output.of), 'status']
     return [f'{NODE}/{name}' for name in names] + ['/diagnostics']
 
 

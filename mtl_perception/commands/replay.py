@@ -31,7 +31,7 @@ from .reading import add_reading, reading
 # Finished, but not everything of the recording could be used.
 INCOMPLETE = 3
 # What can be computed of other outputs, and large, is stored only where it is asked for.
-_DERIVED = ('points', 'semantic_color', 'depth_color', 'normals_color')
+_DERIVED = ('points', 'image', 'semantic_color', 'depth_color', 'normals_color')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--outputs',
         type=lambda text: text.split(','),
-        help='comma-separated, or all (default: all but points and pictures for people)',
+        help='comma-separated, or all but compressed ones (default: those but points and pictures)',
     )
     parser.add_argument('--start', type=float, default=0.0, help='seconds to leave out')
     parser.add_argument('--duration', type=positive, help='seconds to replay')
@@ -247,6 +247,8 @@ def chosen_outputs(
 ) -> list[Output]:
     """The outputs of some names; without names those that cannot be computed of others.
 
+    Compressed ones are in by name only.
+
     Args:
         tasks: of the bundle, whose outputs alone are there; empty for all.
 
@@ -255,10 +257,11 @@ def chosen_outputs(
     """
     tensors = {name for task in tasks or bundle.tasks for name in bundle.tasks[task].outputs}
     possible = {o.name: o for o in outputs_of(bundle) if tensors.issuperset(o.needs)}
+    plain = [name for name, output in possible.items() if not output.of]
     if names is None:
-        return [output for name, output in possible.items() if name not in _DERIVED]
-    if names == ['all']:
-        return list(possible.values())
+        names = [name for name in plain if name not in _DERIVED]
+    elif names == ['all']:
+        names = plain
     unknown = [name for name in names if name not in possible]
     if unknown:
         of = f' of the tasks {", ".join(tasks)}' if tasks else ''

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 
-from ..outputs import OTHER_TOPICS, OUTPUTS, topics_markdown
+from ..outputs import topic_rows, topics_markdown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +18,7 @@ def run(options: argparse.Namespace) -> int:
     if options.markdown:
         print(topics_markdown(), end='')
         return 0
-    outputs = ((f'~/{o.name}', f'{o.type} {o.encoding}'.rstrip(), o.description) for o in OUTPUTS)
-    for topic, kind, description in (*outputs, *OTHER_TOPICS):
+    for topic, kind, description in topic_rows():
         print(f'{topic}: {kind}')
         print(textwrap.indent(textwrap.fill(description, 96), '    '))
     return 0

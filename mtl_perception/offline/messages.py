@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle, SemanticClass
 from ..camera import CameraModel
 from ..clouds import Cloud
-from ..outputs import CAMERA_INFO, CLOUD, IMAGE, Make, Output, camera_info_fields
+from ..outputs import CAMERA_INFO, CLOUD, COMPRESSED, IMAGE, Make, Output, camera_info_fields
 from ..pipeline import Prediction
 from .cdr import Types
 
@@ -104,8 +104,13 @@ def _camera_info(types: Types, camera: CameraModel, _: str) -> dict[str, Any]:
     }
 
 
+def _compressed_image(_: Types, content: bytes, format: str) -> dict[str, Any]:
+    return {'format': format, 'data': np.frombuffer(content, np.uint8)}
+
+
 _FIELDS: Mapping[str, Callable[[Types, Any, str], dict[str, Any]]] = {
     IMAGE: _image,
     CLOUD: _cloud,
     CAMERA_INFO: _camera_info,
+    COMPRESSED: _compressed_image,
 }

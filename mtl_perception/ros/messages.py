@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from ..bundle import Bundle, SemanticClass
 from ..camera import CameraModel
 from ..clouds import Cloud
-from ..outputs import CAMERA_INFO, CLOUD, IMAGE, Content, Output, camera_info_fields
+from ..outputs import CAMERA_INFO, CLOUD, COMPRESSED, IMAGE, Content, Output, camera_info_fields
 from ..pipeline import Frame
 
 try:
@@ -82,11 +82,19 @@ def camera_info(camera: CameraModel) -> Any:
     return CameraInfo(**camera_info_fields(camera))
 
 
+def compressed_image(content: bytes, format: str) -> Any:
+    """sensor_msgs/CompressedImage of what an encoder made."""
+    message = empty(CompressedImage)
+    message.format, message.data = format, array('B', content)
+    return message
+
+
 # Type -> class, and what makes a message of a content and an encoding, out of the last one.
 _TYPES: dict[str, tuple[Any, Callable[[Any, str, Any], Any]]] = {
     IMAGE: (Image, image),
     CLOUD: (PointCloud2, lambda cloud, _, last: point_cloud(cloud, last)),
     CAMERA_INFO: (CameraInfo, lambda camera, *_: camera_info(camera)),
+    COMPRESSED: (CompressedImage, lambda content, format, _: compressed_image(content, format)),
 }
 
 

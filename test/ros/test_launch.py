@@ -146,7 +146,7 @@ def test_rviz_shows_the_cloud_and_the_pictures() -> None:
     content = yaml.safe_load((ROOT / 'config' / 'perception.rviz').read_text())
     displays = content['Visualization Manager']['Displays']
     shown = {d['Topic']['Value'] for d in displays if 'Topic' in d}
-    pictures = [output.name for output in OUTPUTS if output.encoding == 'rgb8']
+    pictures = [output.name for output in OUTPUTS if output.name.endswith('_color')]
     assert shown == {f'/perception/{topic}' for topic in (*pictures, 'edges', 'points')}
     assert all(d['Topic']['Reliability Policy'] == 'Reliable' for d in displays if 'Topic' in d)
 

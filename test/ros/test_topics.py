@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ ENCODINGS = {
     'normals': ('32FC3', 12),
     'edges': ('mono8', 1),
     'saliency': ('mono8', 1),
+    'image': ('rgb8', 3),
     'semantic_color': ('rgb8', 3),
     'depth_color': ('rgb8', 3),
     'normals_color': ('rgb8', 3),
@@ -89,6 +91,7 @@ def test_every_output_comes_with_the_input_s_header_on_one_grid(
     assert values['normals'] == [[0, 0, -1]] * 3
     assert values['edges'] == [20, 30, 255]
     assert values['saliency'] == [235, 225, 0]
+    assert values['image'] == [[*RED], [*GREEN], [*BLUE]]
     assert values['semantic_color'] == [[200, 30, 30], [30, 200, 30], [30, 30, 200]]
 
     camera = infos[0]
@@ -227,6 +230,53 @@ def test_compressed_images_follow_a_remap_of_image(
     client.wait(lambda: labels, 'labels')
     assert labels[0].header == header
     assert columns(array_of(labels[0])) == [0, 1, 2]
+
+
+def test_compressed_outputs_say_what_the_others_do(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    cv2 = pytest.importorskip('cv2')
+    start_node(bundle=tiny_bundle, autostart=True)
+    alone = client.subscribe(CompressedImage, '/perception/image/compressed')
+    driver.wait_for_node()
+    driver.publish(driver.image(stripes()))
+    client.wait(lambda: alone, 'the picture, for which no network runs')
+    assert client.status(lambda s: s.frames_processed).messages_published == 1
+
+    names = ['semantic', 'edges', 'image', 'semantic_color', 'depth']
+    forms = {n: 'compressedDepth' if n == 'depth' else 'compressed' for n in names}
+    plain = {n: client.subscribe(Image, f'/perception/{n}') for n in names}
+    small = {
+        n: client.subscribe(CompressedImage, f'/perception/{n}/{form}') for n, form in forms.items()
+    }
+    client.wait(
+        lambda: all(client.node.count_subscribers(f'/perception/{n}/{forms[n]}') for n in names)
+    )
+    image = driver.image(stripes())
+    driver.publish(image, driver.info(image.header, 2 * WIDTH, 2 * HEIGHT, fx=300.0))
+    client.wait(lambda: all([*plain.values(), *small.values()]), 'answers')
+    for name in names:
+        message = small[name][-1]
+        assert message.header == image.header
+        expected = array_of(plain[name][-1])
+        if name == 'depth':
+            assert message.format == '32FC1; compressedDepth png'
+            # What image_transport's decoder does: see test_compression.py.
+            _, a, b = struct.unpack_from('<iff', message.data)
+            steps = cv2.imdecode(np.frombuffer(message.data, np.uint8, offset=12), -1)
+            found = np.where(steps > 0, a / (steps - np.float32(b)), np.nan)
+            valid = expected > 0.2
+            assert np.isnan(found[~valid]).all()
+            assert valid.any()
+            np.testing.assert_allclose(found[valid], expected[valid], atol=0.002)
+            continue
+        found = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if expected.ndim == 2:
+            assert message.format == 'mono8; png compressed '
+            np.testing.assert_array_equal(found, expected)
+        else:
+            assert message.format == 'rgb8; jpeg compressed bgr8'
+            assert abs(found[..., ::-1].astype(int) - expected).mean() < 5
 
 
 def mosaic(picture: np.ndarray) -> np.ndarray:
