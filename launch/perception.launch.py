@@ -15,12 +15,13 @@ from launch.actions import (
     Shutdown,
 )
 from launch.events.process import ProcessExited
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import FindExecutable, LaunchConfiguration
 from launch_ros.actions import Node
 
 from mtl_perception.commands.dds import profile_settings
 from mtl_perception.ros.parameters import PARAMETERS
 from mtl_perception.share import share
+from mtl_perception.wiring import full_name, input_remaps, listed, output_remaps, shown_remaps
 
 # name, default, description
 ARGUMENTS = (
@@ -39,13 +40,26 @@ ARGUMENTS = (
     ('precision', '', 'fp32, fp16, bf16 or int8; empty: as in params_file'),
     ('threads', '', 'CPU threads of the engine; empty: as in params_file'),
     ('min_depth_confidence', '', '0 to 255, below it depth is NaN; empty: as in params_file'),
+    (
+        'mask_classes',
+        '',
+        'classes that ~/mask shows, such as person,chair; empty: as in params_file',
+    ),
+    (
+        'outputs',
+        '',
+        'topics of outputs, such as semantic:=/mask,points:=/cloud; with many cameras '
+        'points:=/{camera}/cloud; empty: NAME/semantic, ...',
+    ),
     ('params_file', '', 'parameters of the node, such as a copy of config/perception.yaml'),
+    ('name', 'perception', 'of the node'),
     ('namespace', '', 'namespace of the node and of its relative topics'),
     ('autostart', 'true', 'configure and activate the node; false: leave it unconfigured'),
     ('respawn', 'false', 'start a node that died again; false: its end is that of the launch'),
     ('log_level', 'info', 'of the node'),
     ('use_sim_time', '', 'take the time from /clock; empty: as in params_file'),
     ('rviz', 'false', 'show all outputs in rviz2'),
+    ('fixed_frame', '', 'of rviz2; empty: that of the images, for which rviz2 waits'),
 )
 # Arguments that are parameters of the node, left to params_file where they are empty.
 PASSED_ON = (
@@ -56,12 +70,14 @@ PASSED_ON = (
     'rectified',
     'threads',
     'min_depth_confidence',
+    'mask_classes',
     'use_sim_time',
 )
 # Of what type they are, where not of text.
 TYPES = {
     'threads': int,
     'min_depth_confidence': int,
+    'mask_classes': listed,
     'use_sim_time': 'true'.__eq__,
 }
 RESPAWN_S = 2.0
@@ -78,24 +94,6 @@ CHOICES = {
 SHOWN = ('points', 'semantic_color', 'depth_color', 'normals_color', 'edges')
 
 
-def remaps(image: str, camera_info: str, cameras: list[str]) -> list[tuple[str, str]]:
-    """Where images and CameraInfos come from: names of the node -> topics."""
-    above, slash, _ = image.rpartition('/')
-    topics = {'image': image, 'camera_info': camera_info or f'{above}{slash}camera_info'}
-    if not cameras:
-        return list(topics.items())
-
-    def pattern(topic: str) -> str:
-        """Topics without a place for the name of the camera are in a namespace of its name."""
-        return topic if '{camera}' in topic else '{camera}/' + topic.lstrip('/')
-
-    return [
-        (f'{camera}/{name}', pattern(topic).replace('{camera}', camera))
-        for camera in cameras
-        for name, topic in topics.items()
-    ]
-
-
 def ended(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
     """End the launch with the node; as a failure, exit code 1, where the node has failed."""
     if context.is_shutdown:
@@ -105,52 +103,63 @@ def ended(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
     return Shutdown(reason='perception_node ended')
 
 
+def rviz(frame: str, remappings: list[tuple[str, str]], parameters: dict[str, bool]) -> Node:
+    """rviz2 with a fixed frame; without one, with that of the first picture."""
+    config = ['-d', str(share('config/perception.rviz'))]
+    program = {
+        'package': 'mtl_perception',
+        'executable': 'mtl_perception',
+        'arguments': ['view', FindExecutable(name='rviz2'), *config],
+    }
+    if frame:
+        program = {
+            'package': 'rviz2',
+            'executable': 'rviz2',
+            'arguments': [*config, '-f', frame],
+        }
+    return Node(**program, remappings=remappings, parameters=[parameters], output='screen')
+
+
 def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
     given = {name: LaunchConfiguration(name).perform(context) for name, *_ in ARGUMENTS}
-    namespace = given['namespace'].strip('/')
     respawn = given['respawn'] == 'true'
-    cameras = [name.strip() for name in given['cameras'].split(',') if name.strip()]
-    # rviz2 shows the first camera.
-    namespaces = [*filter(None, [namespace]), 'perception', *cameras[:1]]
+    node, cameras = full_name(given['namespace'], given['name']), listed(given['cameras'])
     passed_on = {name: TYPES.get(name, str)(given[name]) for name in PASSED_ON if given[name]}
-    parameters = {
-        'autostart': given['autostart'] == 'true',
-        **({'cameras': cameras} if cameras else {}),
-        **passed_on,
-    }
     actions: list[SetEnvironmentVariable | Node] = [
         SetEnvironmentVariable(name, value) for name, value in profile_settings(os.environ).items()
     ]
     # First: where rviz2 is missing, launch gives up, and leaves behind what it has started.
     if given['rviz'] == 'true':
         actions.append(
-            Node(
-                package='rviz2',
-                executable='rviz2',
-                arguments=['-d', str(share('config/perception.rviz'))],
-                remappings=[
-                    (f'/perception/{topic}', '/'.join(['', *namespaces, topic]))
-                    for topic in SHOWN
-                    if len(namespaces) > 1
-                ],
-                parameters=[
-                    {name: passed_on[name] for name in ('use_sim_time',) if name in passed_on}
-                ],
+            rviz(
+                given['fixed_frame'],
+                shown_remaps(SHOWN, node, cameras, given['outputs']),
+                {name: passed_on[name] for name in ('use_sim_time',) if name in passed_on},
             )
         )
     actions.append(
         Node(
             package='mtl_perception',
             executable='perception_node',
-            name='perception',
-            namespace=namespace,
+            name=given['name'],
+            namespace=given['namespace'].strip('/'),
             # Without a file the node has its defaults, which a launch-wide SetParameter changes.
-            parameters=[*filter(None, [given['params_file']]), parameters],
+            parameters=[
+                *filter(None, [given['params_file']]),
+                {
+                    'autostart': given['autostart'] == 'true',
+                    **({'cameras': cameras} if cameras else {}),
+                    **passed_on,
+                },
+            ],
             ros_arguments=['--log-level', given['log_level']],
             respawn=respawn,
             respawn_delay=RESPAWN_S,
             on_exit=None if respawn else ended,
-            remappings=remaps(given['image'], given['camera_info'], cameras),
+            remappings=[
+                *input_remaps(given['image'], given['camera_info'], cameras),
+                *output_remaps(given['outputs'], cameras),
+            ],
             output='screen',
         )
     )

@@ -1,60 +1,83 @@
-"""Play a recording through the node: ros2 launch mtl_perception replay.launch.py bag:=FOLDER."""
+"""Play a recording through the node: ros2 launch mtl_perception replay.launch.py bag:=FOLDER.
+
+It also takes the arguments of perception.launch.py; --show-args lists all.
+"""
 
 from __future__ import annotations
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
     IncludeLaunchDescription,
+    OpaqueFunction,
     TimerAction,
 )
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
 from mtl_perception.share import share
+from mtl_perception.wiring import full_name, listed, recorded_remaps
 
 # name, default, description; the defaults are those of the sample recording.
 ARGUMENTS = (
     ('bag', str(share('sample/rooms')), 'recording to play; default: the sample recording'),
     ('rate', '1.0', 'speed of the playback'),
+    ('start_offset', '0.0', 'seconds of the recording that are left out'),
+    ('loop', 'false', 'play the recording again and again'),
     ('delay', '5.0', 'seconds that the node gets to start before the playback'),
+)
+# Arguments of perception.launch.py that have another default here.
+CHANGED = (
+    ('image', '/camera/image_raw', 'topic of the images in the recording, without /compressed'),
+    ('image_transport', 'compressed', 'raw or compressed'),
+    ('use_sim_time', 'true', 'take the time from /clock, which the playback gives'),
     ('rviz', 'true', 'show all outputs in rviz2'),
 )
-# Handed on to perception.launch.py.
-CAMERA = (
-    ('image', '/camera/image_raw', 'topic of the images in the recording, without /compressed'),
-    ('camera_info', '', 'topic of their CameraInfo; empty: camera_info beside the image topic'),
-    ('image_transport', 'compressed', 'raw or compressed'),
-    ('rectified', '', 'auto, true or false; empty: as in params_file'),
-    ('bundle', '', 'folder of the model bundle; empty: as in params_file'),
-    ('backend', '', 'auto, tensorrt, openvino or onnxruntime; empty: as in params_file'),
-    ('precision', '', 'fp32, fp16, bf16 or int8; empty: as in params_file'),
-    ('params_file', '', 'parameters of the node'),
-)
+CHOICES = {
+    'loop': ('true', 'false'),
+    'image_transport': ('raw', 'compressed'),
+    'use_sim_time': ('true', 'false'),
+    'rviz': ('true', 'false'),
+}
+
+
+def played(event: ProcessExited, context: LaunchContext) -> None:
+    """End the launch as a failure where the playback has failed."""
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError(f'ros2 bag play ended with exit code {event.returncode}')
+
+
+def playback(context: LaunchContext) -> list[ExecuteProcess]:
+    def given(name: str) -> str:
+        return str(LaunchConfiguration(name).perform(context))
+
+    node = full_name(given('namespace'), given('name'))
+    remaps = recorded_remaps(node, listed(given('cameras')), given('outputs'))
+    command = ['ros2', 'bag', 'play', given('bag'), '--clock', '10', '--rate', given('rate')]
+    command += ['--start-offset', given('start_offset')]
+    command += ['--loop'] if given('loop') == 'true' else []
+    command += ['--remap', *(f'{topic}:={other}' for topic, other in remaps)]
+    return [ExecuteProcess(cmd=command, output='screen', on_exit=played)]
 
 
 def generate_launch_description() -> LaunchDescription:
-    given = LaunchConfiguration
-    perception = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(str(share('launch/perception.launch.py'))),
-        launch_arguments={
-            'use_sim_time': 'true',
-            'rviz': given('rviz'),
-            **{name: given(name) for name, *_ in CAMERA},
-        }.items(),
-    )
-    play = ExecuteProcess(
-        cmd=['ros2', 'bag', 'play', given('bag'), '--clock', '10', '--rate', given('rate')],
-        output='screen',
-    )
+    perception = PythonLaunchDescriptionSource(str(share('launch/perception.launch.py')))
     return LaunchDescription(
         [
             *(
-                DeclareLaunchArgument(name, default_value=default, description=description)
-                for name, default, description in ARGUMENTS + CAMERA
+                DeclareLaunchArgument(
+                    name,
+                    default_value=default,
+                    description=description,
+                    choices=CHOICES.get(name),
+                )
+                for name, default, description in ARGUMENTS + CHANGED
             ),
-            perception,
-            TimerAction(period=given('delay'), actions=[play]),
+            IncludeLaunchDescription(perception),
+            TimerAction(
+                period=LaunchConfiguration('delay'), actions=[OpaqueFunction(function=playback)]
+            ),
         ]
     )

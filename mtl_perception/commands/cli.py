@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     'doctor': 'check this machine and say what to do',
     'parameters': "list the node's parameters",
     'topics': 'list the topics that a node publishes',
+    'view': 'start rviz2 in the frame of the camera',
 }
 
 

@@ -186,14 +186,19 @@ class Player:
 
 
 @contextmanager
-def ros_node(name: str) -> Iterator[tuple[Any, Any]]:
-    """An rclpy node of this process and an executor that spins it."""
+def ros_node(name: str, arguments: Sequence[str] = ()) -> Iterator[tuple[Any, Any]]:
+    """An rclpy node of this process and an executor that spins it.
+
+    Args:
+        name: of the node.
+        arguments: of the process, of which ROS takes its own.
+    """
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
     # Python's own handlers stay: Ctrl-C must unwind the stack to end the perception node.
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=[*arguments], signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = rclpy.create_node(name)
         executor = SingleThreadedExecutor()

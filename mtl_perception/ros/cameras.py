@@ -391,11 +391,15 @@ class Camera:
         if report.counts.get('frames_received'):
             self._silence = ''
             return ''
-        own = f'{self._node.get_fully_qualified_name()}/'
+        own = (self._node.get_namespace(), self._node.get_name())
         topics = {
             name: kinds
             for name, kinds in self._node.get_topic_names_and_types()
-            if not name.startswith(own)
+            if {RAW, COMPRESSED} & {*kinds}
+            and any(
+                (publisher.node_namespace, publisher.node_name) != own
+                for publisher in self._node.get_publishers_info_by_topic(name)
+            )
         }
         found = self._node.get_publishers_info_by_topic(self._image_topic)
         kind = RAW if self._transport == 'raw' else COMPRESSED

@@ -22,7 +22,7 @@ def why_silent(
     Args:
         topic: where images are expected.
         kind: the type of their messages.
-        topics: all topics of other nodes, with their types.
+        topics: those on which other nodes publish images, with their types.
         publishers: the types of those who publish on the topic.
     """
     if kind in publishers:

@@ -56,12 +56,12 @@ class Arguments:
         strays: list[str] = []
         for option, value in _ros_options(arguments):
             if option == '--params-file':
-                sections = dict(_sections(yaml.safe_load(Path(value).read_text('utf-8'))))
+                sections = _read_sections(Path(value))
                 source = _name_of(Path(value))
-                own = [content for name, content in sections.items() if _is_for(name, node)]
+                own = [content for name, content in sections if _is_for(name, node)]
                 given += [Given(name, source) for content in own for name in _flat(content)]
                 if sections and not own:
-                    others = ', '.join(sections)
+                    others = ', '.join(dict.fromkeys(name for name, _ in sections))
                     strays.append(f'{source} has parameters of {others} and none of {node}')
             else:
                 name, _, _ = value.partition(':=')
@@ -100,6 +100,16 @@ def _ros_options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             inside = word == '--ros-args'
         elif inside and word in ('--params-file', '-p', '--param'):
             yield word, next(rest)
+
+
+def _read_sections(path: Path) -> list[tuple[str, Any]]:
+    """The nodes of a parameter file with their parameters, as ROS reads it.
+
+    It goes through all documents, and takes no notice of tags, such as those for tuples that the
+    launch of Humble writes.
+    """
+    documents = yaml.load_all(path.read_text('utf-8'), yaml.BaseLoader)
+    return [section for document in documents for section in _sections(document)]
 
 
 def _sections(content: Any, path: str = '') -> Iterator[tuple[str, Any]]:

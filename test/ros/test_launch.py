@@ -29,7 +29,7 @@ def arguments(path: Path) -> set[str]:
         node.value
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.Assign)
-        and getattr(node.targets[0], 'id', '') in ('ARGUMENTS', 'CAMERA')
+        and getattr(node.targets[0], 'id', '') in ('ARGUMENTS', 'CHANGED')
     ]
     return {row.elts[0].value for table in tables for row in table.elts}
 
@@ -38,10 +38,12 @@ def test_the_launch_files_take_the_documented_arguments() -> None:
     documented = {
         'cameras', 'image', 'camera_info', 'image_transport', 'rectified', 'bundle', 'backend',
         'precision', 'params_file', 'namespace', 'rviz', 'use_sim_time', 'autostart',
-        'respawn', 'log_level', 'threads', 'min_depth_confidence',
+        'respawn', 'log_level', 'threads', 'min_depth_confidence', 'mask_classes', 'outputs',
+        'name', 'fixed_frame',
     }  # fmt: skip
     assert arguments(ROOT / 'launch' / 'perception.launch.py') == documented
-    assert 'bag' in arguments(ROOT / 'launch' / 'replay.launch.py')
+    own = {'bag', 'rate', 'start_offset', 'loop', 'delay'}
+    assert arguments(ROOT / 'launch' / 'replay.launch.py') - documented == own
 
 
 def load(name: str) -> Any:
@@ -61,46 +63,82 @@ def test_the_launch_files_load(name: str) -> None:
     assert load(name).generate_launch_description().entities
 
 
-def test_rviz_is_started_first_and_shows_the_namespace() -> None:
-    module = load('perception')
+def configured(module: Any, **changes: str) -> Any:
+    """A context of launch with the defaults of a launch file."""
     import launch
 
     context = launch.LaunchContext()
     defaults = {name: default for name, default, _ in module.ARGUMENTS}
-    context.launch_configurations.update(defaults, rviz='true', namespace='robot')
-    programs = [a for a in module.nodes(context) if hasattr(a, 'node_executable')]
-    # Without rviz2 launch gives up at once, and a node that it has started would go on alone.
-    assert [program.node_executable for program in programs] == ['rviz2', 'perception_node']
+    context.launch_configurations.update(defaults, **changes)
+    return context
 
 
-@pytest.mark.parametrize(
-    ('image', 'camera_info', 'cameras', 'expected'),
-    [
-        ('/cam/image_raw', '', [], {'image': '/cam/image_raw', 'camera_info': '/cam/camera_info'}),
-        ('image', '', [], {'image': 'image', 'camera_info': 'camera_info'}),
-        (
-            'image_raw',
-            '',
-            ['front', 'rear'],
-            {
-                'front/image': 'front/image_raw',
-                'front/camera_info': 'front/camera_info',
-                'rear/image': 'rear/image_raw',
-                'rear/camera_info': 'rear/camera_info',
-            },
-        ),
-        (
-            '/cam_{camera}/color/image_raw',
-            '/info/{camera}',
-            ['left'],
-            {'left/image': '/cam_left/color/image_raw', 'left/camera_info': '/info/left'},
-        ),
-    ],
-)
-def test_images_of_many_cameras_come_from_topics_with_their_names(
-    image: str, camera_info: str, cameras: list[str], expected: dict[str, str]
+def command_of(context: Any, action: Any) -> list[str]:
+    """The command line of a process, after launch has filled it in."""
+    from launch.utilities import perform_substitutions
+
+    return [perform_substitutions(context, [*words]) for words in action.cmd]
+
+
+def test_rviz_is_started_first_in_the_frame_of_the_camera(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert dict(load('perception').remaps(image, camera_info, cameras)) == expected
+    module = load('perception')
+    (tmp_path / 'rviz2').write_text('#!/bin/sh\n')
+    (tmp_path / 'rviz2').chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
+
+    def programs(**changes: str) -> list[Any]:
+        context = configured(module, rviz='true', namespace='robot', **changes)
+        return [a for a in module.nodes(context) if hasattr(a, 'node_executable')]
+
+    # Without rviz2 launch gives up at once, and a node that it has started would go on alone.
+    view, node = programs()
+    assert (view.node_executable, node.node_executable) == ('mtl_perception', 'perception_node')
+    words = view._Node__arguments
+    assert words[0] == 'view'
+    assert words[1].perform(configured(module)) == str(tmp_path / 'rviz2')
+    assert words[2:] == ['-d', str(ROOT / 'config' / 'perception.rviz')]
+    view, node = programs(fixed_frame='map')
+    assert (view.node_package, view.node_executable) == ('rviz2', 'rviz2')
+    assert view._Node__arguments[-2:] == ['-f', 'map']
+
+
+def test_outputs_and_the_name_of_the_node_are_chosen() -> None:
+    module = load('perception')
+    context = configured(
+        module, name='eyes', outputs='semantic:=/{camera}_mask', cameras='front,rear'
+    )
+    (node,) = [a for a in module.nodes(context) if hasattr(a, 'node_executable')]
+    assert node._Node__node_name == 'eyes'
+    remaps = [(s[0].text, t[0].text) for s, t in node._Node__remappings]
+    assert remaps[-2:] == [('~/front/semantic', '/front_mask'), ('~/rear/semantic', '/rear_mask')]
+
+
+def test_the_playback_leaves_the_topics_of_the_node_alone() -> None:
+    module = load('replay')
+    context = configured(load('perception'), namespace='robot')
+    context.launch_configurations.update(
+        {name: default for name, default, _ in module.ARGUMENTS}, loop='true', start_offset='2.5'
+    )
+    (play,) = module.playback(context)
+    command = ' '.join(command_of(context, play))
+    assert command.startswith(f'ros2 bag play {ROOT}/resource/sample/rooms --clock 10 --rate 1.0')
+    assert ' --start-offset 2.5 --loop --remap /robot/perception/semantic:=/recorded/' in command
+    context.launch_configurations['loop'] = 'false'
+    (play,) = module.playback(context)
+    assert '--loop' not in command_of(context, play)
+
+
+def test_a_failed_playback_fails_the_launch() -> None:
+    module = load('replay')
+    import launch
+
+    event = launch.events.process.ProcessExited
+    facts = {'name': 'ros2', 'cmd': [], 'cwd': None, 'env': None, 'pid': 1, 'action': None}
+    module.played(event(returncode=0, **facts), launch.LaunchContext())
+    with pytest.raises(RuntimeError, match='bag play ended with exit code 2'):
+        module.played(event(returncode=2, **facts), launch.LaunchContext())
 
 
 def test_launch_sets_the_dds_profile_unless_the_user_has_one(
@@ -175,21 +213,33 @@ def test_a_node_that_fails_fails_the_launch_and_one_that_ends_ends_it() -> None:
 def test_arguments_that_are_left_out_override_nothing() -> None:
     module = load('perception')
     import launch
+    from launch_ros.utilities import evaluate_parameters
 
     context = launch.LaunchContext()
     defaults = {name: default for name, default, _ in module.ARGUMENTS}
     assert all(not defaults[name] for name in (*module.PASSED_ON, 'params_file'))
     for name, choices in module.CHOICES.items():
         assert defaults[name] in choices
-    typed = {'threads': '2', 'min_depth_confidence': '9', 'use_sim_time': 'false'}
+    typed = {
+        'threads': '2',
+        'min_depth_confidence': '9',
+        'use_sim_time': 'false',
+        'mask_classes': 'chair, table',
+    }
     for changes, expected in (
         ({}, {'autostart': True}),
         (
             typed,
-            {'autostart': True, 'threads': 2, 'min_depth_confidence': 9, 'use_sim_time': False},
+            {
+                'autostart': True,
+                'threads': 2,
+                'min_depth_confidence': 9,
+                'use_sim_time': False,
+                'mask_classes': ('chair', 'table'),
+            },
         ),
     ):
         context.launch_configurations.update(defaults, **changes)
         (node,) = [a for a in module.nodes(context) if hasattr(a, 'node_executable')]
-        (given,) = node._Node__parameters
-        assert {key[0].text: value for key, value in given.items()} == expected
+        (given,) = evaluate_parameters(context, node._Node__parameters)
+        assert given == expected

@@ -50,3 +50,14 @@ def test_the_node_says_it_in_diagnostics_and_once_in_its_log(
     client.wait(lambda: words in node.text(), 'the line')
     client.spin(2.5)
     assert node.text().count(words) == 1
+
+
+def test_topics_without_a_publisher_and_own_outputs_are_not_offered(
+    client: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    remaps = {'~/edges': '/edges', 'image': '/camera/image'}
+    start_node(remaps=remaps, bundle=tiny_bundle, autostart=True)
+    client.subscribe(Image, '/edges')
+    client.subscribe(Image, '/other/image')
+    silence = 'no image on /camera/image: nobody publishes images'
+    client.diagnostic('input', lambda s: s.message == silence)

@@ -54,6 +54,15 @@ def test_a_file_for_many_nodes_is_not(tmp_path: Path) -> None:
     assert (names(found), found.strays) == (['b'], ())
 
 
+def test_a_file_is_read_as_ros_does_with_tags_and_many_documents(tmp_path: Path) -> None:
+    file = tmp_path / 'launch_params_x'
+    tagged = '/**:\n  ros__parameters:\n    cameras: !!python/tuple\n    - front\n    - rear\n'
+    file.write_text(f'{tagged}---\n/**:\n  ros__parameters: {{threads: 1}}\n')
+    found = read('--ros-args', '--params-file', str(file))
+    assert (names(found), found.strays) == (['cameras', 'threads'], ())
+    assert found.given[0].source == 'a launch file'
+
+
 def test_the_command_line_is_read_between_its_marks() -> None:
     found = read(
         *('-p', 'before:=1', '--ros-args', '-p', 'a:=1', '--param', 'perception:b:=x:=y'),
