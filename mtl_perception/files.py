@@ -1,9 +1,10 @@
-"""Files that are there whole or not at all: written beside their place, then renamed to it."""
+"""Files: there whole or not at all, written beside their place and renamed; in natural order."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,3 +50,9 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """What to sort files by so that 10 comes after 9."""
+    parts = re.split(r'(\d+)', path.name)
+    return [(int(part), '') if part.isdecimal() else (-1, part) for part in parts]

@@ -122,13 +122,14 @@ def run(options: argparse.Namespace) -> int:
                     print('\n'.join(opened.taken))
                     judge = Judge(opened.source, bundle) if judged else None
                     tally = _replay(opened, path, output, bundle, engine, outputs, options, judge)
-                    _say(tally, output)
+                    losses = opened.losses()
+                    _say(tally, output, losses)
                     if judge:
                         if options.resume:  # what was done before the interruption, too
                             judge.read(output)
                         name = output.stem if len(places) > 1 else ''
                         tell(judge, options.report, path, engine().engine.identity, name)
-                    incomplete |= bool(tally.bad)
+                    incomplete |= bool(tally.bad or losses)
             except RecordingError as error:
                 if len(places) == 1:
                     raise
@@ -234,12 +235,14 @@ def _replay(
     return tally
 
 
-def _say(tally: Tally, output: Path) -> None:
+def _say(tally: Tally, output: Path, losses: Sequence[str]) -> None:
     print(f'{tally.frames} frames in {output}')
     for kind, count in tally.bad.items():
         print(f'{count} images could not be used: {kind}')
     for reason, count in tally.uncalibrated.items():
         print(f'{count} frames without a calibration: {reason}')
+    for loss in losses:
+        print(loss)
 
 
 def chosen_outputs(

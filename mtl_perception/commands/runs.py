@@ -57,7 +57,8 @@ class Runs:
         frames: a frame of each run, image by image.
         bundle: of the first run; for bags the one that was named, for classes and colours.
         total: about how many frames there are.
-        problems: says why ground truth was not used, once the frames are read.
+        problems: says why ground truth was not used and what is missing of the input, once the
+            frames are read.
     """
 
     frames: Iterator[tuple[RunFrame, ...]]
@@ -85,17 +86,23 @@ def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStac
         raise PerceptionError('bundles and engines are run on a recording: give --input IN')
     variants = [] if all(bags) else [parse_variant(name, options.bundle) for name in names]
     camera = None
+    said: list[Callable[[], Sequence[str]]] = []
     if options.input is not None:
         how = reading(options, [options.image] if options.image else [])
-        source = stack.enter_context(open_input(options.input, how)).source
-        ((name, truth),) = truth_readers(source).items()
-        camera = RecordedCamera(source, name, truth)
+        opened = stack.enter_context(open_input(options.input, how))
+        ((name, truth),) = truth_readers(opened.source).items()
+        camera = RecordedCamera(opened.source, name, truth)
+        said = [truth.problems, opened.losses]
+
+    def problems() -> list[str]:
+        return [line for say in said for line in say()]
+
     if camera is None or not variants:
         readers = [stack.enter_context(RecordingReader(name)) for name in names]
         bundle = load_bundle(options.bundle or default_bundle())
         frames = frames_of_bags(readers, options.node, camera)
         total = min(count_of_outputs(stored, options.node) for stored in readers)
-        return Runs(frames, bundle, total, camera.truth.problems if camera else list)
+        return Runs(frames, bundle, total, problems)
     bundles = [load_bundle(variant.bundle) for variant in variants]
     for bundle in bundles:
         if bundle.classes != bundles[0].classes:
@@ -109,7 +116,7 @@ def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStac
         stack.callback(chosen.engine.close)
         pipelines.append(Pipeline(bundle, chosen.engine))
     frames = frames_of_pipelines(pipelines, camera)
-    return Runs(frames, bundles[0], len(camera), camera.truth.problems)
+    return Runs(frames, bundles[0], len(camera), problems)
 
 
 @dataclass(frozen=True)

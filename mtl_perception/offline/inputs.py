@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from .pictures import (
     VideoSource,
     picture_files,
 )
-from .recordings import BAG_SUFFIXES, RecordingReader
+from .recordings import BAG_SUFFIXES, RecordingReader, bag_files
 from .sources import BagSource, Source
 
 
@@ -48,11 +48,13 @@ class Input:
         source: of its images.
         kept: channels of what is taken along.
         taken: what is replayed, and what else was there, a line each.
+        losses: what was found missing of it so far, a line each.
     """
 
     source: Source
     kept: list[Channel] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
+    losses: Callable[[], list[str]] = list
 
 
 @contextmanager
@@ -65,7 +67,7 @@ def open_input(path: Path, reading: Reading) -> Iterator[Input]:
     if not path.exists():
         raise RecordingError(f'{path}: no such file or folder')
     pictures, depths = ([path], 0) if path.suffix.lower() in PICTURE_SUFFIXES else ([], 0)
-    if path.is_dir() and not (path / 'metadata.yaml').exists():
+    if path.is_dir() and not (path / 'metadata.yaml').exists() and not bag_files(path):
         pictures, depths = picture_files(path)
     bag = not pictures and (path.is_dir() or path.suffix in BAG_SUFFIXES)
     for option, given, fits in (
@@ -77,7 +79,7 @@ def open_input(path: Path, reading: Reading) -> Iterator[Input]:
             kind = 'a bag' if bag else 'not a bag'
             raise RecordingError(f'{path} is {kind}, which {option} is not for')
     if bag:
-        with RecordingReader(path) as reader:
+        with RecordingReader(path, salvage=True) as reader:
             yield _bag(reader, reading)
     elif pictures:
         rate = reading.rate or PICTURE_RATE
@@ -91,14 +93,18 @@ def open_input(path: Path, reading: Reading) -> Iterator[Input]:
 
 
 def _bag(reader: RecordingReader, reading: Reading) -> Input:
-    cameras = find_cameras(reader.path, reader.topics, look(reader), reading.cameras)
+    try:
+        cameras = find_cameras(reader.path, reader.topics, look(reader), reading.cameras)
+    except RecordingError as error:
+        raise RecordingError('; '.join([str(error), *reader.losses])) from error
     if reading.lens and all(camera.info for camera in cameras):
         raise RecordingError(
             f'{cameras[0].info} says the focal length of {cameras[0].image}; --focal and --fov are '
             'for images without a CameraInfo'
         )
     source = BagSource(reader, cameras, reading.lens)
-    return Input(source, kept_channels(reader, reading.keep), _taken(cameras))
+    kept, taken = kept_channels(reader, reading.keep), [*_taken(cameras), *reader.notes]
+    return Input(source, kept, taken, lambda: reader.losses)
 
 
 def _taken(cameras: Sequence[CameraTopics]) -> list[str]:

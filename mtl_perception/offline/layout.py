@@ -10,8 +10,9 @@ from ..outputs import Output
 from .cdr import RecordingError, Types
 from .mcap import Channel, Message, chunk, zstd_codec
 from .messages import LABEL_INFO, Encoder, label_info
-from .recordings import QOS, QOS_LATCHED, RecordingReader
+from .recordings import RecordingReader
 from .replay import Result
+from .storage import QOS, QOS_LATCHED
 
 # The node's name, so that what works with the topics of the node works with these.
 NODE = '/perception'

@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from zlib import crc32
 
 from .. import __version__
@@ -55,8 +55,8 @@ class Message:
     data: bytes | memoryview
 
 
-def zstd_codec() -> tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]:
-    """How to compress and to decompress; rosbags needs the same module, so it is there.
+def zstd_module() -> Any:
+    """The module that (de)compresses; rosbags needs the same, so it is there.
 
     Raises:
         RecordingError: it is not there.
@@ -68,7 +68,17 @@ def zstd_codec() -> tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]:
             from backports import zstd
     except ImportError:
         raise RecordingError('recordings need zstd: pip install backports.zstd') from None
-    return lambda data: zstd.compress(data, level=_ZSTD_LEVEL), zstd.decompress
+    return zstd
+
+
+def zstd_codec() -> tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]:
+    """How to compress and to decompress.
+
+    Raises:
+        RecordingError: see ``zstd_module``.
+    """
+    zstd = zstd_module()
+    return lambda data: bytes(zstd.compress(data, level=_ZSTD_LEVEL)), zstd.decompress
 
 
 def chunk(messages: Sequence[Message], compress: Callable[[bytes], bytes]) -> bytes:

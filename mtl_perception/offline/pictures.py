@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..camera import CameraModel
+from ..files import natural
 from ..images import decode_compressed
 from .cameras import CameraTopics
 from .cdr import RecordingError
@@ -59,14 +59,7 @@ def picture_files(folder: Path) -> tuple[list[Path], int]:
         if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith('.')
     ]
     pictures = [path for path in files if not _is_depth(path)]
-    return sorted(pictures, key=_natural), len(files) - len(pictures)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    return [
-        (int(part), '') if part.isdecimal() else (-1, part)
-        for part in re.split(r'(\d+)', path.name)
-    ]
+    return sorted(pictures, key=natural), len(files) - len(pictures)
 
 
 def _is_depth(path: Path) -> bool:

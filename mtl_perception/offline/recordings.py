@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import one_line
 from .cdr import RecordingError, Types
+from .salvage import Salvaged
+from .storage import QOS, QOS_LATCHED, RosbagsStorage, Storage
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection, Qos
@@ -42,17 +45,6 @@ class Recorded:
     type: str
     time_ns: int  # when it was recorded
     data: bytes  # CDR with its four-byte encapsulation header
-
-
-# rosbag2's text for "reliable, and for the latest only": what the node offers.
-QOS = (
-    '- avoid_ros_namespace_conventions: false\n  deadline: {nsec: 854775807, sec: 9223372036}\n'
-    '  depth: 10\n  durability: 2\n  history: 1\n'
-    '  lifespan: {nsec: 854775807, sec: 9223372036}\n  liveliness: 1\n'
-    '  liveliness_lease_duration: {nsec: 854775807, sec: 9223372036}\n  reliability: 1'
-)
-# The same for what is kept for late comers.
-QOS_LATCHED = QOS.replace('depth: 10', 'depth: 1').replace('durability: 2', 'durability: 1')
 
 
 def _qos(text: str) -> list[Qos]:
@@ -136,6 +128,11 @@ class RecordingReader:
     A rosbag2 folder (MCAP or SQLite, also split or compressed), one of its .mcap or .db3 files, or
     a ROS 1 .bag, whose messages become those of ROS 2.
 
+    Args:
+        path: of the recording.
+        types: share one instance with other readers and writers.
+        salvage: read what is left of one that is damaged, and say in ``losses`` what is missing.
+
     Attributes:
         topics: name of each topic -> its message type.
         counts: name of each topic -> its number of messages.
@@ -150,21 +147,23 @@ class RecordingReader:
     start_ns: int
     end_ns: int
 
-    def __init__(self, path: str | Path, *, types: Types | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, types: Types | None = None, salvage: bool = False
+    ) -> None:
         self.path = Path(path)
         self.types = types or Types()
+        self._salvage = salvage
 
     def __enter__(self) -> RecordingReader:
-        self._reader = self._open()
-        connections = self._reader.connections
-        self.topics = {c.topic: c.msgtype for c in connections}
+        self._opened = ExitStack()
+        self._storage = self._open()
+        topics = self._storage.topics
+        self.topics = {topic.name: topic.type for topic in topics}
         self.counts = {
-            topic: sum(c.msgcount for c in connections if c.topic == topic) for topic in self.topics
+            name: sum(topic.count for topic in topics if topic.name == name) for name in self.topics
         }
-        self._definitions = {c.msgtype: c.msgdef.data for c in connections}
-        empty = not sum(self.counts.values())
-        self.start_ns = 0 if empty else self._reader.start_time
-        self.end_ns = 0 if empty else self._reader.end_time - 1
+        self._definitions = {topic.type: topic.definition for topic in topics}
+        self.start_ns, self.end_ns = self._storage.start_ns, self._storage.end_ns
         return self
 
     @property
@@ -172,25 +171,46 @@ class RecordingReader:
         """Seconds between the first and the last message."""
         return (self.end_ns - self.start_ns) * 1e-9
 
-    def _open(self) -> Any:
-        from rosbags import rosbag1, rosbag2
+    @property
+    def notes(self) -> list[str]:
+        """What is unusual, though nothing is missing, a line each."""
+        return self._storage.notes
 
+    @property
+    def losses(self) -> list[str]:
+        """What was found missing so far, a line each."""
+        return self._storage.losses
+
+    def _open(self) -> Storage:
         self._ros1 = self.path.suffix == '.bag'
-        if not self._ros1 and self.path.suffix not in BAG_SUFFIXES:
-            if not (self.path / 'metadata.yaml').is_file():
-                raise RecordingError(
-                    f'{self.path} is not a recording: no metadata.yaml in it (expected a rosbag2 '
-                    f'folder)'
-                )
-        elif not self.path.is_file():
-            raise RecordingError(f'{self.path}: no such file')
+        if self.path.suffix in BAG_SUFFIXES and not self.path.is_dir():
+            if not self.path.is_file():
+                raise RecordingError(f'{self.path}: no such file')
+        elif not (self.path / 'metadata.yaml').is_file() and not bag_files(self.path):
+            raise RecordingError(
+                f'{self.path} is not a recording: no metadata.yaml in it (expected a rosbag2 '
+                f'folder)'
+            )
         try:
-            reader = (rosbag1 if self._ros1 else rosbag2).Reader(self.path)
-            reader.open()
+            storage: Storage = RosbagsStorage(self.path)
         # Not only ReaderError: a damaged file also shows as TypeError, struct.error and others.
         except Exception as error:
+            storage = self._salvaged(error)
+            # What rosbags does not know, an unknown kind of definition for example, is no loss.
+            if storage.losses and not self._salvage:
+                storage.close()
+                raise self._unreadable(error) from error
+        self._opened.callback(_close, storage)
+        return storage
+
+    def _salvaged(self, error: Exception) -> Salvaged:
+        """What is left of it after an error; refuses where nothing is."""
+        if self._ros1:
             raise self._unreadable(error) from error
-        return reader
+        try:
+            return Salvaged(self.path)
+        except RecordingError:
+            raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> RecordingError:
         remedy = _REMEDIES.get(self.path.suffix, _REMEDIES[''])
@@ -204,8 +224,7 @@ class RecordingReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with suppress(Exception):
-            self._reader.close()
+        self._opened.close()
 
     def messages(
         self,
@@ -224,19 +243,26 @@ class RecordingReader:
         missing = sorted(set(topics or ()) - set(self.topics))
         if missing:
             raise RecordingError(f'{self.path} has no topic {missing[0]}')
-        wanted = [c for c in self._reader.connections if topics is None or c.topic in topics]
-        if not wanted:
-            return
-        stored = self._reader.messages(wanted, start_ns, stop_ns)
+        names = self.topics if topics is None else topics
+        stored = self._storage.messages(names, start_ns, stop_ns)
+        done, salvaging = 0, isinstance(self._storage, Salvaged)
         while True:
             try:
-                connection, time_ns, data = next(stored)
+                topic, time_ns, data = next(stored)
             except StopIteration:
                 return
             except Exception as error:
-                raise self._unreadable(error) from error
-            kind = connection.msgtype
-            yield Recorded(connection.topic, kind, time_ns, self._as_cdr(kind, data))
+                if salvaging or not self._salvage:
+                    raise self._unreadable(error) from error
+                if not isinstance(self._storage, Salvaged):
+                    self._storage = self._salvaged(error)
+                    self._opened.callback(_close, self._storage)
+                # In the same order, so what was given already comes first.
+                stored = islice(self._storage.messages(names, start_ns, stop_ns), done, None)
+                salvaging = True
+                continue
+            done += 1
+            yield Recorded(topic.name, topic.type, time_ns, self._as_cdr(topic.type, data))
 
     def _as_cdr(self, kind: str, data: Any) -> bytes:
         if self._ros1:
@@ -250,15 +276,11 @@ class RecordingReader:
 
     def qos(self, topic: str) -> str:
         """What publishers of a topic offered, as rosbag2 writes it."""
-        from rosbags.rosbag2.metadata import dump_qos_v8
-
-        connection = next(c for c in self._reader.connections if c.topic == topic)
-        profiles = getattr(connection.ext, 'offered_qos_profiles', None)
-        return dump_qos_v8(profiles) if profiles else QOS
+        return next(stored.qos for stored in self._storage.topics if stored.name == topic)
 
     def hash(self, topic: str) -> str:
         """The hash (RIHS01) of the type of a topic; empty where the recording does not know."""
-        return str(next(c.digest for c in self._reader.connections if c.topic == topic))
+        return next(stored.hash for stored in self._storage.topics if stored.name == topic)
 
     def unpack(self, message: Recorded) -> Any:
         """Deserialize one message.
@@ -268,3 +290,13 @@ class RecordingReader:
         """
         self.types.adopt(message.type, self._definitions[message.type])
         return self.types.unpack(message.type, message.data)
+
+
+def bag_files(folder: Path) -> list[Path]:
+    """The files of a rosbag2 folder, by their names."""
+    return [*folder.glob('*.mcap'), *folder.glob('*.db3')]
+
+
+def _close(storage: Storage) -> None:
+    with suppress(Exception):
+        storage.close()

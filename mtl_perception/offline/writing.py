@@ -11,7 +11,8 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -103,7 +104,8 @@ class OutputBag:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a full disk, again; what is whole was flushed before
+            self._file.close()
         if kind is None and self._finished:
             self._replace()
         elif not self.tally.steps:
@@ -111,7 +113,8 @@ class OutputBag:
 
     def append(self, records: bytes) -> None:
         """Write the chunks of a step, which the tally counts already."""
-        self._mcap.append(records)
+        with self._writing():
+            self._mcap.append(records)
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""
@@ -119,10 +122,11 @@ class OutputBag:
 
     def checkpoint(self) -> None:
         """Make what is written so far safe: a later run goes on from here."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        state = {'job': self._job, 'size': self._file.tell(), 'tally': asdict(self.tally)}
-        write_beside(self._partial / 'progress.json', json.dumps(state, indent=1).encode())
+        with self._writing():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            state = {'job': self._job, 'size': self._file.tell(), 'tally': asdict(self.tally)}
+            write_beside(self._partial / 'progress.json', json.dumps(state, indent=1).encode())
         self._checked = time.monotonic()
 
     def finish(self, provenance: Mapping[str, str]) -> None:
@@ -133,15 +137,25 @@ class OutputBag:
         """
         about = self._about()
         text = yaml.safe_dump(about['rosbag2_bagfile_information'], sort_keys=True)
-        self._mcap.finish(
-            {'rosbag2': {'serialized_metadata': text}, 'mtl_perception': dict(provenance)}
-        )
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        if not self._lone:
-            content = yaml.safe_dump(about, sort_keys=True).encode()
-            write_beside(self._folder / 'metadata.yaml', content)
+        with self._writing():
+            self._mcap.finish(
+                {'rosbag2': {'serialized_metadata': text}, 'mtl_perception': dict(provenance)}
+            )
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            if not self._lone:
+                content = yaml.safe_dump(about, sort_keys=True).encode()
+                write_beside(self._folder / 'metadata.yaml', content)
         self._finished = True
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Name the bag in what the disk says, and what to do."""
+        try:
+            yield
+        except OSError as error:
+            kept = '; what is written stays, --resume goes on' if self.tally.steps else ''
+            raise OSError(error.errno, f'{error.strerror}{kept}', str(self.path)) from error
 
     def _about(self) -> dict[str, Any]:
         """metadata.yaml, version 8; see ``recordings``."""

@@ -201,13 +201,3 @@ def test_bad_images_are_said_and_counted(tiny_bundle: Path, tmp_path: Path, caps
     assert cli.main(['replay', *words, '--backend', 'onnxruntime']) == command.INCOMPLETE
     assert '1 images could not be used: ' in capsys.readouterr().out
     assert len(stamps(tmp_path / 'out', '/perception/depth')) == images - 1
-
-
-def test_a_recording_that_is_cut_off_is_refused_with_a_remedy(
-    tiny_bundle: Path, tmp_path: Path, capsys: Any
-) -> None:
-    source = converted(tmp_path, 'mcap')
-    source.write_bytes(source.read_bytes()[:-200])
-    words = ['replay', str(source), str(tmp_path / 'out'), '--bundle', str(tiny_bundle)]
-    assert cli.main(words) == 1
-    assert 'mcap recover may save it' in capsys.readouterr().err

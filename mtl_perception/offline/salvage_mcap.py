@@ -1,0 +1,261 @@
+"""MCAP files in whatever state: read record by record, without their summary.
+
+What a file with a missing end, a damaged chunk or an unknown kind of definition still has is read
+in the order in which the whole file would be. Format: https://mcap.dev/spec
+"""
+
+from __future__ import annotations
+
+import heapq
+import struct
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from zlib import crc32
+
+from .. import one_line
+from .cdr import RecordingError
+from .mcap import CHANNEL, CHUNK, DATA_END, FOOTER, MAGIC, MESSAGE, SCHEMA, STATISTICS, zstd_module
+from .storage import QOS, StoredTopic
+
+# Messages outside of chunks are read in runs of about so many bytes.
+_RUN_BYTES = 1 << 20
+# Of definitions that rosbags can parse.
+_ENCODINGS = ('ros2msg', 'ros2idl', 'omgidl')
+
+
+@dataclass
+class _Block:
+    """A chunk, or messages one after the other: where it is, and between which times.
+
+    Attributes:
+        chunk: whether it is one.
+        cut: whether its end is missing.
+    """
+
+    start: int
+    end: int
+    first_ns: int
+    last_ns: int
+    chunk: bool
+    cut: bool = False
+
+
+class SalvagedMcap:
+    """What can be read of an MCAP file; see ``Storage``.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        RecordingError: it is not an MCAP file at all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.notes: list[str] = []
+        self.losses: list[str] = []
+        self._schemas: dict[int, tuple[str, str]] = {}  # type, definition
+        self._channels: dict[int, tuple[str, int, str]] = {}  # topic, schema, QoS
+        self._counts: Counter[int] = Counter()
+        self._blocks: list[_Block] = []
+        self._expected: int | None = None
+        self._damaged: list[str] = []
+        self._file = path.open('rb')
+        try:
+            self._scan()
+        except BaseException:
+            self._file.close()
+            raise
+        self._sum_up()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def messages(
+        self, names: Collection[str], start_ns: int | None, stop_ns: int | None
+    ) -> Iterator[tuple[StoredTopic, int, bytes]]:
+        wanted = {n: topic for n, topic in self._by_channel.items() if topic.name in names}
+        start, stop = start_ns or 0, 2**64 if stop_ns is None else stop_ns
+        blocks = [b for b in self._blocks if start <= b.last_ns and b.first_ns < stop]
+        for time_ns, _, found in heapq.merge(
+            *(self._stored(block, wanted, start, stop) for block in blocks),
+            key=lambda entry: entry[:2],
+        ):
+            if found is not None:
+                channel, data = found
+                yield wanted[channel], time_ns, data
+
+    def _stored(
+        self, block: _Block, wanted: Collection[int], start: int, stop: int
+    ) -> Iterator[tuple[int, int, tuple[int, bytes] | None]]:
+        """Messages of a block by time; it is read when its own time has come."""
+        yield block.first_ns, 0, None
+        found = [
+            (time_ns, channel, data)
+            for channel, time_ns, data in _messages(self._content(block))
+            if channel in wanted and start <= time_ns < stop
+        ]
+        for time_ns, channel, data in sorted(found, key=lambda entry: entry[0]):
+            yield time_ns, block.start, (channel, data)
+
+    def _content(self, block: _Block) -> bytes:
+        self._file.seek(block.start)
+        content = self._file.read(block.end - block.start)
+        return _unpacked(content[9:], cut=block.cut) if block.chunk else content
+
+    def _scan(self) -> None:
+        """Find out what there is, once through the file."""
+        file = self._file
+        size = self._path.stat().st_size
+        if file.read(len(MAGIC)) != MAGIC:
+            raise RecordingError(f'{self._path} is not an MCAP file')
+        place, ended, whole = len(MAGIC), False, False
+        while len(head := file.read(9)) == 9:
+            kind, length = struct.unpack('<BQ', head)
+            end = place + 9 + length
+            if kind == CHUNK and end > size:
+                with suppress(Exception):  # of what is cut off too early
+                    self._chunk(place, file.read(), cut=True)
+            if kind == 0 or end > size:
+                break
+            if kind == FOOTER:
+                whole = file.seek(length, 1) == size - len(MAGIC)
+                break
+            try:
+                if kind == CHUNK:
+                    self._chunk(place, file.read(length))
+                elif kind == MESSAGE:
+                    self._alone(place, end, file)
+                else:
+                    self._record(kind, file.read(length))
+            # Of struct, zstd, lz4, and what rosbag2 does not know either.
+            except Exception as error:
+                self._damaged.append(f'at byte {place}: {one_line(error)}')
+            place, ended = end, ended or kind == DATA_END
+            file.seek(place)
+        if ended and not whole:
+            self.notes.append(f'{self._path} has no summary that can be read (mcap recover)')
+        elif not whole:
+            what = f'the end of {self._path} is missing'
+            if head[:1] == b'\0':
+                what = f'nothing after byte {place} of {self._path} can be read'
+            self.losses.append(f'{what} (mcap recover)')
+
+    def _chunk(self, place: int, content: bytes, *, cut: bool = False) -> None:
+        times = []
+        for kind, record in _records(_unpacked(content, cut=cut)):
+            if kind == MESSAGE:
+                channel, _, time_ns = struct.unpack_from('<HIQ', record)
+                self._counts[channel] += 1
+                times.append(time_ns)
+            else:
+                self._record(kind, record)
+        if times:
+            end = place + 9 + len(content)
+            self._blocks.append(_Block(place, end, min(times), max(times), chunk=True, cut=cut))
+
+    def _alone(self, place: int, end: int, file: BinaryIO) -> None:
+        channel, _, time_ns = struct.unpack('<HIQ', file.read(14))
+        self._counts[channel] += 1
+        last = self._blocks[-1] if self._blocks else None
+        if last and not last.chunk and last.end == place and end - last.start < _RUN_BYTES:
+            last.end = end
+            last.first_ns, last.last_ns = min(last.first_ns, time_ns), max(last.last_ns, time_ns)
+        else:
+            self._blocks.append(_Block(place, end, time_ns, time_ns, chunk=False))
+
+    def _record(self, kind: int, record: bytes) -> None:
+        if kind == SCHEMA:
+            (number,) = struct.unpack_from('<H', record)
+            name, place = _text(record, 2)
+            encoding, place = _text(record, place)
+            definition, _ = _text(record, place)
+            self._schemas[number] = name, definition if encoding in _ENCODINGS else ''
+        elif kind == CHANNEL:
+            number, schema = struct.unpack_from('<HH', record)
+            topic, place = _text(record, 4)
+            _, place = _text(record, place)
+            qos, place = QOS, place + 4
+            while place < len(record):
+                key, place = _text(record, place)
+                value, place = _text(record, place)
+                qos = value if key == 'offered_qos_profiles' and value else qos
+            self._channels[number] = topic, schema, qos
+        elif kind == STATISTICS:
+            (self._expected,) = struct.unpack_from('<Q', record)
+
+    def _sum_up(self) -> None:
+        self._by_channel = {
+            number: StoredTopic(topic, *self._schemas[schema], self._counts[number], qos)
+            for number, (topic, schema, qos) in self._channels.items()
+            if schema in self._schemas
+        }
+        self.topics: Sequence[StoredTopic] = list(self._by_channel.values())
+        self.start_ns = min((block.first_ns for block in self._blocks), default=0)
+        self.end_ns = max((block.last_ns for block in self._blocks), default=0)
+        found = sum(topic.count for topic in self.topics)
+        missing = '' if self._expected is None else f', {self._expected - found} messages'
+        if self._damaged:
+            self.losses.append(
+                f'{self._path} has {len(self._damaged)} damaged parts{missing}, the first '
+                f'{self._damaged[0]} (mcap recover)'
+            )
+        nameless = self._counts.total() - found
+        if nameless:
+            self.losses.append(
+                f'{self._path} does not say of which topics {nameless} of its messages are'
+            )
+
+
+def _records(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and content of records, of those that are whole."""
+    place = 0
+    while place + 9 <= len(content):
+        kind, length = struct.unpack_from('<BQ', content, place)
+        if place + 9 + length > len(content):
+            return
+        yield kind, content[place + 9 : place + 9 + length]
+        place += 9 + length
+
+
+def _messages(content: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Channel, time and data of the messages among records."""
+    for kind, record in _records(content):
+        if kind == MESSAGE:
+            channel, _, time_ns = struct.unpack_from('<HIQ', record)
+            yield channel, time_ns, record[22:]
+
+
+def _unpacked(chunk: bytes, *, cut: bool) -> bytes:
+    """The records in a chunk, or as much as there is of one that is cut off.
+
+    It raises whatever damage leads to.
+    """
+    size, checksum = struct.unpack_from('<QI', chunk, 16)
+    method, place = _text(chunk, 28)
+    (packed,) = struct.unpack_from('<Q', chunk, place)
+    content: Any = chunk[place + 8 : place + 8 + packed]
+    if method == 'zstd':
+        content = zstd_module().ZstdDecompressor().decompress(content)
+    elif method == 'lz4':
+        from lz4 import frame  # which rosbags needs, so it is there
+
+        content = frame.LZ4FrameDecompressor().decompress(content)
+    elif method:
+        raise ValueError(f'compression {method} is unknown')
+    if not cut and (len(content) != size or (checksum and crc32(content) != checksum)):
+        raise ValueError('the checksum is wrong')
+    return bytes(content)
+
+
+def _text(record: bytes, place: int) -> tuple[str, int]:
+    """A text, and where it ends."""
+    (length,) = struct.unpack_from('<I', record, place)
+    end = place + 4 + length
+    if end > len(record):
+        raise ValueError('a text is longer than its record')
+    return record[place + 4 : end].decode(errors='replace'), end
