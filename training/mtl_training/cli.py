@@ -48,6 +48,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         'mtl_training.deploy.export',
         'turn a checkpoint into a bundle that the runtime loads',
     ),
+    'checkpoint': (
+        'mtl_training.deploy.checkpoint',
+        'turn a bundle into a checkpoint: the way back from export',
+    ),
     'quantize': ('mtl_training.deploy.quantize', 'add fp16 and int8 models to a bundle'),
 }
 

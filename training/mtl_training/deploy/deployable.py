@@ -35,7 +35,6 @@ class Deployable(nn.Module):
         self.tasks = dict(tasks)
         self.net = copy.deepcopy(net).eval()
         self.net.keep(list(tasks))
-        self.net.fold()
         scale = 1 / (255 * torch.tensor(std, dtype=torch.float32))
         self.register_buffer('scale', scale.view(3, 1, 1))
         self.register_buffer('offset', (-torch.tensor(mean) * 255 * scale).view(3, 1, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from mtl_training.deploy.graph import OPSET, to_onnx
 from mtl_training.deploy.pictures import FRAMES, read_images, read_pictures
 from mtl_training.deploy.probes import add_probes
 from mtl_training.deploy.variants import PRECISIONS, add_variants
+from mtl_training.deploy.weights import describe_weights, round_to_half, store_narrow
 from mtl_training.loop.checkpoint import load_checkpoint, tasks_of
 from mtl_training.models import Network
 from mtl_training.papers.describe import parse_size
@@ -58,6 +60,7 @@ def export(
     check_images: Path | None = None,
     provenance: Mapping[str, Any] | None = None,
     opset: int = OPSET,
+    half: bool = False,
     precisions: Sequence[str] = (),
     calibration: Path | None = None,
 ) -> list[Agreement]:
@@ -72,6 +75,8 @@ def export(
         size: height and width; left out, those of the training.
         depth_range: canonical metres in which depth is to be trusted.
         check_images: folder of photographs; without it the check runs on smooth noise.
+        half: round weights to 16 bits first, which halves the file; what 16 bits hold exactly, as
+            the weights of a checkpoint in 16 bits, is stored in them anyway.
         precisions: ``fp16``, ``int8``: models in these number formats as well, see ``quantize``.
         calibration: the rooms data, which int8 needs.
 
@@ -91,8 +96,14 @@ def export(
     if out.exists() and not (out / 'bundle.yaml').is_file():
         raise DeployError(f'{out} exists and is not a bundle; expected a new folder or a bundle')
     images = read_images(check_images, (height, width))
+    if half:
+        net = copy.deepcopy(net)
+        round_to_half(net)
     module = Deployable(net, tasks, mean=meta['mean'], std=meta['std'])
-    content = to_onnx(module, (height, width), opset).SerializeToString()
+    model = to_onnx(module, (height, width), opset)
+    store_narrow(model)
+    describe_weights(model, meta)
+    content = model.SerializeToString()
     found = compare_with_torch(content, module, images)
     refused = [str(agreement) for agreement in found if not agreement.ok]
     if refused:
@@ -163,6 +174,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--accuracy', type=Path, metavar='JSON', help='what `mtl_training evaluate --json` wrote'
     )
     parser.add_argument(
+        '--store',
+        choices=('exact', 'fp16'),
+        default='exact',
+        help='weights as they are, in 16 bits where these hold them exactly, as they do those of a '
+        'checkpoint in 16 bits; or all kernels and matrices rounded to 16 bits, which halves the '
+        'file (default: %(default)s)',
+    )
+    parser.add_argument(
         '--precision',
         nargs='+',
         choices=PRECISIONS,
@@ -205,6 +224,7 @@ def run(args: argparse.Namespace) -> int:
         check_images=args.check_images,
         provenance=provenance,
         opset=args.opset,
+        half=args.store == 'fp16',
         precisions=args.precision,
         calibration=args.calibration,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from mtl_training.deploy.folding import fold_layers
 from mtl_training.deploy.rewriting import (
     float_tensors,
-    fold_constants,
     postprocessing,
     preprocessing,
     rebuild,
@@ -27,7 +27,7 @@ def to_fp16(model: ModelProto) -> ModelProto:
     after the last layers with weights (soft max, exp, unit length, up-sampling), and inside the
     network the sums and exponentials of ``_DELICATE``. Casts stand where the types meet.
     """
-    model = fold_constants(model)
+    model = fold_layers(model)
     graph = model.graph
     types = float_tensors(model)
     outside = preprocessing(graph) | postprocessing(graph)

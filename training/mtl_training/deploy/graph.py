@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,16 @@ from numpy.typing import NDArray
 
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.deployable import Deployable
+from mtl_training.deploy.weights import PREFIX
 
 OPSET = 18
 
 
 def to_onnx(module: Deployable, size: tuple[int, int], opset: int = OPSET) -> onnx.ModelProto:
     """Trace to ONNX: batch dynamic, height and width fixed, no trace of the machine inside.
+
+    Weights and norms are in the graph as they are in the network, under their names there: what a
+    norm and a convolution have in common, engines find out when they load it.
 
     Raises:
         DeployError: the exporter wrote another opset than asked (its floor is 18).
@@ -34,8 +40,11 @@ def to_onnx(module: Deployable, size: tuple[int, int], opset: int = OPSET) -> on
         dynamic_shapes={'image': {0: torch.export.Dim('batch', min=1, max=64)}},
         external_data=False,
         verbose=False,
+        optimize=False,
     )
     assert program is not None  # as it is with dynamo
+    with _kept_weights(program.model.graph):
+        program.optimize()
     model = program.model_proto
     written = {entry.domain: entry.version for entry in model.opset_import}
     if written.get('') != opset:
@@ -46,6 +55,22 @@ def to_onnx(module: Deployable, size: tuple[int, int], opset: int = OPSET) -> on
     _anonymise(model)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+@contextmanager
+def _kept_weights(graph: Any) -> Iterator[None]:
+    """While open, weights are inputs, of which nothing is computed in advance."""
+    values = {name: v for name, v in graph.initializers.items() if name.startswith(PREFIX)}
+    constants = {name: value.const_value for name, value in values.items()}
+    for name, value in values.items():
+        graph.initializers.pop(name)
+        value.const_value = None
+        graph.inputs.append(value)
+    yield
+    for name, value in values.items():
+        graph.inputs.remove(value)
+        value.const_value = constants[name]
+        graph.initializers[name] = value
 
 
 def fix_shapes(model: onnx.ModelProto) -> None:

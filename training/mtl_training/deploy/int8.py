@@ -45,7 +45,8 @@ from onnxruntime.quantization import (
 )
 
 from mtl_training.deploy import DeployError
-from mtl_training.deploy.rewriting import fold_constants, postprocessing, preprocessing, rebuild
+from mtl_training.deploy.folding import fold_layers
+from mtl_training.deploy.rewriting import postprocessing, preprocessing, rebuild
 
 # int8 without layers of their own: they carry int8 from one convolution to the next.
 _CARRIERS = ('Relu', 'Clip', 'AveragePool', 'MaxPool', 'Concat', 'Add', 'Resize')
@@ -66,7 +67,7 @@ def to_int8(
             want it on a CPU; otherwise int8 with zero point 0 and float biases, and only the inputs
             of layers quantised, as TensorRT wants it.
     """
-    model = fold_constants(model)
+    model = fold_layers(model)
     graph = model.graph
     for index, node in enumerate(graph.node):
         node.name = node.name or f'{node.op_type}_{index}'

@@ -18,6 +18,7 @@ from mtl_training.deploy.fp16 import to_fp16
 from mtl_training.deploy.int8 import to_int8
 from mtl_training.deploy.pictures import smooth_noise
 from mtl_training.deploy.probes import add_int8_probes
+from mtl_training.deploy.weights import store_narrow
 
 PRECISIONS = ('fp16', 'int8')
 # precision -> variants of the bundle: their files are model_<variant>.onnx
@@ -52,6 +53,7 @@ def add_variants(
                 graph = to_fp16(model)
             else:
                 graph = to_int8(model, calibration, unsigned=variant == 'int8_u8s8')
+            store_narrow(graph)
             content = graph.SerializeToString(deterministic=True)
             found = compare_with_fp32(bundle.model, content, variant, pictures)
             refused = ', '.join(str(agreement) for agreement in found if not agreement.ok)

@@ -16,6 +16,9 @@ from torch import Tensor
 from mtl_perception.files import beside
 from mtl_training import TrainingError
 from mtl_training.datasets.classes import CLASS_SETS, LabelClass, as_table, from_table
+from mtl_training.deploy import DeployError
+from mtl_training.deploy.bundles import read_bundle
+from mtl_training.deploy.weights import read_weights
 from mtl_training.loop.config import Config, from_mapping, to_mapping
 from mtl_training.models import Network, build
 from mtl_training.protocols import PROTOCOLS
@@ -107,12 +110,19 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors of a checkpoint, on the CPU, and its metadata.
 
+    The folder of a bundle is one, too: of the weights alone.
+
     Names begin with ``net.`` (weights), ``ema.`` (their moving average), ``balancer.``,
     ``optimizer.`` or ``random.``.
 
     Raises:
         CheckpointError: the file is missing, is not safetensors, or has none of our metadata.
     """
+    if Path(path).is_dir():
+        try:
+            return read_weights(read_bundle(Path(path)).model)
+        except DeployError as error:
+            raise CheckpointError(f'{path} cannot be read as a checkpoint: {error}') from error
     try:
         with safe_open(path, framework='pt') as file:
             meta = (file.metadata() or {}).get('mtl_training')
@@ -136,8 +146,14 @@ def load_checkpoint(path: str | Path) -> tuple[Network, dict[str, Any]]:
     config = from_mapping(Config, meta['config'])
     net = build_network(config, pretrained=False)
     kind = 'ema.' if any(name.startswith('ema.') for name in tensors) else 'net.'
+    weights = with_prefix(tensors, kind)
+    if missing := sorted(net.state_dict().keys() - weights.keys()):
+        raise CheckpointError(
+            f'{path} has no {missing[0]} ({len(missing)} of {len(net.state_dict())} tensors are '
+            'missing); a bundle has only what its own outputs need'
+        )
     try:
-        net.load_state_dict(with_prefix(tensors, kind))
+        net.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
             f'{path}: the weights do not fit {config.model.backbone}: {error}'

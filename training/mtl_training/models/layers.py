@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -175,23 +174,11 @@ class FeatureFuse(nn.Module):
     def __init__(self, channels: Sequence[int], width: int) -> None:
         super().__init__()
         self.conv = MultiScaleConv(channels, width, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(width)
+        self.norm = nn.BatchNorm2d(width)
 
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Features [B,C_j,H_j,W_j] -> [B,width,*size]."""
         return F.relu(self.norm(self.conv(features, size)), inplace=True)
-
-    def fold(self) -> None:
-        """Fold the norm, in use, into the convolution: exporters do not see through its sum."""
-        norm, conv = self.norm, self.conv
-        if isinstance(norm, nn.BatchNorm2d):
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            conv.weight, conv.bias = fuse_conv_bn_weights(
-                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps,
-                norm.weight, norm.bias,
-            )  # fmt: skip
-            self.norm = nn.Identity()
 
 
 def prediction(width: int, channels: int) -> nn.Conv2d:

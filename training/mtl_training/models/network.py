@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from mtl_training.models.backbones import BACKBONES, pyramid
-from mtl_training.models.layers import FeatureFuse, resize
+from mtl_training.models.layers import resize
 from mtl_training.models.pyramids import ModelError, Pyramid, ResNetPyramid
 
 
@@ -190,9 +190,3 @@ class Network(nn.Module):
         if unknown:
             raise ModelError(f'no task {unknown[0]!r}; the network has {", ".join(self.tasks)}')
         self.kept = tuple(tasks)
-
-    def fold(self) -> None:
-        """For use, not training: fold the BatchNorms that exporters do not see through."""
-        for module in self.modules():
-            if isinstance(module, FeatureFuse):
-                module.fold()

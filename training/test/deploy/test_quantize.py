@@ -29,6 +29,7 @@ from mtl_training.deploy.pictures import read_pictures, smooth_noise
 from mtl_training.deploy.probes import PROBE_BYTES, make_probes
 from mtl_training.deploy.rewriting import fold_constants
 from mtl_training.deploy.variants import add_variants, compare_with_fp32
+from mtl_training.deploy.weights import round_to_half, store_narrow
 from mtl_training.models import Network, Predictions, build
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.pyramids import ResNetPyramid
@@ -52,6 +53,7 @@ META: dict[str, Any] = {
     'classes': as_table(THINGS),
     'commit': 'abc',
     'step': 7,
+    'config': {'name': 'small'},
 }
 
 
@@ -227,8 +229,14 @@ def test_tensorrt_compiles_every_format_of_real_systems(
     torch.manual_seed(0)
     channels = {name: task.channels for name, task in tasks.items()}
     net = build(system, 'small', channels, **settings).eval()
+    round_to_half(net)
     model = to_onnx(Deployable(net, tasks, mean=net.mean, std=net.std), SIZE)
-    formats = {'fp16': to_fp16(model), 'int8': to_int8(model, calibration, unsigned=False)}
+    store_narrow(model)
+    formats = {
+        'fp32': model,
+        'fp16': to_fp16(model),
+        'int8': to_int8(model, calibration, unsigned=False),
+    }
     for precision, graph in formats.items():
         options = backends.EngineOptions(precision=precision, max_batch=2)
         plan = tensorrt.build_plan(trt, graph.SerializeToString(), options)

@@ -132,7 +132,7 @@ def test_first_stages_are_those_of_all_backbones() -> None:
         build('mtl_baseline', 'swin_tiny', PAIR).early(1)
 
 
-def test_folding_changes_nothing_but_the_layers() -> None:
+def test_a_fused_feature_is_the_convolution_of_all_scales_under_a_norm() -> None:
     torch.manual_seed(0)
     fuse = FeatureFuse([4, 6], 8).double().eval()
     nn.init.normal_(fuse.norm.running_mean)
@@ -142,10 +142,4 @@ def test_folding_changes_nothing_but_the_layers() -> None:
     x = [torch.randn(1, c, s, s, dtype=torch.double) for c, s in ((4, 8), (6, 4))]
     stacked = torch.cat([resize(f, (8, 8)) for f in x], dim=1)
     expected = F.relu(fuse.norm(F.conv2d(stacked, fuse.conv.weight)))
-    net = nn.Module()
-    net.fuse = fuse
-    Network.fold(net)
-    assert isinstance(fuse.norm, nn.Identity)
-    torch.testing.assert_close(fuse(x, (8, 8)), expected)
-    Network.fold(net)  # twice is once
     torch.testing.assert_close(fuse(x, (8, 8)), expected)
