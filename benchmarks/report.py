@@ -3,7 +3,8 @@
     python benchmarks/report.py [--frames 600]
 
 Frames of the shipped bundle's size with truth for every task; the outputs are made before the clock
-starts. The page of a run of ten minutes at 30 Hz (18,000 frames) must stay below 15 MB.
+starts, and every frame is differently good. It is processor time that counts, of one core. The page
+of a run of ten minutes at 30 Hz (18,000 frames) must stay below 15 MB.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import cv2
 import numpy as np
@@ -29,18 +30,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--frames', type=int, default=600)
     options = parser.parse_args()
+    cv2.setNumThreads(1)
     bundle = load_bundle(default_bundle())
     frames = list(made_up(bundle))
-    report = RunReport(bundle)
-    start = perf_counter()
+    report = RunReport(bundle, options.frames)
+    noise = np.random.default_rng(1)
+    start = process_time()
     for index in range(options.frames):
         frame = frames[index % KINDS]
-        report.add(RunFrame(index * 33_333_333, frame.image, frame.arrays, frame.truth, {}))
-    judged = perf_counter()
+        arrays = {
+            **frame.arrays,
+            'semantic': np.roll(frame.arrays['semantic'], noise.integers(20)),
+            'depth': frame.arrays['depth'] * np.float32(noise.uniform(0.8, 1.2)),
+        }
+        report.add(RunFrame(index * 33_333_333, frame.image, arrays, frame.truth, {}))
+    judged = process_time()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'report.html')
         write_page(path, report.page('Benchmark', {}))
-        written = perf_counter()
+        written = process_time()
         size = path.stat().st_size / 1e6
     frame_ms = 1e3 * (judged - start) / options.frames
     print(f'{options.frames / (written - start):.0f} frames/s', end=' ')

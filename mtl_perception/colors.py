@@ -21,7 +21,7 @@ BEYOND = (225, 225, 225)  # of +Inf depth; black is for NaN. Neither occurs in t
 
 def semantic_color(ids: NDArray[np.uint8], classes: Sequence[SemanticClass]) -> _Picture:
     """Class ids [H, W] to RGB [H, W, 3] in the classes' colours; black where unlabelled."""
-    return _look_up(ids, _class_lut(tuple(classes)))
+    return look_up(ids, _class_lut(tuple(classes)))
 
 
 def depth_range(bundle: Bundle) -> tuple[float, float]:
@@ -45,7 +45,7 @@ def depth_color(depth: NDArray[np.float32], near: float = NEAR, far: float = FAR
     level = cv2.min(cv2.max(level, 1.0), 254.0)
     level[~(depth > 0)] = 0
     level[depth == np.inf] = 255
-    return _look_up(level.astype(np.uint8), _depth_lut())
+    return look_up(level.astype(np.uint8), _depth_lut())
 
 
 def normals_color(normals: NDArray[np.float32]) -> _Picture:
@@ -74,13 +74,13 @@ def overlay(image: _Picture, colors: _Picture, strength: float = 0.65) -> _Pictu
 # --- colour tables ---------------------------------------------------------------------------
 
 
-def _look_up(ids: NDArray[np.uint8], lut: NDArray[np.uint32]) -> _Picture:
+def look_up(ids: NDArray[np.uint8], lut: NDArray[np.uint32]) -> _Picture:
     """[H, W] through a table of 256 packed colours (half the time of cv2.LUT, a third of rows)."""
     rgba = np.take(lut, ids).view(np.uint8).reshape(*ids.shape, 4)
     return np.asarray(cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), np.uint8)
 
 
-def _packed(colors: NDArray[Any]) -> NDArray[np.uint32]:
+def packed(colors: NDArray[Any]) -> NDArray[np.uint32]:
     """[256, 3] RGB to 256 numbers whose bytes are r, g, b, 0."""
     rgba = np.zeros((256, 4), np.uint8)
     rgba[:, :3] = colors
@@ -92,7 +92,7 @@ def _class_lut(classes: tuple[SemanticClass, ...]) -> NDArray[np.uint32]:
     colors = np.zeros((256, 3), np.uint8)
     for item in classes:
         colors[item.id] = item.color
-    return _packed(colors)
+    return packed(colors)
 
 
 @lru_cache(maxsize=1)
@@ -100,4 +100,4 @@ def _depth_lut() -> NDArray[np.uint32]:
     """0: unknown, 1..254: far to near, 255: beyond. Turbo's nearly black ends are left out."""
     levels = np.linspace(20, 240, 254).round().astype(np.uint8)[None]
     turbo = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
-    return _packed(np.concatenate([[(0, 0, 0)], turbo[0], [BEYOND]]))
+    return packed(np.concatenate([[(0, 0, 0)], turbo[0], [BEYOND]]))

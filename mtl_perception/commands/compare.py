@@ -32,7 +32,8 @@ def run(options: argparse.Namespace) -> int:
     """
     with ExitStack() as stack:
         runs = open_runs([options.first, options.second], options, stack)
-        comparison = Comparison(runs.bundle, _names(options.first, options.second))
+        names = _names(options.first, options.second)
+        comparison = Comparison(runs.bundle, names, runs.total)
         for first, second in counted(runs.frames, runs.total, 'frames'):
             comparison.add(first, second)
     if not comparison.agreement.frames:

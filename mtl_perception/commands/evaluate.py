@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     """
     with ExitStack() as stack:
         runs = open_runs([options.run], options, stack)
-        report = RunReport(runs.bundle)
+        report = RunReport(runs.bundle, runs.total)
         for (frame,) in counted(runs.frames, runs.total, 'frames'):
             report.add(frame)
     if not report.run.frames:

@@ -19,7 +19,7 @@ class ProgressBar:
     Args:
         total: about how many there are; 0 if nobody knows.
         unit: of what.
-        stream: where to; only a terminal is written to.
+        stream: where to (stderr); only a terminal is written to.
         clock: seconds.
     """
 
@@ -28,14 +28,14 @@ class ProgressBar:
         total: int,
         unit: str,
         *,
-        stream: TextIO = sys.stderr,
+        stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total = total
         self._unit = unit
-        self._stream = stream
+        self._stream = stream or sys.stderr
         self._clock = clock
-        self._shown = stream.isatty()
+        self._shown = self._stream.isatty()
         self._first: tuple[float, int] | None = None
         self._drawn = float('-inf')
 

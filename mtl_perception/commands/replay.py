@@ -213,7 +213,10 @@ def _replay(
         },
         'batch': batch,
     }
-    bar = ProgressBar(source.count(selection), 'images')
+    images = source.count(selection)
+    if judge:
+        judge.expect(images)
+    bar = ProgressBar(images, 'images')
 
     def watch(result: Result) -> None:
         bar.update(result.step.index + 1)

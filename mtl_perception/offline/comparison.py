@@ -13,7 +13,7 @@ from .evaluation import HEADLINES, Evaluation, badness, headline
 from .figures import accuracy, by_distance, calibration, over_time, sentences, text
 from .filmstrip import Filmstrip
 from .ground_truth import nearest
-from .layers import COMPARED, TASKS, difference, painted
+from .layers import COMPARED, TASKS, difference, painted, shown
 from .page import Page, Section, Table
 from .report import film_of
 from .runs import Run, RunFrame, flicker_section, latency_section, time_section
@@ -29,6 +29,7 @@ class Comparison:
     Args:
         bundle: for classes and colours; both runs have its classes.
         names: of the first and the second run.
+        expected: about how many frames there will be; 0 if nobody knows.
 
     Attributes:
         agreement: of the second run with the first.
@@ -36,14 +37,14 @@ class Comparison:
         identical: frames whose outputs are equal bit by bit.
     """
 
-    def __init__(self, bundle: Bundle, names: tuple[str, str]) -> None:
+    def __init__(self, bundle: Bundle, names: tuple[str, str], expected: int = 0) -> None:
         classes = [item.name for item in bundle.classes]
         self.bundle = bundle
         self.names = names
         self.runs = {name: Run(classes) for name in names}
         self.agreement = Evaluation(classes)
         self.identical = 0
-        self._film = Filmstrip()
+        self._film = Filmstrip(expected)
         self._lines: dict[str, list[tuple[float, float]]] = {}
 
     def add(self, first: RunFrame, second: RunFrame) -> None:
@@ -119,14 +120,14 @@ class Comparison:
         for task in TASKS:
             if task not in first.arrays or task not in second.arrays:
                 continue
-            found, other = first.arrays[task], second.arrays[task]
+            found = shown(first.arrays[task])
+            other = nearest(second.arrays[task], *found.shape[:2])
             for name, array in zip(self.names, (found, other), strict=True):
                 layers[f'{task} {name}'] = painted(task, array, self.bundle)
             if task in COMPARED:
-                reference = nearest(found, *other.shape[:2])
-                layers[f'{task} difference'] = difference(task, other, reference)
+                layers[f'{task} difference'] = difference(task, other, found)
             if task in first.truth and task in COMPARED:
-                layers[f'{task} truth'] = painted(task, first.truth[task], self.bundle)
+                layers[f'{task} truth'] = painted(task, shown(first.truth[task]), self.bundle)
         return layers
 
 

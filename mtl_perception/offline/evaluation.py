@@ -13,14 +13,15 @@ from .ground_truth import nearest
 from .metrics import (
     UNKNOWN,
     DepthByDistance,
+    DepthPixels,
     EdgeF,
     MaxF,
     MeanIoU,
     Mergeable,
     NormalError,
-    known_depth,
+    depth_pixels,
 )
-from .reliability import CoverageCurve, Reliability, within
+from .reliability import CoverageCurve, Reliability
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -49,17 +50,15 @@ class Calibration:
     depth: Reliability = field(default_factory=Reliability)
     coverage: CoverageCurve = field(default_factory=CoverageCurve)
 
-    def update(self, found: Arrays, truth: Arrays) -> None:
-        """Add a frame; what has no confidence or no truth is left out."""
+    def update(self, found: Arrays, truth: Arrays, depth: DepthPixels | None) -> None:
+        """Add a frame, and its depth, compared; without confidence or truth it is left out."""
         if {'semantic', 'semantic_confidence'} <= found.keys() and 'semantic' in truth:
             true = truth['semantic']
             right = found['semantic'] == true
             self.semantic.update(found['semantic_confidence'], right, true != UNKNOWN)
-        if {'depth', 'depth_confidence'} <= found.keys() and 'depth' in truth:
-            depth, true, sure = found['depth'], truth['depth'], found['depth_confidence']
-            known = known_depth(true) & np.isfinite(depth)
-            self.depth.update(sure, within(depth, true), known)
-            self.coverage.update(sure, depth, true)
+        if depth is not None and 'depth_confidence' in found:
+            counts = self.coverage.update(found['depth_confidence'], depth).astype(np.int64)
+            self.depth.count(counts[:, 0], counts[:, 3])
 
 
 class Evaluation:
@@ -102,14 +101,18 @@ class Evaluation:
         """
         tasks = [task for task in self._new if task in found and task in truth]
         registered = {task: nearest(truth[task], *found[task].shape[:2]) for task in tasks}
+        depth = depth_pixels(found['depth'], registered['depth']) if 'depth' in tasks else None
         figures = {}
         for task in tasks:
             metric = self._new[task]()
-            metric.update(as_metrics_take_it(task, found[task]), registered[task])
+            if isinstance(metric, DepthByDistance) and depth is not None:
+                metric.add(depth)
+            else:
+                metric.update(as_metrics_take_it(task, found[task]), registered[task])
             self.metrics.setdefault(task, self._new[task]()).merge(metric)
             self.frames[task] = self.frames.get(task, 0) + 1
             figures[task] = metric.compute()
-        self.calibration.update(found, registered)
+        self.calibration.update(found, registered, depth)
         return figures
 
     def compute(self) -> dict[str, dict[str, float]]:

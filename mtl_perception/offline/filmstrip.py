@@ -33,15 +33,18 @@ class _Kept:
 class Filmstrip:
     """Evenly spread frames, and the worst ones of every figure.
 
-    How long the run is need not be known: every 2^k-th frame is kept, and whenever these are too
-    many, every other one is let go. Pictures are made of frames that are kept only.
+    Every n-th frame is kept, and whenever these are too many, every other one is let go: so how
+    long the run is need not be known, but where it is, fewer pictures are made in vain. Pictures
+    are made of frames that are kept only.
 
     Attributes:
+        expected: about how many frames there will be; 0 if nobody knows.
         even: how many evenly spread frames at most.
         worst: how many of the worst frames of every figure.
         budget: bytes of all pictures; beyond it evenly spread frames are let go.
     """
 
+    expected: int = 0
     even: int = 40
     worst: int = 6
     budget: int = BUDGET
@@ -49,6 +52,9 @@ class Filmstrip:
     _stride: int = 1
     _spread: list[_Kept] = field(default_factory=list)
     _heaps: dict[str, list[tuple[float, int, _Kept]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._stride = max(1, self.expected // self.even)
 
     def add(
         self,

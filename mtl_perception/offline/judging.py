@@ -28,9 +28,14 @@ class Judge:
     """
 
     def __init__(self, source: Source, bundle: Bundle) -> None:
-        self._source = source
-        self.reports = {camera.name: RunReport(bundle) for camera in source.cameras}
+        self._source, self._bundle = source, bundle
         self.truth = truth_readers(source)
+        self.expect(0)
+
+    def expect(self, images: int) -> None:
+        """Begin anew, with about so many images to come."""
+        each = images // max(1, len(self.truth))
+        self.reports = {name: RunReport(self._bundle, each) for name in self.truth}
 
     @property
     def topics(self) -> tuple[str, ...]:

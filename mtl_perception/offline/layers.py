@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,11 +14,15 @@ from ..colors import (
     BEYOND,
     depth_color,
     depth_range,
+    look_up,
     normals_color,
+    packed,
     probability_color,
     semantic_color,
 )
-from .metrics import UNKNOWN
+from .filmstrip import WIDTH
+from .ground_truth import nearest
+from .metrics import UNKNOWN, angles_between
 from .page import Legend
 
 _Picture = NDArray[np.uint8]
@@ -26,9 +31,18 @@ TASKS = ('semantic', 'depth', 'normals', 'edges', 'saliency')
 COMPARED = ('semantic', 'depth', 'normals')  # whose differences are pictures
 _WORST_RATIO = 2.0  # of depths, where the colour of their difference is full
 _WORST_ANGLE = 60.0  # degrees, likewise
+_EQUAL, _STEPS = np.uint8(128), np.uint8(127)  # of levels of a difference
 _RIGHT, _WRONG = np.array([225, 225, 225]), np.array([200, 30, 30])
 _NEARER = np.array([30, 80, 200])
 _NOTHING = np.array([0, 0, 0])
+
+
+def shown(array: NDArray[Any]) -> NDArray[Any]:
+    """An array of the size in which it is shown, so that no more is painted than that."""
+    height, width = array.shape[:2]
+    if width <= WIDTH:
+        return array
+    return nearest(array, max(1, round(height * WIDTH / width)), WIDTH)
 
 
 def painted(task: str, array: NDArray[Any], bundle: Bundle) -> _Picture:
@@ -39,9 +53,10 @@ def painted(task: str, array: NDArray[Any], bundle: Bundle) -> _Picture:
         near, far = depth_range(bundle)
         return depth_color(np.asarray(array, np.float32), near, far)
     if task == 'normals':
-        return np.where((array != 0).any(-1, keepdims=True), normals_color(array), 0).astype(
-            np.uint8
-        )
+        picture = normals_color(array)
+        nothing = (0.0, 0.0, 0.0)
+        picture[cv2.inRange(array, nothing, nothing) > 0] = 0
+        return picture
     return probability_color(np.asarray(array, np.uint8))
 
 
@@ -51,26 +66,28 @@ def difference(task: str, found: NDArray[Any], reference: NDArray[Any]) -> _Pict
     Classes: red where another. Depth: blue where nearer, red where farther, full from a factor of
     2 on. Normals: red, full from 60 degrees on. Black where there is nothing to compare.
     """
+    if task == 'semantic':
+        level = np.where(found == reference, _EQUAL, _EQUAL + _STEPS)
+        level[reference == UNKNOWN] = 0
+        return look_up(level, _lut())
     with np.errstate(divide='ignore', invalid='ignore'):
-        if task == 'semantic':
-            change = np.where(reference != UNKNOWN, found != reference, np.nan)
-        elif task == 'depth':
-            change = np.log(found / reference) / np.float32(np.log(_WORST_RATIO))
+        if task == 'depth':
+            change = np.log2(found / reference) / np.log2(_WORST_RATIO)
         else:
-            dot = partial(np.einsum, '...i,...i->...')
-            cosine = dot(found, reference) / np.sqrt(dot(found, found) * dot(reference, reference))
-            change = np.degrees(np.arccos(np.clip(cosine, -1, 1))) / np.float32(_WORST_ANGLE)
-    level = np.where(np.isfinite(change), np.clip(change, -1, 1) * 127 + 128, 0)
-    return _lut()[level.astype(np.uint8)]
+            degrees, _ = angles_between(found, reference)
+            change = degrees.reshape(found.shape[:2]) / _WORST_ANGLE
+        level = np.clip(change, -1, 1) * _STEPS + _EQUAL
+        level[~np.isfinite(change)] = 0
+    return look_up(level.astype(np.uint8), _lut())
 
 
 @lru_cache(maxsize=1)
-def _lut() -> _Picture:
+def _lut() -> NDArray[np.uint32]:
     """0: nothing to compare, 1..255: from nearer over equal to farther."""
-    share = np.linspace(-1, 1, 255)[:, None]
+    share = np.linspace(-1, 1, 2 * _STEPS + 1)[:, None]
     full = np.where(share < 0, _NEARER, _WRONG)
     ramp = np.abs(share) * full + (1 - np.abs(share)) * _RIGHT
-    return np.concatenate([[_NOTHING], ramp.round()]).astype(np.uint8)
+    return packed(np.concatenate([[_NOTHING], ramp.round()]).astype(np.uint8))
 
 
 def legends(bundle: Bundle) -> list[Legend]:

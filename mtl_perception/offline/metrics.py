@@ -8,6 +8,8 @@ A figure is NaN where nothing was counted: never a good figure, nor a bad one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -18,6 +20,8 @@ from numpy.typing import NDArray
 from .. import PerceptionError
 
 UNKNOWN = 255  # of class ids and of edges and saliency
+THRESHOLDS = np.arange(1, 20) / 20  # of probabilities of edges and saliency
+_LANES = np.uint8(8)
 NEAR = 1.25  # the factor of delta1, within which depth counts as near
 
 
@@ -109,6 +113,38 @@ class MeanIoU:
         }
 
 
+@dataclass(frozen=True)
+class DepthPixels:
+    """Errors of the depth of a frame, pixel by pixel, of which several figures are counted.
+
+    Attributes:
+        truth: [...] metres.
+        known: [...] where the truth is known.
+        covered: [...] where a prediction is finite, too; the others are of these pixels, [N].
+        relative: |d - d*| / d*.
+        squares: (d - d*)^2, square metres.
+        near: 1 within a factor of 1.25, else 0.
+    """
+
+    truth: NDArray[Any]
+    known: NDArray[np.bool_]
+    covered: NDArray[np.bool_]
+    relative: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    near: NDArray[np.float64]
+
+
+def depth_pixels(prediction: NDArray[Any], truth: NDArray[Any]) -> DepthPixels:
+    """Compare depths in metres, both [...]; see ``DepthError`` for what counts."""
+    known = known_depth(truth)
+    covered = known & np.isfinite(prediction)
+    d = np.maximum(prediction[covered].astype(np.float64), 1e-6)
+    t = truth[covered].astype(np.float64)
+    error = np.abs(d - t)
+    near = (np.maximum(d / t, t / d) < NEAR).astype(np.float64)
+    return DepthPixels(truth, known, covered, error / t, error * error, near)
+
+
 class DepthError:
     """RMSE, |d - d*| / d*, and the share of pixels within a factor of 1.25.
 
@@ -124,15 +160,12 @@ class DepthError:
 
     def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
         """Add depths in metres, both [...]; a truth of 0, NaN or infinity is unknown."""
-        known = known_depth(truth)
-        covered = known & np.isfinite(prediction)
-        d = np.maximum(prediction[covered].astype(np.float64), 1e-6)
-        t = truth[covered].astype(np.float64)
-        self.known += int(np.count_nonzero(known))
-        self.covered += d.size
-        self.squares += float(((d - t) ** 2).sum())
-        self.relative += float((np.abs(d - t) / t).sum())
-        self.near += float((np.maximum(d / t, t / d) < NEAR).sum())
+        pixels = depth_pixels(prediction, truth)
+        self.known += int(np.count_nonzero(pixels.known))
+        self.covered += pixels.near.size
+        self.squares += float(pixels.squares.sum())
+        self.relative += float(pixels.relative.sum())
+        self.near += float(pixels.near.sum())
 
     def merge(self, other: DepthError) -> None:
         """Add everything that the other one was given."""
@@ -166,18 +199,37 @@ class DepthByDistance:
     EDGES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 40.0, 80.0)
 
     def __init__(self, edges: Sequence[float] = EDGES) -> None:
-        self.edges = np.asarray(edges, np.float64)
-        limits = [0.0, *map(float, edges), float('inf')]
+        self.edges = tuple(map(float, edges))
+        limits = [0.0, *self.edges, float('inf')]
         self.bins = [(low, high, DepthError()) for low, high in pairwise(limits)]
 
     def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
         """Add depths in metres as ``DepthError`` takes them."""
-        known = known_depth(truth)
-        d, t = prediction[known], truth[known]
-        place = np.searchsorted(self.edges, t, side='right')
-        for index in np.flatnonzero(np.bincount(place, minlength=len(self.bins))):
-            inside = place == index
-            self.bins[index][2].update(d[inside], t[inside])
+        self.add(depth_pixels(prediction, truth))
+
+    def add(self, pixels: DepthPixels) -> None:
+        """Add a frame that is compared already."""
+        place = np.zeros(pixels.truth.shape, np.uint8)
+        for edge in self.edges:
+            place += pixels.truth >= edge
+        # Sums of few bins wait for each other: each bin is summed up in several lanes.
+        place = place * _LANES + np.arange(pixels.truth.shape[-1]).astype(np.uint8) % _LANES
+        known, covered = place[pixels.known], place[pixels.covered]
+        columns = [self._by_bin(known), self._by_bin(covered)]
+        for weight in (pixels.squares, pixels.relative, pixels.near):
+            columns.append(self._by_bin(covered, weight))
+        for (_, _, errors), row in zip(self.bins, zip(*columns, strict=True), strict=True):
+            errors.known += int(row[0])
+            errors.covered += int(row[1])
+            errors.squares += float(row[2])
+            errors.relative += float(row[3])
+            errors.near += float(row[4])
+
+    def _by_bin(
+        self, place: NDArray[np.uint8], weight: NDArray[np.float64] | None = None
+    ) -> NDArray[Any]:
+        sums = np.bincount(place, weight, minlength=len(self.bins) * int(_LANES))
+        return np.asarray(sums.reshape(-1, _LANES).sum(axis=1))
 
     def merge(self, other: DepthByDistance) -> None:
         """Add everything that the other one, of the same edges, was given."""
@@ -197,6 +249,32 @@ class DepthByDistance:
         return self.bins[places[0] : places[-1] + 1] if places else []
 
 
+def angles_between(
+    first: NDArray[Any], second: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Angles between vectors of any length, both [..., 3].
+
+    Returns:
+        Degrees, [N] in the order of the vectors, NaN where one has no direction; and whether the
+        second one is not 0 0 0.
+    """
+    # By planes of x, y and z: NumPy takes several times as long over rows of three.
+    n, t = (
+        np.ascontiguousarray(np.reshape(vectors, (-1, 3)).T, np.float64)
+        for vectors in (first, second)
+    )
+    dot = partial(np.einsum, 'in,in->n')
+    square = dot(t, t)
+    known = square != 0
+    square *= dot(n, n)
+    with np.errstate(invalid='ignore', divide='ignore', over='ignore'):
+        degrees = dot(n, t)
+        degrees /= np.sqrt(square, out=square)
+        np.clip(degrees, -1, 1, out=degrees)
+    np.degrees(np.arccos(degrees, out=degrees), out=degrees)
+    return degrees, known
+
+
 class NormalError:
     """Angles between normals of any length: mean, median, and the share below 11.25 degrees.
 
@@ -213,21 +291,13 @@ class NormalError:
 
     def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
         """Add vectors, both [..., 3]; a truth of 0 0 0 is unknown."""
-        # By planes of x, y and z: NumPy takes several times as long over rows of three.
-        known = (truth[..., 0] != 0) | (truth[..., 1] != 0) | (truth[..., 2] != 0)
-        n, t = (
-            np.stack([vectors[..., axis][known] for axis in range(3)]).astype(np.float64)
-            for vectors in (prediction, truth)
-        )
-        lengths = np.sqrt((n * n).sum(axis=0)) * np.sqrt((t * t).sum(axis=0))
-        covered = np.isfinite(lengths) & (lengths > 0)
-        cosine = (n * t).sum(axis=0)[covered] / lengths[covered]
-        degrees = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+        found, known = angles_between(prediction, truth)
+        degrees = found[known & np.isfinite(found)]
         bins = (degrees * self.BINS_PER_DEGREE).astype(np.intp)
-        self.known += lengths.size
+        self.known += int(np.count_nonzero(known))
         self.histogram += np.bincount(bins, minlength=self.histogram.size)
         self.total += float(degrees.sum())
-        self.within += float((degrees < 11.25).sum())
+        self.within += np.count_nonzero(degrees < 11.25)
 
     def merge(self, other: NormalError) -> None:
         """Add everything that the other one was given."""
@@ -260,23 +330,22 @@ class EdgeF:
     """
 
     TOLERANCE = 0.0075  # of the image diagonal
-    THRESHOLDS = np.arange(1, 20) / 20
 
     def __init__(self) -> None:
-        self.counts = np.zeros((len(self.THRESHOLDS), 4), np.int64)  # right, predicted, found, true
+        self.counts = np.zeros((len(THRESHOLDS), 4), np.int64)  # right, predicted, found, true
 
     def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
         """Add one frame: probabilities [H, W], and 1, 0, or 255 (unknown) [H, W]."""
-        probability = np.where(truth == UNKNOWN, 0, prediction).astype(np.float32)
+        level = _levels(prediction)
+        level[truth == UNKNOWN] = 0
         true = truth == 1
         disc = _disc(self.TOLERANCE * float(np.hypot(*truth.shape)))
         near_true = cv2.dilate(true.astype(np.uint8), disc) > 0
         # The highest probability within reach: above a threshold means that some edge is near.
-        reached = cv2.dilate(probability, disc)[true]
-        for row, threshold in zip(self.counts, self.THRESHOLDS, strict=True):
-            predicted = probability >= threshold
-            right, found = predicted & near_true, reached >= threshold
-            row += np.array([right.sum(), predicted.sum(), found.sum(), len(reached)])
+        reached = cv2.dilate(level, disc)[true]
+        columns = (_passing(level[near_true]), _passing(level), _passing(reached))
+        self.counts[:, :3] += np.stack(columns, axis=1)
+        self.counts[:, 3] += len(reached)
 
     def merge(self, other: EdgeF) -> None:
         """Add everything that the other one was given."""
@@ -289,25 +358,23 @@ class EdgeF:
             return {'f': float('nan'), 'threshold': float('nan')}
         f = f_measure(right / np.maximum(predicted, 1), found / np.maximum(true, 1), 1.0)
         best = int(f.argmax())
-        return {'f': float(f[best]), 'threshold': float(self.THRESHOLDS[best])}
+        return {'f': float(f[best]), 'threshold': float(THRESHOLDS[best])}
 
 
 class MaxF:
     """F of saliency at the best threshold for the whole set, with beta^2 = 0.3, as ATRC has it."""
 
     BETA_SQUARED = 0.3
-    THRESHOLDS = np.arange(1, 20) / 20
 
     def __init__(self) -> None:
-        self.counts = np.zeros((len(self.THRESHOLDS), 3), np.int64)  # hits, predicted, true
+        self.counts = np.zeros((len(THRESHOLDS), 3), np.int64)  # hits, predicted, true
 
     def update(self, prediction: NDArray[Any], truth: NDArray[Any]) -> None:
         """Add probabilities, and 1, 0, or 255 (unknown), both [...]."""
-        known = truth != UNKNOWN
-        probability, true = prediction[known], truth[known] == 1
-        for row, threshold in zip(self.counts, self.THRESHOLDS, strict=True):
-            predicted = probability >= threshold
-            row += np.array([(predicted & true).sum(), predicted.sum(), true.sum()])
+        level, true = _levels(prediction), truth == 1
+        self.counts[:, 0] += _passing(level[true])
+        self.counts[:, 1] += _passing(level[truth != UNKNOWN])
+        self.counts[:, 2] += np.count_nonzero(true)
 
     def merge(self, other: MaxF) -> None:
         """Add everything that the other one was given."""
@@ -320,6 +387,18 @@ class MaxF:
             return {'maxf': float('nan')}
         precision, recall = hits / np.maximum(predicted, 1), hits / np.maximum(true, 1)
         return {'maxf': float(f_measure(precision, recall, self.BETA_SQUARED).max())}
+
+
+def _levels(probability: NDArray[Any]) -> NDArray[np.uint8]:
+    """How many of ``THRESHOLDS`` each probability reaches."""
+    steps = len(THRESHOLDS) + 1
+    return np.asarray(np.clip(probability * np.float32(steps), 0, steps - 1).astype(np.uint8))
+
+
+def _passing(level: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How many pixels reach each of ``THRESHOLDS``."""
+    counts = np.bincount(level.reshape(-1), minlength=len(THRESHOLDS) + 1)
+    return np.asarray(counts[::-1].cumsum()[::-1][1:])
 
 
 def f_measure(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics import NEAR, known_depth, ratio
+from .metrics import DepthPixels, ratio
 
 LEVELS = 256  # of a confidence: probability x 255
 
@@ -45,8 +44,15 @@ class Reliability:
         self, confidence: NDArray[np.uint8], right: NDArray[np.bool_], known: NDArray[np.bool_]
     ) -> None:
         """Add pixels: confidences, what is right of what they are about, what is known, [...]."""
-        self.pixels += np.bincount(confidence[known], minlength=LEVELS)
-        self.right += np.bincount(confidence[known & right], minlength=LEVELS)
+        self.count(
+            np.bincount(confidence[known], minlength=LEVELS),
+            np.bincount(confidence[known & right], minlength=LEVELS),
+        )
+
+    def count(self, pixels: NDArray[np.int64], right: NDArray[np.int64]) -> None:
+        """Add pixels that are counted by level of confidence, and those of them that are right."""
+        self.pixels += pixels
+        self.right += right
 
     def compute(self) -> dict[str, float]:
         """``ece``; ``confidence`` and ``accuracy``, the means of what is said and what is true."""
@@ -101,18 +107,21 @@ class CoverageCurve:
         self.known = 0
         self.sums = np.zeros((LEVELS, 4), np.float64)  # pixels, relative, squares, near
 
-    def update(
-        self, confidence: NDArray[np.uint8], prediction: NDArray[Any], truth: NDArray[Any]
-    ) -> None:
-        """Add confidences and depths in metres, [...], as ``DepthError`` takes them."""
-        known = known_depth(truth)
-        covered = known & np.isfinite(prediction)
-        d = np.maximum(prediction[covered].astype(np.float64), 1e-6)
-        t = truth[covered].astype(np.float64)
-        level, error = confidence[covered], np.abs(d - t)
-        self.known += int(np.count_nonzero(known))
-        for column, weight in enumerate((None, error / t, error**2, within(d, t))):
-            self.sums[:, column] += np.bincount(level, weight, minlength=LEVELS)
+    def update(self, confidence: NDArray[np.uint8], pixels: DepthPixels) -> NDArray[np.float64]:
+        """Add the confidences, [...], of depth that is compared.
+
+        Returns:
+            [LEVELS, 4], pixels and sums of the relative errors, squares and near ones by level.
+        """
+        level = confidence[pixels.covered]
+        sums = [
+            np.bincount(level, weight, minlength=LEVELS)
+            for weight in (None, pixels.relative, pixels.squares, pixels.near)
+        ]
+        added = np.stack(sums, axis=1).astype(np.float64)
+        self.known += int(np.count_nonzero(pixels.known))
+        self.sums += added
+        return added
 
     def compute(self) -> dict[str, float]:
         """``aurc``: AbsRel, meant over all coverages (area under the risk-coverage curve)."""
@@ -137,9 +146,3 @@ class CoverageCurve:
                 )
             )
         return found
-
-
-def within(prediction: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where depth is within a factor of 1.25 of a known truth, which ``depth_confidence`` says."""
-    low, high = truth / NEAR, truth * NEAR
-    return np.asarray((prediction > low) & (prediction < high))

@@ -12,9 +12,9 @@ from .evaluation import HEADLINES, badness, headline
 from .figures import accuracy, by_distance, calibration, text
 from .filmstrip import Filmstrip
 from .ground_truth import nearest
-from .layers import COMPARED, TASKS, difference, legends, painted
+from .layers import COMPARED, TASKS, difference, legends, painted, shown
 from .page import Film, Page, Section, Table
-from .runs import Run, RunFrame, confidences, flicker_section, latency_section, time_section
+from .runs import Run, RunFrame, flicker_section, latency_section, time_section
 
 
 class RunReport:
@@ -22,15 +22,16 @@ class RunReport:
 
     Args:
         bundle: that made the outputs.
+        expected: about how many frames there will be; 0 if nobody knows.
 
     Attributes:
         run: its figures.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, expected: int = 0) -> None:
         self.bundle = bundle
         self.run = Run([item.name for item in bundle.classes])
-        self._film = Filmstrip()
+        self._film = Filmstrip(expected)
 
     def add(self, frame: RunFrame) -> None:
         """Take a frame.
@@ -38,8 +39,7 @@ class RunReport:
         Raises:
             PerceptionError: true class ids that are not of the bundle's classes.
         """
-        figures = self.run.add(frame)
-        sure = confidences(frame.arrays)
+        figures, sure = self.run.add(frame)
         # Without truth the frames that the network itself is least sure of come first.
         worse = badness(figures) or {f'{task} confidence': -value for task, value in sure.items()}
         seconds = self.run.since_start(frame.stamp_ns)
@@ -95,7 +95,7 @@ def _pictures(frame: RunFrame, bundle: Bundle) -> dict[str, NDArray[np.uint8]]:
     for task in TASKS:
         if task not in frame.arrays:
             continue
-        found = frame.arrays[task]
+        found = shown(frame.arrays[task])
         layers[task] = painted(task, found, bundle)
         if task in frame.truth and task in COMPARED:
             known = nearest(frame.truth[task], *found.shape[:2])

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -75,8 +76,11 @@ class Run:
         """Seconds from the first frame to a stamp."""
         return 0.0 if self._first_ns is None else 1e-9 * (stamp_ns - self._first_ns)
 
-    def add(self, frame: RunFrame) -> dict[str, dict[str, float]]:
-        """Take the next frame; its figures against the truth, by task.
+    def add(self, frame: RunFrame) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+        """Take the next frame.
+
+        Returns:
+            Its figures against the truth, and its mean confidence, by task.
 
         Raises:
             PerceptionError: true class ids that are not of the classes.
@@ -86,22 +90,23 @@ class Run:
         self.frames, self.seconds = self.frames + 1, max(seconds, self.seconds)
         figures = self.evaluation.add(frame.arrays, frame.truth)
         steady = {} if frame.image is None else self.flicker.add(frame.image, frame.arrays)
+        sure = confidences(frame.arrays)
         measured: dict[str, Mapping[str, float]] = {
             'accuracy': headline(figures),
             'flicker': steady,
-            'confidence': confidences(frame.arrays),
+            'confidence': sure,
             'latency': frame.timings_ms,
         }
         for kind, values in measured.items():
             for name, value in values.items():
                 self.lines[kind][name].append((seconds, value))
-        return figures
+        return figures, sure
 
 
 def confidences(arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
     """The mean confidence of a frame, 0..1, by task."""
     return {
-        task: float(arrays[f'{task}_confidence'].mean()) / 255
+        task: cv2.mean(arrays[f'{task}_confidence'])[0] / 255
         for task in ('semantic', 'depth')
         if f'{task}_confidence' in arrays
     }

@@ -47,6 +47,15 @@ def test_pictures_are_made_of_few_frames() -> None:
     assert len(made) < 120
 
 
+def test_where_the_length_is_known_hardly_any_picture_is_made_in_vain() -> None:
+    film = Filmstrip(expected=18_000, even=16, worst=0)
+    assert len(run(film, 18_000)) <= 16
+    assert len(film.moments()) == 16
+    longer = Filmstrip(expected=100, even=16, worst=0)  # than anybody thought
+    run(longer, 1000)
+    assert 8 <= len(longer.moments()) <= 16
+
+
 def test_evenly_spread_frames_give_way_to_the_budget_before_the_worst() -> None:
     size = len(encode(np.zeros((8, 8, 3), np.uint8)))
     film = Filmstrip(even=16, worst=2, budget=7 * size)

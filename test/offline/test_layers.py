@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip('cv2')
 
 from mtl_perception.bundle import load_bundle
-from mtl_perception.offline.layers import difference, legends, painted
+from mtl_perception.offline.layers import difference, legends, painted, shown
 
 EQUAL, RED, BLUE, BLACK = (225, 225, 225), (200, 30, 30), (30, 80, 200), (0, 0, 0)
 
@@ -55,3 +55,10 @@ def test_outputs_have_the_colours_of_the_node_and_their_legend(tiny_bundle: Path
     unknown = painted('normals', np.float32([[[0, 0, 0], [0, 0, -1]]]), bundle)
     assert colors(unknown)[0] == BLACK
     assert colors(unknown)[1][2] == 255
+
+
+def test_no_more_is_painted_than_is_shown() -> None:
+    labels = np.arange(640, dtype=np.uint16)[None].repeat(480, 0)
+    assert shown(labels).shape == (240, 320)
+    assert set(np.diff(shown(labels)[0])) == {2}
+    assert shown(labels[:, :320]).shape == (480, 320)

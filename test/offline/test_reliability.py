@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl_perception.offline.reliability import CoverageCurve, Reliability, within
+from mtl_perception.offline.metrics import depth_pixels
+from mtl_perception.offline.reliability import CoverageCurve, Reliability
 
 
 def test_ece_is_the_mean_gap_of_bins_by_hand() -> None:
@@ -51,7 +52,7 @@ def test_leaving_out_unsure_depth_costs_coverage_and_buys_accuracy() -> None:
     confidence = np.array([200, 100, 100, 50, 9], np.uint8)
     depth = np.array([2.0, 2.2, 2.6, np.nan, 7.0])
     truth = np.array([2.0, 2.0, 2.0, 2.0, 0.0])
-    curve.update(confidence, depth, truth)
+    curve.update(confidence, depth_pixels(depth, truth))
     everything, surest = curve.points()
     assert (everything.threshold, everything.coverage) == (100, pytest.approx(3 / 4))
     assert everything.absrel == pytest.approx((0 + 0.1 + 0.3) / 3)
@@ -64,4 +65,4 @@ def test_leaving_out_unsure_depth_costs_coverage_and_buys_accuracy() -> None:
 
 def test_within_a_factor_goes_both_ways() -> None:
     depth = np.array([1.249, 1.251, 0.801, 0.799, np.nan, np.inf])
-    assert within(depth, np.ones(6)).tolist() == [True, False, True, False, False, False]
+    assert depth_pixels(depth, np.ones(6)).near.tolist() == [1, 0, 1, 0]
