@@ -1,10 +1,10 @@
 """Steps of training in 32 bits and in mixed precision, as ratios to those in 32 bits.
 
-    ./run exec python benchmarks/mixed_precision.py training/configs/tif_lite0_indoor.yaml --data DATA
+    python benchmarks/mixed_precision.py training/configs/tif_lite0_indoor.yaml --data DATA
 
-The same batch in all; steps take turns, so that what else the machine does slows all alike. On CPUs
-mixed precision leaves depth-wise convolutions in 32 bits (``loop/precision.py``); the last row shows
-what it costs not to.
+The same batch in all; steps take turns, so that what else the machine does slows all alike. On
+CPUs mixed precision leaves depth-wise convolutions in 32 bits (``loop/precision.py``); the last row
+shows what it costs not to.
 """
 
 from __future__ import annotations
