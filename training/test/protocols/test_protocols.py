@@ -30,7 +30,7 @@ from mtl_training.tasks import TASK_SETS, nyud, pascal
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 TINY = CONFIGS / 'tiny.yaml'
-RECIPES = sorted((CONFIGS / 'nyud').glob('*.yaml'))
+RECIPES = sorted(path for name in ('nyud', 'pascal') for path in (CONFIGS / name).glob('*.yaml'))
 
 
 def following(protocol: str, task_set: str, tmp_path: Path, *more: str) -> Config:
@@ -300,6 +300,8 @@ def test_recipes_load_and_build_their_network(path: Path) -> None:
     assert config.protocol
     assert config.model.pretrained
     assert config.name == path.stem
+    if config.model.backbone.startswith('mask2former'):
+        pytest.importorskip('transformers')
     with torch.device('meta'):
         net = build_network(config, pretrained=False)
     assert isinstance(net, Network)
@@ -314,8 +316,16 @@ def test_recipes_are_those_of_their_papers() -> None:
         'mti_net_hrnet18',
         'tif_hrnet18',
         'tif_swin_tiny',
+        'mt_cp_swin_small',
+        'astmt_seresnet50',
+        'short',
     }
     for name, rate in {'tif_hrnet18': 0.01, 'tif_swin_tiny': 0.001}.items():
         optim = found[name].optim
         assert (optim.lr, optim.max_steps, optim.weight_decay) == (rate, 50_000, 5e-4)
     assert found['mti_net_hrnet18'].model.auxiliary == ('normals', 'edges')
+    mt_cp, astmt = found['mt_cp_swin_small'], found['astmt_seresnet50']
+    assert (mt_cp.balancing.method, mt_cp.balancing.options) == ('lps', {'kappa': 7.5})
+    assert (mt_cp.optim.optimizer, mt_cp.optim.lr, mt_cp.optim.poly_by) == ('adamw', 5e-5, 'epoch')
+    assert (astmt.optim.optimizer, astmt.optim.lr, astmt.optim.batch_size) == ('sgd', 1e-3, 8)
+    assert astmt.model.options['steps'] == astmt.optim.max_steps == 60 * (4998 // 8)
