@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from safetensors import safe_open
@@ -19,10 +20,10 @@ from mtl_training.datasets.classes import CLASS_SETS, LabelClass, as_table, from
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import read_bundle
 from mtl_training.deploy.weights import read_weights
-from mtl_training.loop.config import Config, from_mapping, to_mapping
+from mtl_training.loop.config import Config, ConfigError, convert, from_mapping, to_mapping
 from mtl_training.models import Network, build
 from mtl_training.protocols import PROTOCOLS
-from mtl_training.tasks import TASK_SETS, TaskSet, choose
+from mtl_training.tasks import TASK_SETS, Task, TaskSet, choose
 
 
 class CheckpointError(TrainingError):
@@ -53,15 +54,42 @@ def auxiliary_tasks(config: Config) -> TaskSet:
 
 
 def known_tasks(config: Config, classes: Sequence[LabelClass] = ()) -> TaskSet:
-    """The task set of a configuration, with the losses of its protocol.
+    """The task set of a configuration, with the losses of its protocol and its own.
 
     Args:
         classes: of the semantic task; left out, the task set's own.
+
+    Raises:
+        ConfigError: ``losses`` names a task or a setting that does not exist.
     """
     tasks = TASK_SETS[config.task_set](classes or CLASS_SETS[config.task_set])
     if config.protocol:
-        return PROTOCOLS[config.protocol].with_losses(tasks, config.task_set)
+        tasks = PROTOCOLS[config.protocol].with_losses(tasks, config.task_set)
+    for name, values in config.losses.items():
+        if name not in tasks:
+            raise ConfigError(f'unknown key losses.{name}, expected one of {", ".join(tasks)}')
+        tasks[name] = replace(tasks[name], **loss_settings(tasks[name], values))
     return tasks
+
+
+def loss_settings(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a task that its loss depends on; its weight is among the configuration's weights.
+
+    Raises:
+        ConfigError: unknown ones, or of another type.
+    """
+    hints = get_type_hints(type(task))
+    known = [item.name for item in fields(task) if hints[item.name] in (bool, float)]
+    known.remove('weight')
+    for key in values:
+        if key not in known:
+            raise ConfigError(
+                f'unknown key losses.{task.name}.{key}, expected {" or ".join(known) or "none"}'
+            )
+    return {
+        key: convert(hints[key], value, f'losses.{task.name}.{key}')
+        for key, value in values.items()
+    }
 
 
 def tasks_of(meta: Mapping[str, Any]) -> TaskSet:

@@ -149,6 +149,8 @@ class Config:
     task_set: str = 'rooms'
     protocol: str = ''  # of ``PROTOCOLS``, on whose settings this stands; see ``load_config``
     weights: Mapping[str, float] = field(default_factory=dict)  # replaces the tasks' own
+    # Settings of the tasks' losses, by task, such as edges: {edge_weight: 0.95}.
+    losses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     balancing: BalancingConfig = field(default_factory=BalancingConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
     class_balance: float = 0.0  # b: semantic classes weigh frequency ** -b, on average 1
@@ -200,7 +202,7 @@ def from_mapping(cls: type[T], values: object, where: str = '') -> T:
             raise ConfigError(f'key {where}{"." if where else ""}{item.name} is missing')
     return cls(
         **{
-            key: _convert(hints[key], value, f'{where}.{key}' if where else key)
+            key: convert(hints[key], value, f'{where}.{key}' if where else key)
             for key, value in values.items()
         }
     )
@@ -234,7 +236,7 @@ def _override(values: Any, override: str) -> None:
     values[last] = yaml.safe_load(text)
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def convert(hint: Any, value: Any, where: str) -> Any:
     """Check one value against its type hint; whole numbers pass as floats, lists as tuples."""
     if hint is Any:
         return value
@@ -248,7 +250,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if type(value) in arguments:  # None among them
             return value
-        return _convert(arguments[0], value, where)
+        return convert(arguments[0], value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f'{where} is {value!r}, expected a list')
@@ -256,11 +258,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             arguments = arguments[:1] * len(value)
         if len(value) != len(arguments):
             raise ConfigError(f'{where} has {len(value)} entries, expected {len(arguments)}')
-        return tuple(_convert(a, v, where) for a, v in zip(arguments, value, strict=True))
+        return tuple(convert(a, v, where) for a, v in zip(arguments, value, strict=True))
     if origin is not None:  # Mapping[str, X]
         if not isinstance(value, Mapping):
             raise ConfigError(f'{where} is {value!r}, expected a mapping')
-        return {str(k): _convert(arguments[1], v, f'{where}.{k}') for k, v in value.items()}
+        return {str(k): convert(arguments[1], v, f'{where}.{k}') for k, v in value.items()}
     if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-3 as text

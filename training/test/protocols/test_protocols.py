@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,19 @@ from mtl_training.datasets.rooms import Rooms
 from mtl_training.evaluation.judge import judge, truth
 from mtl_training.evaluation.native import NativeExamples, at_native, enlarged, saved
 from mtl_training.evaluation.predictors import judged_network
-from mtl_training.loop.checkpoint import build_network, config_tasks, load_checkpoint, tasks_of
+from mtl_training.loop.checkpoint import (
+    build_network,
+    config_tasks,
+    known_tasks,
+    load_checkpoint,
+    tasks_of,
+)
 from mtl_training.loop.config import AugmentConfig, Config, ConfigError, load_config
 from mtl_training.models import Network
 from mtl_training.protocols import PROTOCOLS, ProtocolError
 from mtl_training.protocols.judging import OdsEdges, judged_by
 from mtl_training.protocols.saliency import SaliencyIoU
-from mtl_training.tasks import TASK_SETS, nyud, pascal
+from mtl_training.tasks import TASK_SETS, EdgesTask, NormalsTask, nyud, pascal
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 TINY = CONFIGS / 'tiny.yaml'
@@ -63,6 +70,28 @@ def test_what_a_configuration_says_itself_counts(tmp_path: Path) -> None:
     config = following('atrc', 'nyud', tmp_path, 'optim.lr=3e-3', 'data.workers=4')
     assert (config.optim.lr, config.optim.optimizer) == (3e-3, 'sgd')
     assert (config.data.workers, config.data.height) == (4, 425)
+
+
+def test_losses_are_set_one_by_one(tmp_path: Path) -> None:
+    settings = ['losses.edges.edge_weight=1', 'losses.normals={per_element: true}']
+    tasks = known_tasks(following('atrc', 'nyud', tmp_path, *settings))
+    assert tasks['edges'] == replace(EdgesTask(), edge_weight=1.0)
+    assert tasks['normals'] == NormalsTask(per_element=True)
+    assert tasks['depth'] == nyud(NYUD40)['depth']
+
+
+@pytest.mark.parametrize(
+    ('setting', 'message'),
+    [
+        ('losses.seams.x=1', 'unknown key losses.seams, expected one of semantic, depth, normals'),
+        ('losses.edges.weight=1', 'unknown key losses.edges.weight, expected edge_weight'),
+        ('losses.edges.edge_weight=no', 'losses.edges.edge_weight is False, expected float'),
+        ('losses.semantic.classes=3', 'unknown key losses.semantic.classes, expected none'),
+    ],
+)
+def test_settings_of_losses_that_do_not_exist(setting: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        known_tasks(following('atrc', 'nyud', tmp_path, setting))
 
 
 @pytest.mark.parametrize('protocol', PROTOCOLS)
