@@ -12,9 +12,7 @@ from typing import Any
 from mtl_perception_msgs.msg import PerceptionStatus
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from .. import one_line
 from ..bundle import Bundle
 from ..calibration import (
     PINHOLE_TOLERANCE,
@@ -41,8 +39,8 @@ from .diagnostics import (
 )
 from .mailbox import Mailbox
 from .publishing import Outlets
-from .qos import INFO_QOS, INPUT_QOS, LATCHED_INFO_QOS, OUTPUT_QOS, OVERRIDABLE
-from .silence import COMPRESSED, RAW, why_silent
+from .qos import OUTPUT_QOS, OVERRIDABLE
+from .receiving import Inlets
 
 CAMERA_INFO_WAIT_S = 0.05
 
@@ -117,21 +115,17 @@ class Camera:
         self._logger = node.get_logger().get_child(name) if name else node.get_logger()
         self._bundle = bundle
         self._transport = transport
-        self._image_topic = self._resolve_images()
-        self._info_topic = str(node.resolve_topic_name(f'{self.prefix}camera_info'))
         self._rectified = rectified
         self._info_wait_s = info_wait_s
+        self._inlets = Inlets(node, self.prefix, transport, self._logger, self._lose)
         self._outlets = Outlets(node, self.prefix, bundle)
         self._status: Any = None  # without a lifecycle: reports are made from configuring on
-        self._subscriptions: list[Any] = []
         self._enabled = True
-        self._latched: Any = None  # the one of CameraInfos that were published before
-        self._cannot_subscribe = ''  # why
-        self._silence = ''  # why no image has come lately
-        self._told = ''  # the newest of these that was logged
         self._infos = CameraInfos()
         self._judged: tuple[Hashable, _Verdict] | None = None  # of what
         self._frame_id = ''
+        self._image_size = ''  # in words
+        self._told_loss = False
         self._calibration = PerceptionStatus.CALIBRATION_UNKNOWN
         self._calibration_detail = ''
 
@@ -140,7 +134,7 @@ class Camera:
     @property
     def inputs(self) -> tuple[str, str]:
         """The topics of its images and of their CameraInfo, after remaps."""
-        return self._image_topic, self._info_topic
+        return self._inlets.image_topic, self._inlets.info_topic
 
     def advertise(self) -> None:
         """Create all publishers; may raise what rclpy does for a QoS override that cannot be."""
@@ -167,9 +161,10 @@ class Camera:
                 'JPEGs that are damaged inside pass unnoticed: pip install simplejpeg to have them '
                 'rejected'
             )
-        if namespace_of(self._image_topic) != namespace_of(self._info_topic):
+        images, infos = self.inputs
+        if namespace_of(images) != namespace_of(infos):
             self._logger.warning(
-                f'Images come from {self._image_topic} and CameraInfos from {self._info_topic}: '
+                f'Images come from {images} and CameraInfos from {infos}: '
                 'make sure that they are of one camera'
             )
         self._outlets.publish_labels()
@@ -186,62 +181,17 @@ class Camera:
             enabled: else as if nobody listened.
         """
         self._enabled = enabled
-        listened = enabled and bool(self.listened())
-        if listened and not self._subscriptions and not self._cannot_subscribe:
-            try:
-                self._subscribe(mailbox)
-            except Exception as error:  # rclpy's, for a QoS override that cannot be
-                self.unsubscribe()
-                self._cannot_subscribe = f'cannot subscribe to images: {one_line(error)}'
-                self._logger.error(f'C{self._cannot_subscribe[1:]}; start the node without it')
-        elif not listened and self._subscriptions:
-            self.unsubscribe()
+        if enabled and self.listened():
+            self._inlets.open(
+                partial(self._receive_image, mailbox), partial(self._receive_info, mailbox)
+            )
+        elif self._inlets.opened:
+            self._inlets.close()
             mailbox.clear(self)
-        if self._subscriptions and self._latched is None:
-            self._subscribe_latched(mailbox)
 
     def unsubscribe(self) -> None:
         """Stop to receive."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions, self._latched = [], None
-
-    def _subscribe(self, mailbox: Mailbox[Camera, Arrival]) -> None:
-        image = Image if self._transport == 'raw' else CompressedImage
-        receive_info = partial(self._receive_info, mailbox)
-        for kind, topic, receive, qos in (
-            (CameraInfo, self._info_topic, receive_info, INFO_QOS),
-            (image, self._image_topic, partial(self._receive_image, mailbox), INPUT_QOS),
-        ):
-            subscription = self._node.create_subscription(
-                kind, topic, receive, copy(qos), qos_overriding_options=OVERRIDABLE
-            )
-            self._subscriptions.append(subscription)
-
-    def _subscribe_latched(self, mailbox: Mailbox[Camera, Arrival]) -> None:
-        """Also receive the CameraInfos that were published before, if a publisher keeps them.
-
-        Such a subscription gets nothing from other publishers, which warn of it.
-        """
-        publishers = self._node.get_publishers_info_by_topic(self._info_topic)
-        if any(p.qos_profile.durability == LATCHED_INFO_QOS.durability for p in publishers):
-            self._latched = self._node.create_subscription(
-                CameraInfo,
-                self._info_topic,
-                partial(self._receive_info, mailbox),
-                copy(LATCHED_INFO_QOS),
-            )
-            self._subscriptions.append(self._latched)
-
-    def _resolve_images(self) -> str:
-        """Where images come from: a remap of ``image`` also moves ``image/compressed``."""
-        resolve = self._node.resolve_topic_name
-        base = resolve(f'{self.prefix}image')
-        if self._transport == 'raw':
-            return str(base)
-        own = resolve(f'{self.prefix}image/compressed')
-        plain = resolve(f'{self.prefix}image/compressed', only_expand=True)
-        return str(own) if own != plain else f'{base}/compressed'
+        self._inlets.close()
 
     def _receive_image(self, mailbox: Mailbox[Camera, Arrival], message: Any) -> None:
         self.statistics.count('frames_received')
@@ -250,6 +200,20 @@ class Camera:
         arrival = Arrival(message, perf_counter(), waits)
         if mailbox.put(self, arrival, hold_s=self._info_wait_s if waits else 0.0):
             self.statistics.count('frames_dropped')
+
+    def _lose(self, images: int) -> None:
+        """Count images that were lost on their way to this process."""
+        self.statistics.count('frames_lost', images)
+        if not self._told_loss:
+            self._told_loss = True
+            self._logger.warning(
+                f'Images on {self._inlets.image_topic} are lost before they arrive: {self._advice}'
+            )
+
+    @property
+    def _advice(self) -> str:
+        """What to do about images that are lost on their way."""
+        return f'mtl_perception doctor tells what images{self._image_size} need on their way'
 
     def _receive_info(self, mailbox: Mailbox[Camera, Arrival], info: Any) -> None:
         self._infos.add(info)
@@ -274,6 +238,7 @@ class Camera:
             return None
         self.statistics.time('decode', 1e3 * (perf_counter() - start))
         self._frame_id = header.frame_id
+        self._image_size = f' of {len(arrival.message.data) / 1e6:.1f} MB'
         return Frame(
             image,
             self._calibrate(header, image, waited=arrival.waits),
@@ -308,7 +273,7 @@ class Camera:
         match = self._infos.match(header, waited=waited)
         height, width = image.shape[:2]
         if match.info is None:
-            detail = f'{match.problem} on {self._info_topic}'
+            detail = f'{match.problem} on {self._inlets.info_topic}'
             verdict = _Verdict(PerceptionStatus.CALIBRATION_MISSING, detail)
         else:
             if not match.own:
@@ -324,7 +289,7 @@ class Camera:
 
     def _judge(self, info: Any, width: int, height: int) -> _Verdict:
         """The camera of images of a size that come with a CameraInfo, and what is to say of it."""
-        topic = self._image_topic
+        topic = self._inlets.image_topic
         state = PerceptionStatus.CALIBRATION_MISSING
         try:
             rectified = is_rectified(self._rectified, topic, info)
@@ -376,39 +341,20 @@ class Camera:
 
     def input_diagnostic(self, report: Report, *, active: bool) -> Any:
         """DiagnosticStatus of its images."""
-        topic = self._image_topic if self._subscriptions else ''
-        silence = self._why_silent(report) if topic else ''
+        received = bool(report.counts.get('frames_received'))
         status = input_diagnostic(
-            report, topic, active=active, failure=self._cannot_subscribe, silence=silence
+            report,
+            self._inlets.image_topic if self._inlets.opened else '',
+            active=active,
+            failure=self._inlets.failure,
+            silence=self._inlets.why_silent(received=received),
+            advice=self._advice,
+            untold=self._inlets.untold,
         )
         if active and not self._enabled:
             status.message = 'paused by ~/enable'
         status.name = f'{self.prefix}{status.name}'
         return status
-
-    def _why_silent(self, report: Report) -> str:
-        """Why no image has come in an interval; logged when it holds for two."""
-        if report.counts.get('frames_received'):
-            self._silence = ''
-            return ''
-        own = (self._node.get_namespace(), self._node.get_name())
-        topics = {
-            name: kinds
-            for name, kinds in self._node.get_topic_names_and_types()
-            if {RAW, COMPRESSED} & {*kinds}
-            and any(
-                (publisher.node_namespace, publisher.node_name) != own
-                for publisher in self._node.get_publishers_info_by_topic(name)
-            )
-        }
-        found = self._node.get_publishers_info_by_topic(self._image_topic)
-        kind = RAW if self._transport == 'raw' else COMPRESSED
-        silence = why_silent(self._image_topic, kind, topics, [p.topic_type for p in found])
-        if silence == self._silence and silence != self._told:
-            self._told = silence
-            self._logger.warning(f'No image on {self._image_topic}: {silence}')
-        self._silence = silence
-        return silence
 
     def calibration_diagnostic(self, report: Report) -> Any:
         """DiagnosticStatus of its calibration."""

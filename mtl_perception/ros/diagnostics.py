@@ -23,6 +23,7 @@ COUNTERS = (
     'frames_processed',
     'frames_dropped',
     'frames_rejected',
+    'frames_lost',
     'engine_failures',
     'messages_published',
     'camera_info_fallbacks',
@@ -216,7 +217,14 @@ def status_message(report: Report, calibration: int, engine: EngineHealth) -> An
 
 
 def input_diagnostic(
-    report: Report, topic: str, *, active: bool, failure: str = '', silence: str = ''
+    report: Report,
+    topic: str,
+    *,
+    active: bool,
+    failure: str = '',
+    silence: str = '',
+    advice: str = '',
+    untold: str = '',
 ) -> Any:
     """DiagnosticStatus of the images of a camera.
 
@@ -226,7 +234,10 @@ def input_diagnostic(
         active: whether the node is.
         failure: why it cannot subscribe to images; empty if it can.
         silence: what there is instead, where no image comes.
+        advice: what to do about images that the middleware loses.
+        untold: why it is not known whether it does; empty if it is.
     """
+    lost = report.counts.get('frames_lost')
     if not active:
         level, message = DiagnosticStatus.OK, 'the node is not active'
     elif failure:
@@ -237,12 +248,23 @@ def input_diagnostic(
         level = DiagnosticStatus.WARN
         kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(report.rejected.items()))
         message = f'bad images ({kinds}): {report.last_rejection}'
+    elif lost:
+        level = DiagnosticStatus.WARN
+        came = f'{report.counts.get("frames_received", 0)} images came on {topic}'
+        message = f'{came}, {lost} were lost before they arrived: {advice}'
     elif not report.counts.get('frames_received'):
         level, message = DiagnosticStatus.WARN, f'no image on {topic}: {silence}'
     else:
         level, message = DiagnosticStatus.OK, f'{report.rate("frames_received"):.1f} Hz'
-    keys = ('frames_received', 'frames_processed', 'frames_dropped', 'frames_rejected')
+    keys = (
+        'frames_received',
+        'frames_processed',
+        'frames_dropped',
+        'frames_rejected',
+        'frames_lost',
+    )
     values = {key: str(report.totals.get(key, 0)) for key in keys}
+    values['frames_lost'] = untold or values['frames_lost']
     return _diagnostic('input', level, message, {'topic': topic, **values})
 
 

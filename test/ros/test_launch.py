@@ -194,6 +194,8 @@ def test_the_dds_profile_has_room_for_images() -> None:
     root = ET.parse(ROOT / 'config' / 'fastdds.xml').getroot()
     (size,) = root.findall('.//dds:segment_size', namespace)
     assert size.text == str(64 * 2**20)
+    (parts,) = root.findall('.//dds:port_queue_capacity', namespace)
+    assert int(parts.text) * 2**16 >= 4 * 3840 * 2160 * 3, 'parts of 64 KB, of images of 4K'
 
 
 def test_a_node_that_fails_fails_the_launch_and_one_that_ends_ends_it() -> None:

@@ -1,15 +1,20 @@
-"""Where no image comes, the node says what there is instead."""
+"""Where no image comes, or not every one, the node says what there is instead and what was lost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CompressedImage, Image
 
 from mtl_perception.ros.silence import COMPRESSED, RAW, why_silent
@@ -61,3 +66,76 @@ def test_topics_without_a_publisher_and_own_outputs_are_not_offered(
     client.subscribe(Image, '/other/image')
     silence = 'no image on /camera/image: nobody publishes images'
     client.diagnostic('input', lambda s: s.message == silence)
+
+
+# A camera whose process has Fast DDS as it comes: its segment is smaller than an image.
+LOSSY_CAMERA = """
+import time
+from array import array
+import rclpy
+from sensor_msgs.msg import Image
+
+rclpy.init()
+node = rclpy.create_node('lossy_camera')
+publisher = node.create_publisher(Image, '/image', 1)
+image = Image(width=640, height=480, step=1920, encoding='rgb8')
+image.data = array('B', bytes(921600))
+while True:
+    image.header.stamp.sec += 1
+    publisher.publish(image)
+    time.sleep(0.02)
+"""
+# The program of the node, with a middleware that does not tell of losses.
+UNTOLD = """
+from rclpy import event_handler
+from mtl_perception.ros.__main__ import main
+
+class Handler(event_handler.EventHandler):
+    def __init__(self, *, event_type, **kwargs):
+        if event_type == event_handler.QoSSubscriptionEventType.RCL_SUBSCRIPTION_MESSAGE_LOST:
+            raise event_handler.UnsupportedEventTypeError('not here')
+        super().__init__(event_type=event_type, **kwargs)
+
+event_handler.EventHandler = Handler
+main()
+"""
+
+
+@pytest.fixture
+def lossy_camera() -> Iterator[None]:
+    without = {k: v for k, v in os.environ.items() if k != 'FASTDDS_DEFAULT_PROFILES_FILE'}
+    process = subprocess.Popen([sys.executable, '-c', LOSSY_CAMERA], env=without)
+    yield
+    process.kill()
+    process.wait()
+
+
+def values(status: Any) -> dict[str, str]:
+    return {pair.key: pair.value for pair in status.values}
+
+
+@pytest.mark.usefixtures('lossy_camera')
+def test_images_that_the_middleware_loses_are_counted(
+    client: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    node = start_node(bundle=tiny_bundle, autostart=True, reliable=False)
+    client.subscribe(Image, '/perception/edges')
+    status = client.status(lambda s: s.frames_lost > 10)
+    assert status.frames_received < status.frames_lost
+    found = client.diagnostic('input', lambda s: 'were lost before they arrived' in s.message)
+    assert found.level == DiagnosticStatus.WARN
+    assert 'mtl_perception doctor' in found.message
+    assert int(values(found)['frames_lost']) > 10
+    assert node.text().count('Images on /image are lost before they arrive') == 1
+
+
+def test_where_the_middleware_does_not_tell_of_losses_the_node_says_so(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    start_node(program=['-c', UNTOLD], bundle=tiny_bundle, autostart=True)
+    edges = client.subscribe(Image, '/perception/edges')
+    driver.wait_for_node()
+    driver.publish(driver.image(np.zeros((64, 96, 3), np.uint8)))
+    client.wait(lambda: edges, 'edges')
+    found = client.diagnostic('input', lambda s: values(s)['frames_received'] == '1')
+    assert values(found)['frames_lost'] == 'rmw_fastrtps_cpp does not tell'

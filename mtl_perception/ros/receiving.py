@@ -1,0 +1,156 @@
+"""What comes in for one camera: its subscriptions, and why nothing comes where nothing does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+import rclpy
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from .. import one_line
+from .qos import INFO_QOS, INPUT_QOS, LATCHED_INFO_QOS, OVERRIDABLE
+from .silence import COMPRESSED, RAW, why_silent
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # before Iron
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+Receive = Callable[[Any], None]
+
+
+class Inlets:
+    """The images and CameraInfos of one camera.
+
+    Args:
+        node: whose topics they are.
+        prefix: in front of their names.
+        transport: ``raw`` or ``compressed`` images.
+        logger: of the camera.
+        lose: called with a number of images that the middleware has lost.
+
+    Attributes:
+        image_topic, info_topic: after remaps.
+        failure: why there are no subscriptions; empty if there can be.
+        untold: why losses are not known; empty if they are, or before the first subscription.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        prefix: str,
+        transport: str,
+        logger: Any,
+        lose: Callable[[int], None],
+    ) -> None:
+        self.failure = ''
+        self.untold = ''
+        self._node = node
+        self._prefix = prefix
+        self._transport = transport
+        self._logger = logger
+        self._lose = lose
+        self.image_topic = self._resolve_images()
+        self.info_topic = str(node.resolve_topic_name(f'{prefix}camera_info'))
+        self._subscriptions: list[Any] = []
+        self._latched: Any = None  # the one of CameraInfos that were published before
+        self._silence = ''  # why no image has come lately
+        self._told = ''  # the newest of these that was logged
+
+    @property
+    def opened(self) -> bool:
+        """Whether there are subscriptions."""
+        return bool(self._subscriptions)
+
+    def open(self, receive_image: Receive, receive_info: Receive) -> None:
+        """Subscribe, unless that is done or has failed; then see whether CameraInfos are kept."""
+        if not self._subscriptions and not self.failure:
+            try:
+                self._subscribe(receive_image, receive_info)
+            except Exception as error:  # rclpy's, for a QoS override that cannot be
+                self.close()
+                self.failure = f'cannot subscribe to images: {one_line(error)}'
+                self._logger.error(f'C{self.failure[1:]}; start the node without it')
+        if self._subscriptions and self._latched is None:
+            self._subscribe_latched(receive_info)
+
+    def close(self) -> None:
+        """Stop to receive."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions, self._latched = [], None
+
+    def why_silent(self, *, received: bool) -> str:
+        """Why no image has come in an interval; logged when it holds for two.
+
+        Args:
+            received: whether one has.
+        """
+        if received or not self.opened:
+            self._silence = ''
+            return ''
+        found = self._node.get_publishers_info_by_topic(self.image_topic)
+        kind = RAW if self._transport == 'raw' else COMPRESSED
+        topics = self._of_others(RAW, COMPRESSED)
+        silence = why_silent(self.image_topic, kind, topics, [p.topic_type for p in found])
+        if silence == self._silence and silence != self._told:
+            self._told = silence
+            self._logger.warning(f'No image on {self.image_topic}: {silence}')
+        self._silence = silence
+        return silence
+
+    def _of_others(self, *kinds: str) -> dict[str, list[str]]:
+        """Topics of some types, with all their types, on which another node publishes."""
+        own = (self._node.get_namespace(), self._node.get_name())
+        return {
+            name: found
+            for name, found in self._node.get_topic_names_and_types()
+            if {*kinds} & {*found}
+            and any(
+                (publisher.node_namespace, publisher.node_name) != own
+                for publisher in self._node.get_publishers_info_by_topic(name)
+            )
+        }
+
+    def _subscribe(self, receive_image: Receive, receive_info: Receive) -> None:
+        image = Image if self._transport == 'raw' else CompressedImage
+        self._add(CameraInfo, self.info_topic, receive_info, INFO_QOS)
+        events = SubscriptionEventCallbacks(
+            message_lost=lambda event: self._lose(event.total_count_change)
+        )
+        try:
+            self._add(image, self.image_topic, receive_image, INPUT_QOS, event_callbacks=events)
+        except UnsupportedEventTypeError:
+            self.untold = f'{rclpy.get_rmw_implementation_identifier()} does not tell'
+            self._add(image, self.image_topic, receive_image, INPUT_QOS)
+
+    def _add(self, kind: Any, topic: str, receive: Receive, qos: Any, **more: Any) -> None:
+        subscription = self._node.create_subscription(
+            kind, topic, receive, copy(qos), qos_overriding_options=OVERRIDABLE, **more
+        )
+        self._subscriptions.append(subscription)
+
+    def _subscribe_latched(self, receive_info: Receive) -> None:
+        """Also receive the CameraInfos that were published before, if a publisher keeps them.
+
+        Such a subscription gets nothing from other publishers, which warn of it.
+        """
+        publishers = self._node.get_publishers_info_by_topic(self.info_topic)
+        if any(p.qos_profile.durability == LATCHED_INFO_QOS.durability for p in publishers):
+            self._latched = self._node.create_subscription(
+                CameraInfo, self.info_topic, receive_info, copy(LATCHED_INFO_QOS)
+            )
+            self._subscriptions.append(self._latched)
+
+    def _resolve_images(self) -> str:
+        """Where images come from: a remap of ``image`` also moves ``image/compressed``."""
+        resolve = self._node.resolve_topic_name
+        base = resolve(f'{self._prefix}image')
+        if self._transport == 'raw':
+            return str(base)
+        own = resolve(f'{self._prefix}image/compressed')
+        plain = resolve(f'{self._prefix}image/compressed', only_expand=True)
+        return str(own) if own != plain else f'{base}/compressed'
