@@ -319,6 +319,7 @@ def _check_whole(content: bytes) -> None:
 LAYOUTS: Mapping[str, tuple[str, int]] = {
     'mono8': ('uint8', 1),
     'rgb8': ('uint8', 3),
+    '16UC1': ('uint16', 1),
     '32FC1': ('float32', 1),
     '32FC3': ('float32', 3),
 }

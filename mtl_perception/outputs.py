@@ -31,6 +31,7 @@ Content = NDArray[Any] | Cloud | CameraModel | bytes
 # The content of one output of a prediction; None where the prediction cannot give it. A maker may
 # keep buffers: each camera has its own, and content lasts until the maker is called again.
 Make = Callable[[Prediction], Content | None]
+_FARTHEST_MM = 65535  # that 16 bits hold
 Painter = Callable[[NDArray[Any]], NDArray[np.uint8]]
 
 
@@ -134,6 +135,17 @@ def _calibration(_: Bundle) -> Make:
     return lambda prediction: prediction.calibration
 
 
+def _millimetres(_: Bundle) -> Make:
+    def make(prediction: Prediction) -> Content | None:
+        depth = prediction.arrays.get('depth')
+        if depth is None:
+            return None
+        known = (depth > 0) & (depth < _FARTHEST_MM / 1e3)  # NaN and Inf are not
+        return np.rint(1e3 * np.where(known, depth, 0)).astype(np.uint16)
+
+    return make
+
+
 def _image(_: Bundle) -> Make:
     return lambda prediction: prediction.image
 
@@ -186,6 +198,15 @@ _PLAIN = (
         '32FC1',
         'metres along the optical axis; NaN = invalid, +Inf = beyond the trained range '
         '(REP 117, 118); never clipped',
+    ),
+    Output(
+        'depth_mm',
+        IMAGE,
+        '16UC1',
+        'the same in millimetres, of half the size: 0 = unknown, not finite or from 65.5 m on',
+        ('depth',),
+        (),
+        _millimetres,
     ),
     _tensor(
         'depth_confidence',

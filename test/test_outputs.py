@@ -82,6 +82,17 @@ def test_the_mask_shows_the_chosen_classes_and_no_other(pipeline):
         assert (make(predict(pipeline, mask.tensors(pipeline.bundle))) == expected).all()
 
 
+def test_depth_in_millimetres_is_that_in_metres_where_it_is_known(pipeline):
+    (output,) = [output for output in OUTPUTS if output.name == 'depth_mm']
+    prediction = predict(pipeline, ['depth'])
+    depth = prediction.arrays['depth']
+    depth[:] = 2.0004
+    depth[0, :6] = [np.nan, np.inf, -np.inf, 0.0, 65.536, 65.534]
+    content = output.maker(pipeline.bundle)(prediction)
+    assert content[0, :7].tolist() == [0, 0, 0, 0, 0, 65534, 2000]
+    assert (content[1:] == 2000).all()
+
+
 def test_nothing_is_made_of_tensors_that_were_not_computed(pipeline):
     empty = predict(pipeline, [])
     for output in outputs_of(pipeline.bundle):
@@ -102,9 +113,9 @@ def test_outputs_follow_the_bundle(make_bundle):
     assert set(outputs_of(less)) < set(outputs_of(everything))
     gone = set(outputs_of(everything)) - set(outputs_of(less))
     assert {output.name for output in gone} == {
-        'depth', 'depth_confidence', 'depth_color', 'points', 'normals', 'normals_color',
-        'depth/compressedDepth', 'depth_confidence/compressed', 'depth_color/compressed',
-        'normals_color/compressed',
+        'depth', 'depth_mm', 'depth_confidence', 'depth_color', 'points', 'normals',
+        'normals_color', 'depth/compressedDepth', 'depth_confidence/compressed',
+        'depth_color/compressed', 'normals_color/compressed',
     }  # fmt: skip
     (points,) = [output for output in OUTPUTS if output.name == 'points']
     without = load_bundle(make_bundle(lambda d: d['tasks'].pop('normals'), name='no normals'))

@@ -1,0 +1,134 @@
+"""The files and recipes for other programs: topics and classes that exist, parameters they know."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from mtl_perception.bundle import default_bundle, load_bundle
+from mtl_perception.camera import CameraModel
+from mtl_perception.engines.engine import EngineOptions
+from mtl_perception.engines.opening import open_unchecked
+from mtl_perception.outputs import OUTPUTS, camera_info_fields
+from mtl_perception.pipeline import Frame, Pipeline
+from mtl_perception.wiring import OWN_NAMES
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ['nav2_semantic.yaml', 'nav2_points.yaml', 'nvblox.yaml', 'foxglove.json']
+
+# What their sources declare, at the commits that docs/consumers.md names.
+SEMANTIC_LAYER = {
+    'plugin', 'enabled', 'combination_method', 'observation_sources', 'publish_debug_topics',
+    'use_approximate_time_sync',
+}  # fmt: skip
+SEMANTIC_SOURCE = {
+    'segmentation_topic', 'confidence_topic', 'labels_topic', 'pointcloud_topic',
+    'observation_persistence', 'expected_update_rate', 'class_types', 'max_obstacle_distance',
+    'min_obstacle_distance', 'tile_map_decay_time', 'visualize_tile_map', 'use_cost_selection',
+}  # fmt: skip
+SEMANTIC_CLASS = {
+    'classes', 'base_cost', 'max_cost', 'mark_confidence', 'samples_to_max_cost',
+    'dominant_priority',
+}  # fmt: skip
+VOXEL_LAYER = {
+    'plugin', 'enabled', 'footprint_clearing_enabled', 'min_obstacle_height',
+    'max_obstacle_height', 'z_voxels', 'origin_z', 'z_resolution', 'unknown_threshold',
+    'mark_threshold', 'combination_method', 'publish_voxel_map', 'observation_sources',
+    'tf_filter_tolerance',
+}  # fmt: skip
+VOXEL_SOURCE = {
+    'topic', 'sensor_frame', 'observation_persistence', 'expected_update_rate', 'data_type',
+    'min_obstacle_height', 'max_obstacle_height', 'inf_is_valid', 'marking', 'clearing',
+    'transport_type', 'obstacle_max_range', 'obstacle_min_range', 'raytrace_max_range',
+    'raytrace_min_range',
+}  # fmt: skip
+NVBLOX = {
+    'num_cameras', 'use_depth', 'use_color', 'use_segmentation', 'use_lidar', 'mapping_type',
+    'input_qos',
+}  # fmt: skip
+PANELS = {'3D', 'Image', 'DiagnosticSummary', 'Plot'}
+
+
+def layer(file: str, name: str) -> dict[str, Any]:
+    """The parameters of a layer of the local costmap."""
+    content = yaml.safe_load((ROOT / 'config' / file).read_text())
+    parameters = content['local_costmap']['local_costmap']['ros__parameters']
+    assert name in parameters['plugins']
+    return dict(parameters[name])
+
+
+def test_the_semantic_layer_knows_every_class_of_the_bundle_once() -> None:
+    parameters = layer('nav2_semantic.yaml', 'semantic_layer')
+    source = parameters.pop('camera')
+    assert parameters.keys() <= SEMANTIC_LAYER
+    types = {name: source.pop(name) for name in source['class_types']}
+    assert source.keys() <= SEMANTIC_SOURCE
+    assert all(content.keys() <= SEMANTIC_CLASS for content in types.values())
+    named = [name for content in types.values() for name in content['classes']]
+    assert sorted(named) == sorted(item.name for item in load_bundle(default_bundle()).classes)
+
+
+def test_the_voxel_layer_has_the_parameters() -> None:
+    parameters = layer('nav2_points.yaml', 'voxel_layer')
+    source = parameters.pop('perception')
+    assert parameters.keys() <= VOXEL_LAYER
+    assert source.keys() <= VOXEL_SOURCE
+    assert source['data_type'] == 'PointCloud2'
+
+
+def test_nvblox_has_the_parameters() -> None:
+    content = yaml.safe_load((ROOT / 'config' / 'nvblox.yaml').read_text())
+    assert content['/**']['ros__parameters'].keys() <= NVBLOX
+
+
+def test_foxglove_shows_panels_that_are_configured() -> None:
+    content = json.loads((ROOT / 'config' / 'foxglove.json').read_text())
+
+    def leaves(node: Any) -> list[str]:
+        return [node] if isinstance(node, str) else leaves(node['first']) + leaves(node['second'])
+
+    shown = leaves(content['layout'])
+    assert sorted(shown) == sorted(content['configById'])
+    assert {name.partition('!')[0] for name in shown} <= PANELS
+
+
+@pytest.mark.parametrize('path', ['docs/consumers.md', *(f'config/{name}' for name in CONFIGS)])
+def test_all_topics_are_published(path: str) -> None:
+    text = (ROOT / path).read_text()
+    named = re.findall(r'(?:/perception/|~/)([a-z_]+(?:/compressed\w*)?)', text)
+    assert {*named} - {*OWN_NAMES} == set()
+    assert named or path == 'config/nvblox.yaml'
+
+
+def test_the_page_has_a_recipe_for_every_file() -> None:
+    text = (ROOT / 'docs' / 'consumers.md').read_text()
+    assert all(f'config/{name}' in text for name in CONFIGS)
+
+
+@pytest.mark.parametrize('name', ['depth', 'depth_mm'])
+def test_the_equations_of_depth_image_proc_give_our_cloud(tiny_bundle: Path, name: str) -> None:
+    bundle = load_bundle(tiny_bundle)
+    pipeline = Pipeline(bundle, open_unchecked('onnxruntime', bundle, EngineOptions(threads=1)))
+    image = np.random.default_rng(0).integers(0, 256, (96, 192, 3), dtype=np.uint8)
+    camera = CameraModel(192, 96, 180.0, 200.0, 90.0, 40.0)
+    (prediction,) = pipeline([Frame(image, camera)], bundle.outputs)
+    content = {o.name: o.maker(bundle)(prediction) for o in OUTPUTS}
+    cloud = np.frombuffer(content['points'].data, np.float32).reshape(48, 96, 8)
+    p = camera_info_fields(content['camera_info'])['p']
+    # depth_image_proc: DepthTraits, then convertDepth with the model of P.
+    depth = content[name] * (0.001 if name == 'depth_mm' else 1.0)
+    valid = depth != 0 if name == 'depth_mm' else np.isfinite(depth)
+    v, u = np.mgrid[:48, :96]
+    expected = np.stack([(u - p[2]) * depth / p[0], (v - p[6]) * depth / p[5], depth], axis=-1)
+    assert (valid == np.isfinite(cloud[..., 2])).all()
+    assert valid.mean() > 0.5
+    error = np.abs(cloud[..., :3] - expected)[valid].max()
+    assert error < (1e-3 if name == 'depth_mm' else 1e-5)
+    rgb = cloud[..., 3].copy().view(np.uint8).reshape(48, 96, 4)[..., 2::-1]
+    assert (rgb == content['image']).all()
