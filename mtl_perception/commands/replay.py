@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from ..bundle import Bundle, BundleError, default_bundle, load_bundle
-from ..engines.choice import ChosenEngine, open_engine
+from ..engines.choice import open_engine
 from ..offline.bag_replay import write_bag
 from ..offline.cdr import RecordingError
-from ..offline.inputs import Input, open_input
+from ..offline.inputs import Input, fingerprint, open_input
 from ..offline.judging import Judge
-from ..offline.layout import Layout
 from ..offline.page import check_page
-from ..offline.replay import Job, Result, replay
+from ..offline.processes import Processes
+from ..offline.replay import Job
+from ..offline.runners import Apart, EngineWish, Here, Recipe, Runner
 from ..offline.sources import Selection
-from ..offline.writing import Tally
+from ..offline.writing import Tally, partial_of
 from ..outputs import Output, outputs_of
 from ..pipeline import Options
 from .arguments import add_bundle, add_engine_options, engine_options, positive, whole
@@ -31,6 +34,10 @@ from .reading import add_reading, reading
 # Finished, but not everything of the recording could be used.
 INCOMPLETE = 3
 # What can be computed of other outputs, and large, is stored only where it is asked for.
+_OF_THE_JOB = (
+    *('start', 'duration', 'every', 'keep', 'tasks', 'allow_uncalibrated'),
+    *('focal', 'fov', 'rate'),
+)
 _DERIVED = ('points', 'image', 'semantic_color', 'depth_color', 'normals_color')
 
 
@@ -88,7 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_report(parser)
     parser.add_argument(
-        '--resume', action='store_true', help='go on where the same command was interrupted'
+        '--workers', type=whole, default=1, metavar='N', help='processes, each with an engine (1)'
+    )
+    parser.add_argument(
+        '--resume',
+        action='store_true',
+        help='go on where the same command was interrupted',
     )
 
 
@@ -110,25 +122,25 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
 
         @cache
-        def engine() -> ChosenEngine:
-            wanted = engine_options(options, options.precision)
-            chosen = open_engine(options.backend, bundle, wanted)
-            stack.callback(chosen.engine.close)
-            return chosen
+        def runner() -> Runner:
+            return stack.enter_context(open_runner(bundle, options))
 
         for path, output in places:
             try:
                 with open_input(path, reading(options, options.camera, options.keep)) as opened:
                     print('\n'.join(opened.taken))
                     judge = Judge(opened.source, bundle) if judged else None
-                    tally = _replay(opened, path, output, bundle, engine, outputs, options, judge)
+                    tally = _replay(
+                        *(opened, output, bundle, runner, outputs, options, judge),
+                        several=len(places) > 1,
+                    )
                     losses = opened.losses()
                     _say(tally, output, losses)
                     if judge:
-                        if options.resume:  # what was done before the interruption, too
+                        if not _live(options):
                             judge.read(output)
                         name = output.stem if len(places) > 1 else ''
-                        tell(judge, options.report, path, engine().engine.identity, name)
+                        tell(judge, options.report, path, runner().facts.identity, name)
                     incomplete |= bool(tally.bad or losses)
             except RecordingError as error:
                 if len(places) == 1:
@@ -170,72 +182,91 @@ def output_paths(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
 
 def _replay(
     opened: Input,
-    path: Path,
     output: Path,
     bundle: Bundle,
-    open_chosen: Callable[[], ChosenEngine],
+    open_one: Callable[[], Runner],
     outputs: list[Output],
     options: argparse.Namespace,
     judge: Judge | None,
+    *,
+    several: bool,
 ) -> Tally:
     source = opened.source
-    layout = Layout(bundle, outputs, [camera.name for camera in source.cameras], opened.kept)
-    chosen = open_chosen()
-    # On a CPU a batch is no faster than one image after the other, and engines take one.
-    batch = min(options.batch, chosen.max_batch)
     start_ns = source.start_ns + round(options.start * 1e9)
     stop_ns = start_ns + round(options.duration * 1e9) if options.duration else None
-    truth = judge.topics if judge else ()
-    selection = Selection(start_ns, stop_ns, options.every, tuple(options.keep), truth)
+    live = judge if _live(options) else None
+    truth = live.topics if live else ()
     job = Job(
-        selection,
+        Selection(start_ns, stop_ns, options.every, tuple(options.keep), truth),
         frozenset(name for output in outputs for name in output.tensors(bundle)),
         Options(tasks=options.tasks, allow_uncalibrated=options.allow_uncalibrated),
-        batch=batch,
     )
-    engine = chosen.engine
-    identity = {key: engine.identity[key] for key in ('engine', 'version', 'provider', 'precision')}
-    provenance = {
-        'bundle': f'{bundle.name} {bundle.version}',
-        'model_sha256': bundle.sha256,
-        **identity,
-    }
+    names = tuple(output.name for output in outputs)
+    cameras = tuple(camera.name for camera in source.cameras)
+    recipe = Recipe(job, names, cameras, tuple(opened.kept))
+    layout = recipe.layout(bundle)  # which may refuse, before an engine is built
+    runner = open_one()
+    # On a CPU a batch is no faster than one image after the other, and engines take one.
+    batch = min(options.batch, runner.facts.max_batch)
+    recipe = replace(recipe, job=replace(job, batch=batch))
+    provenance = {'bundle': f'{bundle.name} {bundle.version}', **runner.facts.identity}
     wish = {
-        'input': str(path.absolute()),
-        'cameras': [f'{camera.image}:{camera.info or ""}' for camera in source.cameras],
-        'outputs': [output.name for output in outputs],
-        **{
-            name: getattr(options, name)
-            for name in (
-                *('start', 'duration', 'every', 'keep', 'tasks', 'allow_uncalibrated'),
-                *('focal', 'fov', 'rate'),
-            )
-        },
+        'input': fingerprint(opened.files),
+        'cameras': [f'{c.image}:{c.info}' for c in source.cameras if c.image_type],
+        'outputs': list(names),
+        **{name: getattr(options, name) for name in _OF_THE_JOB},
         'batch': batch,
     }
-    images = source.count(selection)
+    images = source.count(job.selection)
     if judge:
         judge.expect(images)
+    # Among several inputs some are finished, one is begun, and the others wait.
+    begun = not several or partial_of(output).exists() or output.exists()
     bar = ProgressBar(images, 'images')
+    try:
+        return write_bag(
+            output,
+            layout,
+            lambda skip: runner(source, recipe, skip, live),
+            start_ns=start_ns,
+            batch=batch,
+            job={**provenance, **wish},
+            provenance=provenance,
+            resume=options.resume and begun,
+            progress=bar.update,
+        )
+    finally:
+        bar.close()
 
-    def watch(result: Result) -> None:
-        bar.update(result.step.index + 1)
-        if judge and not options.resume:
-            judge(result)
 
-    tally = write_bag(
-        output,
-        layout,
-        lambda skip: replay(source, job, bundle, [engine], skip=skip),
-        start_ns=start_ns,
-        batch=batch,
-        job={**provenance, **wish},
-        provenance=provenance,
-        resume=options.resume,
-        watch=watch,
-    )
-    bar.close()
-    return tally
+def _live(options: argparse.Namespace) -> bool:
+    """Whether results are judged while they are made; else they are read from the bag.
+
+    Of what was done before an interruption, and elsewhere, this process sees the bag only.
+    """
+    return not options.resume and options.workers == 1
+
+
+@contextmanager
+def open_runner(bundle: Bundle, options: argparse.Namespace) -> Iterator[Runner]:
+    """Open an engine here, or in other processes.
+
+    Raises:
+        EngineError: it does not open.
+    """
+    if options.workers == 1:
+        wanted = engine_options(options, options.precision)
+        chosen = open_engine(options.backend, bundle, wanted)
+        try:
+            yield Here(bundle, chosen)
+        finally:
+            chosen.engine.close()
+        return
+    # Together they have the cores that one would have.
+    options.threads = options.threads or max(1, (os.cpu_count() or 1) // options.workers)
+    wish = EngineWish(options.bundle, options.backend, engine_options(options, options.precision))
+    with Processes(options.workers) as call:
+        yield Apart(call, options.workers, wish)
 
 
 def _say(tally: Tally, output: Path, losses: Sequence[str]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
+from ..files import natural
 from .cameras import CameraTopics, find_cameras, look
 from .cdr import RecordingError
 from .layout import kept_channels
@@ -21,6 +23,9 @@ from .pictures import (
 )
 from .recordings import BAG_SUFFIXES, RecordingReader, bag_files
 from .sources import BagSource, Source
+
+_BLOCK = 1 << 16
+_READ = 1 << 26  # at most about so many bytes of an input are read to know it again
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,14 @@ class Input:
         source: of its images.
         kept: channels of what is taken along.
         taken: what is replayed, and what else was there, a line each.
+        files: that it is in, in their order.
         losses: what was found missing of it so far, a line each.
     """
 
     source: Source
     kept: list[Channel] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
+    files: Sequence[Path] = ()
     losses: Callable[[], list[str]] = list
 
 
@@ -80,16 +87,40 @@ def open_input(path: Path, reading: Reading) -> Iterator[Input]:
             raise RecordingError(f'{path} is {kind}, which {option} is not for')
     if bag:
         with RecordingReader(path, salvage=True) as reader:
-            yield _bag(reader, reading)
+            # Whether split or compressed; not metadata.yaml, which may be made anew.
+            stored = [*path.glob('*.mcap*'), *path.glob('*.db3*')] if path.is_dir() else [path]
+            files = sorted(stored, key=natural)
+            yield replace(_bag(reader, reading), files=files)
     elif pictures:
         rate = reading.rate or PICTURE_RATE
         taken = [f'{len(pictures)} pictures of {path}, {rate:g} a second']
         if depths:
             taken.append(f'{depths} pictures of 16-bit gray, as depth is stored, are left out')
-        yield Input(PictureSource(str(path), pictures, rate, reading.lens), taken=taken)
+        source = PictureSource(str(path), pictures, rate, reading.lens)
+        yield Input(source, taken=taken, files=pictures)
     else:
         video = VideoSource(path, reading.rate, reading.lens)
-        yield Input(video, taken=[f'the video {path}'])
+        yield Input(video, taken=[f'the video {path}'], files=[path])
+
+
+def fingerprint(files: Sequence[Path]) -> str:
+    """Tells the content of files, wherever they are and whatever they are called.
+
+    By their sizes, and by all that is in them, or of large ones by samples, since nobody wants to
+    wait for a hundred gigabytes.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    sizes = [file.stat().st_size for file in files]
+    found = sha256(repr(sizes).encode())
+    stride = _BLOCK * (1 + sum(sizes) // _READ)
+    for file, size in zip(files, sizes, strict=True):
+        with file.open('rb') as opened:
+            for place in [*range(0, size, stride), max(0, size - _BLOCK)]:
+                opened.seek(place)
+                found.update(opened.read(_BLOCK))
+    return found.hexdigest()
 
 
 def _bag(reader: RecordingReader, reading: Reading) -> Input:
@@ -104,7 +135,7 @@ def _bag(reader: RecordingReader, reading: Reading) -> Input:
         )
     source = BagSource(reader, cameras, reading.lens)
     kept, taken = kept_channels(reader, reading.keep), [*_taken(cameras), *reader.notes]
-    return Input(source, kept, taken, lambda: reader.losses)
+    return Input(source, kept, taken, losses=lambda: reader.losses)
 
 
 def _taken(cameras: Sequence[CameraTopics]) -> list[str]:

@@ -7,11 +7,13 @@ whose end is missing goes on after its last whole chunk. Format: https://mcap.de
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 from zlib import crc32
 
@@ -23,6 +25,7 @@ HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX, CHUNK_INDEX = ra
 STATISTICS, METADATA, METADATA_INDEX, SUMMARY_OFFSET, DATA_END = 0x0B, 0x0C, 0x0D, 0x0E, 0x0F
 # The fastest level: depth and normals are noise to zstd, and labels shrink at any level.
 _ZSTD_LEVEL = 1
+_FOOTER_BYTES = 37  # with the magic behind it
 
 
 @dataclass(frozen=True)
@@ -241,6 +244,53 @@ class McapFile:
             )
             for number, channel in enumerate(self._channels, 1)
         ]
+
+
+def read_metadata(path: Path, name: str) -> dict[str, str]:
+    """The named record of free text of a file that ``McapFile`` has finished; empty without one.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open('rb') as file:
+        end = file.seek(max(0, file.seek(0, os.SEEK_END) - _FOOTER_BYTES))
+        footer = file.read()
+        if footer[:1] != bytes([FOOTER]) or not footer.endswith(MAGIC):
+            return {}
+        (place,) = struct.unpack_from('<Q', footer, 9)
+        while place < end:
+            kind, record = _record_at(file, place)
+            if kind == METADATA_INDEX and read_text(record, 16)[0] == name:
+                _, record = _record_at(file, *struct.unpack_from('<Q', record))
+                return read_texts(record, read_text(record, 0)[1])
+            place += 9 + len(record)
+    return {}
+
+
+def read_text(record: bytes, place: int) -> tuple[str, int]:
+    """A text, and where it ends; raises struct.error or ValueError where there is none."""
+    (length,) = struct.unpack_from('<I', record, place)
+    end = place + 4 + length
+    if end > len(record):
+        raise ValueError('a text is longer than its record')
+    return record[place + 4 : end].decode(errors='replace'), end
+
+
+def read_texts(record: bytes, place: int) -> dict[str, str]:
+    """Texts by name."""
+    (length,) = struct.unpack_from('<I', record, place)
+    place += 4
+    end, values = place + length, {}
+    while place < end:
+        key, place = read_text(record, place)
+        values[key], place = read_text(record, place)
+    return values
+
+
+def _record_at(file: BinaryIO, place: int) -> tuple[int, bytes]:
+    file.seek(place)
+    kind, length = struct.unpack('<BQ', file.read(9))
+    return kind, file.read(length)
 
 
 def _record(kind: int, *parts: bytes) -> bytes:

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import groupby, islice
-from queue import SimpleQueue
+from itertools import groupby
 from time import perf_counter
 from typing import TypeVar
 
@@ -24,9 +22,10 @@ from ..engines.engine import Engine
 from ..images import ImageError
 from ..pipeline import Frame, Options, Pipeline, Prediction
 from .cdr import RecordingError
-from .sources import Selection, Source, Step, bad_image
+from .sources import Selection, Step, bad_image
 
 _DEFAULTS = Options()
+_THREADS = 2  # that decode
 
 T = TypeVar('T')
 R = TypeVar('R')
@@ -72,48 +71,30 @@ class Job:
     batch: int = 1
 
 
-def replay(
-    source: Source,
-    job: Job,
-    bundle: Bundle,
-    engines: Sequence[Engine],
-    *,
-    skip: int = 0,
-    threads: int = 2,
-) -> Iterator[Result]:
-    """Replay a recording.
+def replay(steps: Iterable[Step], job: Job, bundle: Bundle, engine: Engine) -> Iterator[Result]:
+    """Replay steps of a recording.
 
     Args:
-        source: what is replayed.
-        engines: all of one kind; each runs in a thread of its own.
-        skip: begin after so many steps, a multiple of the batch.
-        threads: that decode.
+        steps: consecutive ones, of which the first begins a batch.
+        job: how.
+        bundle: that they run through.
+        engine: that runs it, in a thread of its own.
 
     Yields:
         A result for every step, in their order.
 
     Raises:
         RecordingError: the recording cannot be read further.
-        EngineError: an engine failed.
+        EngineError: the engine failed.
     """
-    pipelines: SimpleQueue[Pipeline] = SimpleQueue()
-    for engine in engines:
-        pipelines.put(Pipeline(bundle, engine, job.options))
+    pipeline = Pipeline(bundle, engine, job.options)
 
     def infer(group: Sequence[Decoded]) -> list[Result]:
-        pipeline = pipelines.get()
-        try:
-            return _infer(pipeline, job.wanted, group)
-        finally:
-            pipelines.put(pipeline)
+        return _infer(pipeline, job.wanted, group)
 
-    with ExitStack() as stack:
-        decoders = stack.enter_context(pool(threads, 'decode'))
-        runners = stack.enter_context(pool(len(engines), 'engine'))
-        steps = islice(source.steps(job.selection), skip, None)
-        decoded = in_order(decoders, decode, steps, ahead=threads + job.batch)
-        groups = _grouped(decoded, job.batch)
-        for results in in_order(runners, infer, groups, ahead=len(engines) + 1):
+    with pool(_THREADS, 'decode') as decoders, pool(1, 'engine') as runner:
+        decoded = in_order(decoders, decode, steps, ahead=_THREADS + job.batch)
+        for results in in_order(runner, infer, _grouped(decoded, job.batch), ahead=2):
             yield from results
 
 

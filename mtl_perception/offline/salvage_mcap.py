@@ -18,7 +18,19 @@ from zlib import crc32
 
 from .. import one_line
 from .cdr import RecordingError
-from .mcap import CHANNEL, CHUNK, DATA_END, FOOTER, MAGIC, MESSAGE, SCHEMA, STATISTICS, zstd_module
+from .mcap import (
+    CHANNEL,
+    CHUNK,
+    DATA_END,
+    FOOTER,
+    MAGIC,
+    MESSAGE,
+    SCHEMA,
+    STATISTICS,
+    read_text,
+    read_texts,
+    zstd_module,
+)
 from .storage import QOS, StoredTopic
 
 # Messages outside of chunks are read in runs of about so many bytes.
@@ -171,19 +183,15 @@ class SalvagedMcap:
     def _record(self, kind: int, record: bytes) -> None:
         if kind == SCHEMA:
             (number,) = struct.unpack_from('<H', record)
-            name, place = _text(record, 2)
-            encoding, place = _text(record, place)
-            definition, _ = _text(record, place)
+            name, place = read_text(record, 2)
+            encoding, place = read_text(record, place)
+            definition, _ = read_text(record, place)
             self._schemas[number] = name, definition if encoding in _ENCODINGS else ''
         elif kind == CHANNEL:
             number, schema = struct.unpack_from('<HH', record)
-            topic, place = _text(record, 4)
-            _, place = _text(record, place)
-            qos, place = QOS, place + 4
-            while place < len(record):
-                key, place = _text(record, place)
-                value, place = _text(record, place)
-                qos = value if key == 'offered_qos_profiles' and value else qos
+            topic, place = read_text(record, 4)
+            _, place = read_text(record, place)
+            qos = read_texts(record, place).get('offered_qos_profiles') or QOS
             self._channels[number] = topic, schema, qos
         elif kind == STATISTICS:
             (self._expected,) = struct.unpack_from('<Q', record)
@@ -236,7 +244,7 @@ def _unpacked(chunk: bytes, *, cut: bool) -> bytes:
     It raises whatever damage leads to.
     """
     size, checksum = struct.unpack_from('<QI', chunk, 16)
-    method, place = _text(chunk, 28)
+    method, place = read_text(chunk, 28)
     (packed,) = struct.unpack_from('<Q', chunk, place)
     content: Any = chunk[place + 8 : place + 8 + packed]
     if method == 'zstd':
@@ -250,12 +258,3 @@ def _unpacked(chunk: bytes, *, cut: bool) -> bytes:
     if not cut and (len(content) != size or (checksum and crc32(content) != checksum)):
         raise ValueError('the checksum is wrong')
     return bytes(content)
-
-
-def _text(record: bytes, place: int) -> tuple[str, int]:
-    """A text, and where it ends."""
-    (length,) = struct.unpack_from('<I', record, place)
-    end = place + 4 + length
-    if end > len(record):
-        raise ValueError('a text is longer than its record')
-    return record[place + 4 : end].decode(errors='replace'), end

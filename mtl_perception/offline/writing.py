@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -22,11 +23,12 @@ import yaml
 
 from ..files import write_beside
 from .cdr import RecordingError
-from .mcap import CHUNK, MAGIC, MESSAGE_INDEX, Channel, McapFile
+from .mcap import CHUNK, MAGIC, MESSAGE_INDEX, Channel, McapFile, read_metadata
 
 LIBRARY = b'mtl_perception '
 # At most so many seconds of work are done again after a kill.
 _CHECKPOINT_S = 2.0
+_METADATA = 'mtl_perception'
 
 
 @dataclass
@@ -137,10 +139,9 @@ class OutputBag:
         """
         about = self._about()
         text = yaml.safe_dump(about['rosbag2_bagfile_information'], sort_keys=True)
+        own = {**provenance, 'job': _digest(self._job), 'tally': json.dumps(asdict(self.tally))}
         with self._writing():
-            self._mcap.finish(
-                {'rosbag2': {'serialized_metadata': text}, 'mtl_perception': dict(provenance)}
-            )
+            self._mcap.finish({'rosbag2': {'serialized_metadata': text}, _METADATA: own})
             self._file.flush()
             os.fsync(self._file.fileno())
             if not self._lone:
@@ -233,10 +234,23 @@ def check_same_job(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -
     differs = [key for key in new if old.get(key) != new[key]]
     if differs:
         key = differs[0]
+        values = '' if key == 'input' else f' ({old.get(key)}, not {new[key]})'
         raise RecordingError(
-            f'the part of {path} was made with another {key} ({old.get(key)}, not {new[key]}); '
-            'start without --resume'
+            f'the part of {path} was made with another {key}{values}; start without --resume'
         )
+
+
+def finished(path: Path, job: Mapping[str, Any]) -> Tally | None:
+    """What came of the images of a bag that the same job has finished; None if there is none."""
+    if partial_of(path).exists() or not is_replay(path):
+        return None
+    file = path / f'{path.name}.mcap' if path.is_dir() else path
+    found = read_metadata(file, _METADATA)
+    return Tally(**json.loads(found['tally'])) if found.get('job') == _digest(job) else None
+
+
+def _digest(job: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
 
 
 def check_replaceable(path: Path) -> None:
