@@ -119,6 +119,11 @@ class CameraInfos:
             if self._missed is not None and new.identity.agrees(self._missed):
                 self._matching = True  # it was only late
 
+    @property
+    def empty(self) -> bool:
+        """Whether none has come yet."""
+        return not self._infos
+
     def due(self, header: Any) -> bool:
         """Whether the CameraInfo of an image is still to come, as far as one can tell."""
         with self._lock:

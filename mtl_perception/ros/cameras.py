@@ -43,6 +43,7 @@ from .qos import OUTPUT_QOS, OVERRIDABLE
 from .receiving import Inlets
 
 CAMERA_INFO_WAIT_S = 0.05
+RATE_OF = 10  # images, whose rate is told
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,8 @@ class Camera:
         self._frame_id = ''
         self._image_size = ''  # in words
         self._told_loss = False
+        self._arrivals: list[float] = []  # of the first images since activation
+        self._introduced = False  # whether the first of them was
         self._calibration = PerceptionStatus.CALIBRATION_UNKNOWN
         self._calibration_detail = ''
 
@@ -156,6 +159,7 @@ class Camera:
     def activate(self) -> None:
         """Say what the labels mean, and begin a new interval of reports."""
         self.statistics.report()
+        self._arrivals, self._introduced = [], False
         if self._transport == 'compressed' and not STRICT_JPEG:
             self._logger.info(
                 'JPEGs that are damaged inside pass unnoticed: pip install simplejpeg to have them '
@@ -198,6 +202,11 @@ class Camera:
         calibrated = any(output.calibrated for output in self.listened())
         waits = calibrated and self._infos.due(message.header)
         arrival = Arrival(message, perf_counter(), waits)
+        if len(self._arrivals) < RATE_OF:
+            self._arrivals.append(arrival.time)
+            if len(self._arrivals) == RATE_OF:
+                rate = (RATE_OF - 1) / (self._arrivals[-1] - self._arrivals[0])
+                self._logger.info(f'Images on {self._inlets.image_topic} come at {rate:.1f} Hz')
         if mailbox.put(self, arrival, hold_s=self._info_wait_s if waits else 0.0):
             self.statistics.count('frames_dropped')
 
@@ -239,9 +248,13 @@ class Camera:
         self.statistics.time('decode', 1e3 * (perf_counter() - start))
         self._frame_id = header.frame_id
         self._image_size = f' of {len(arrival.message.data) / 1e6:.1f} MB'
+        model = self._calibrate(header, image, waited=arrival.waits)
+        if not self._introduced:
+            self._introduced = True
+            self._introduce(arrival.message, image, model)
         return Frame(
             image,
-            self._calibrate(header, image, waited=arrival.waits),
+            model,
             camera=self.name,
             frame_id=header.frame_id,
             stamp=stamp_ns(header),
@@ -262,6 +275,19 @@ class Camera:
             self.statistics.time(stage, milliseconds)
         self.statistics.time('publish', 1e3 * (end - start))
         self.statistics.time('latency', 1e3 * (end - arrival.time))
+
+    def _introduce(self, message: Any, image: NDArray[Any], model: CameraModel | None) -> None:
+        """Say what the first image is."""
+        height, width = image.shape[:2]
+        encoding = message.encoding if self._transport == 'raw' else message.format
+        frame, topic = message.header.frame_id, self._inlets.image_topic
+        words = CALIBRATIONS[self._calibration].meaning
+        if model is not None:
+            lens = model.distortion_model or 'no'
+            words += f', focal length {model.fx:.0f} pixels, {lens} distortion'
+        self._logger.info(
+            f'First image: {width}x{height} {encoding} on {topic}, frame {frame!r}; {words}'
+        )
 
     def _age_s(self, header: Any) -> float:
         """Seconds since an image was taken; 0 where it has no stamp."""
@@ -358,6 +384,9 @@ class Camera:
 
     def calibration_diagnostic(self, report: Report) -> Any:
         """DiagnosticStatus of its calibration."""
-        status = calibration_diagnostic(report, self._calibration, self._calibration_detail)
+        missing = self._calibration == PerceptionStatus.CALIBRATION_MISSING and self._infos.empty
+        silence = self._inlets.why_no_info(received=not missing)
+        detail = self._calibration_detail + (f': {silence}' if silence else '')
+        status = calibration_diagnostic(report, self._calibration, detail)
         status.name = f'{self.prefix}{status.name}'
         return status

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import Any
 
 import rclpy
 from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSPolicyKind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from .. import one_line
 from .qos import INFO_QOS, INPUT_QOS, LATCHED_INFO_QOS, OVERRIDABLE
-from .silence import COMPRESSED, RAW, why_silent
+from .silence import COMPRESSED, INFO, RAW, mismatch_of, why_no_info, why_silent
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -57,8 +59,9 @@ class Inlets:
         self.info_topic = str(node.resolve_topic_name(f'{prefix}camera_info'))
         self._subscriptions: list[Any] = []
         self._latched: Any = None  # the one of CameraInfos that were published before
-        self._silence = ''  # why no image has come lately
-        self._told = ''  # the newest of these that was logged
+        self._mismatches: dict[str, str] = {}  # topic -> why a publisher's QoS does not match
+        self._silence: dict[str, str] = {}  # topic -> why nothing has come lately
+        self._told: dict[str, str] = {}  # the newest of these that was logged
 
     @property
     def opened(self) -> bool:
@@ -89,18 +92,34 @@ class Inlets:
         Args:
             received: whether one has.
         """
+        topic = self.image_topic
         if received or not self.opened:
-            self._silence = ''
-            return ''
-        found = self._node.get_publishers_info_by_topic(self.image_topic)
+            return self._tell('image', topic, '')
         kind = RAW if self._transport == 'raw' else COMPRESSED
-        topics = self._of_others(RAW, COMPRESSED)
-        silence = why_silent(self.image_topic, kind, topics, [p.topic_type for p in found])
-        if silence == self._silence and silence != self._told:
-            self._told = silence
-            self._logger.warning(f'No image on {self.image_topic}: {silence}')
-        self._silence = silence
-        return silence
+        topics, mismatch = self._of_others(RAW, COMPRESSED), self._mismatches.get(topic, '')
+        reason = why_silent(topic, kind, topics, self._publishers_of(topic), mismatch)
+        return self._tell('image', topic, reason)
+
+    def why_no_info(self, *, received: bool) -> str:
+        """Why no CameraInfo has ever come; see ``why_silent``."""
+        topic = self.info_topic
+        if received or not self.opened:
+            return self._tell('CameraInfo', topic, '')
+        topics, mismatch = [*self._of_others(INFO)], self._mismatches.get(topic, '')
+        reason = why_no_info(topic, topics, self._publishers_of(topic), mismatch)
+        return self._tell('CameraInfo', topic, reason)
+
+    def _tell(self, what: str, topic: str, why: str) -> str:
+        """Log why something does not come, once, when it holds for two intervals."""
+        if why and why == self._silence.get(topic) and why != self._told.get(topic):
+            self._told[topic] = why
+            self._logger.warning(f'No {what} on {topic}: {why}')
+        self._silence[topic] = why
+        return why
+
+    def _publishers_of(self, topic: str) -> list[str]:
+        """The types of those who publish on a topic."""
+        return [p.topic_type for p in self._node.get_publishers_info_by_topic(topic)]
 
     def _of_others(self, *kinds: str) -> dict[str, list[str]]:
         """Topics of some types, with all their types, on which another node publishes."""
@@ -118,20 +137,34 @@ class Inlets:
     def _subscribe(self, receive_image: Receive, receive_info: Receive) -> None:
         image = Image if self._transport == 'raw' else CompressedImage
         self._add(CameraInfo, self.info_topic, receive_info, INFO_QOS)
-        events = SubscriptionEventCallbacks(
-            message_lost=lambda event: self._lose(event.total_count_change)
+        told = self._add(
+            image,
+            self.image_topic,
+            receive_image,
+            INPUT_QOS,
+            message_lost=lambda event: self._lose(event.total_count_change),
+        )
+        self.untold = '' if told else f'{rclpy.get_rmw_implementation_identifier()} does not tell'
+
+    def _add(self, kind: Any, topic: str, receive: Receive, qos: Any, **events: Any) -> bool:
+        """Subscribe to a topic; returns whether the middleware tells of these events."""
+        events['incompatible_qos'] = partial(self._mismatch, topic)
+        subscribe = partial(
+            self._node.create_subscription, kind, topic, receive, qos_overriding_options=OVERRIDABLE
         )
         try:
-            self._add(image, self.image_topic, receive_image, INPUT_QOS, event_callbacks=events)
+            wanted = SubscriptionEventCallbacks(**events)
+            self._subscriptions.append(subscribe(copy(qos), event_callbacks=wanted))
         except UnsupportedEventTypeError:
-            self.untold = f'{rclpy.get_rmw_implementation_identifier()} does not tell'
-            self._add(image, self.image_topic, receive_image, INPUT_QOS)
+            self._subscriptions.append(subscribe(copy(qos)))
+            return False
+        return True
 
-    def _add(self, kind: Any, topic: str, receive: Receive, qos: Any, **more: Any) -> None:
-        subscription = self._node.create_subscription(
-            kind, topic, receive, copy(qos), qos_overriding_options=OVERRIDABLE, **more
-        )
-        self._subscriptions.append(subscription)
+    def _mismatch(self, topic: str, event: Any) -> None:
+        """A publisher is there from which nothing can come."""
+        policy = QoSPolicyKind(event.last_policy_kind).name.lower()
+        self._mismatches[topic] = self._told[topic] = reason = mismatch_of(topic, policy)
+        self._logger.warning(f'On {topic} {reason}: nothing comes from it')
 
     def _subscribe_latched(self, receive_info: Receive) -> None:
         """Also receive the CameraInfos that were published before, if a publisher keeps them.
@@ -141,7 +174,11 @@ class Inlets:
         publishers = self._node.get_publishers_info_by_topic(self.info_topic)
         if any(p.qos_profile.durability == LATCHED_INFO_QOS.durability for p in publishers):
             self._latched = self._node.create_subscription(
-                CameraInfo, self.info_topic, receive_info, copy(LATCHED_INFO_QOS)
+                CameraInfo,
+                self.info_topic,
+                receive_info,
+                copy(LATCHED_INFO_QOS),
+                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
             self._subscriptions.append(self._latched)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,16 +16,19 @@ import pytest
 pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from sensor_msgs.msg import CompressedImage, Image
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
-from mtl_perception.ros.silence import COMPRESSED, RAW, why_silent
+from mtl_perception.ros.silence import COMPRESSED, RAW, mismatch_of, why_silent
 
 
 @pytest.mark.parametrize(
     ('topic', 'kind', 'topics', 'publishers', 'words'),
     [
         ('/image', RAW, {}, [], 'nobody publishes images'),
-        ('/image', RAW, {'/image': [RAW]}, [RAW], 'its QoS may not match'),
+        ('/image', RAW, {'/image': [RAW]}, [RAW], 'its publisher sends nothing'),
+        ('/image', RAW, {'/image': [RAW]}, [RAW, RAW], 'its 2 publishers send nothing'),
         ('/image', RAW, {'/image': [COMPRESSED]}, [COMPRESSED], f'only {COMPRESSED}'),
         ('/a', RAW, {'/a/compressed': [COMPRESSED]}, [], 'set image_transport to compressed'),
         ('/a/compressed', COMPRESSED, {'/a': [RAW]}, [], 'set image_transport to raw'),
@@ -57,6 +61,33 @@ def test_the_node_says_it_in_diagnostics_and_once_in_its_log(
     assert node.text().count(words) == 1
 
 
+def test_a_policy_that_does_not_match_is_named(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    topics = {'/image': Image, '/camera_info': CameraInfo}
+    override = {f'qos_overrides.{t}.subscription.reliability': 'reliable' for t in topics}
+    sensors = {t: client.node.create_publisher(kind, t, best_effort) for t, kind in topics.items()}
+    for publisher in (driver.images, driver.infos):
+        client.node.destroy_publisher(publisher)
+    node = start_node(bundle=tiny_bundle, autostart=True, **override)
+    client.subscribe(Image, '/perception/edges')
+    reasons = {
+        topic: 'a publisher offers reliability best_effort where reliable is wanted '
+        f'(qos_overrides.{topic}.subscription.reliability)'
+        for topic in topics
+    }
+    client.diagnostic('input', lambda s: s.message == f'no image on /image: {reasons["/image"]}')
+    driver.images = client.publisher(Image, '/image')
+    client.wait(driver.images.get_subscription_count, 'subscription')
+    driver.images.publish(driver.image(np.zeros((64, 96, 3), np.uint8)))
+    client.diagnostic('calibration', lambda s: s.message.endswith(reasons['/camera_info']))
+    for topic, reason in reasons.items():
+        assert node.text().count(f'On {topic} {reason}: nothing comes from it') == 1
+        client.node.destroy_publisher(sensors[topic])
+    assert mismatch_of('/x', 'deadline').startswith('a publisher offers another deadline (qos_over')
+
+
 def test_topics_without_a_publisher_and_own_outputs_are_not_offered(
     client: Any, start_node: Callable[..., Any], tiny_bundle: Path
 ) -> None:
@@ -66,6 +97,49 @@ def test_topics_without_a_publisher_and_own_outputs_are_not_offered(
     client.subscribe(Image, '/other/image')
     silence = 'no image on /camera/image: nobody publishes images'
     client.diagnostic('input', lambda s: s.message == silence)
+
+
+@pytest.mark.parametrize(
+    ('infos', 'words'),
+    [
+        ('/cam/camera_info', 'CameraInfos are on /cam/camera_info: remap camera_info'),
+        ('/camera_info', 'its publisher sends nothing'),
+        ('', 'nobody publishes CameraInfos'),
+    ],
+)
+def test_what_there_is_instead_of_a_camera_info(
+    client: Any, start_node: Callable[..., Any], tiny_bundle: Path, infos: str, words: str
+) -> None:
+    if infos:
+        client.publisher(CameraInfo, infos)
+    images = client.publisher(Image, '/image')
+    node = start_node(bundle=tiny_bundle, autostart=True)
+    client.subscribe(Image, '/perception/edges')
+    client.wait(images.get_subscription_count, 'subscription')
+    header = Header(frame_id='lens')
+    images.publish(Image(header=header, height=1, width=2, step=6, encoding='rgb8', data=[9] * 6))
+    reason = f"no CameraInfo of frame 'lens' on /camera_info: {words}"
+    client.diagnostic('calibration', lambda s: s.message.endswith(reason))
+    client.wait(lambda: f'No CameraInfo on /camera_info: {words}' in node.text(), 'the line')
+
+
+def test_the_first_image_is_described_and_its_rate_told(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    node = start_node(bundle=tiny_bundle, autostart=True)
+    depth = client.subscribe(Image, '/perception/depth')
+    driver.wait_for_node()
+    for number in range(1, 11):
+        image = driver.image(np.zeros((64, 96, 3), np.uint8))
+        driver.publish(image, driver.info(image.header, 96, 64, fx=120.0))
+        client.wait(lambda count=number: len(depth) == count, 'depth')
+    line = (
+        "First image: 96x64 rgb8 on /image, frame 'camera_optical_frame'; depth is in metres, "
+        'focal length 120 pixels, no distortion'
+    )
+    assert node.text().count(line) == 1
+    (rate,) = re.findall(r'Images on /image come at ([\d.]+) Hz', node.text())
+    assert float(rate) > 0
 
 
 # A camera whose process has Fast DDS as it comes: its segment is smaller than an image.
