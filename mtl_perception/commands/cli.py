@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from .. import PerceptionError, one_line
 from ..ros.packages import missing
+from ..terminal import spell_out
 
 # name -> one line of help; the module of that name has add_arguments(parser) and run(options).
 COMMANDS: dict[str, str] = {
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 after an error that was said in one line on stderr, 130 after Ctrl-C.
     """
+    spell_out()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog='mtl_perception', description='Multi-task perception for ROS 2.'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,6 +36,20 @@ def test_inspect_describes_bundle_and_engine(
     assert 'depth (depth float32, depth_confidence uint8, 0.5 to 10 m)' in text
     assert '0 red thing, 1 green thing, 2 blue thing' in text
     assert 'provider CPUExecutionProvider' in text
+
+
+def test_letters_that_a_terminal_lacks_are_spelt_out(make_bundle: Callable[..., Path]) -> None:
+    bundle = make_bundle(lambda d: d['tasks']['semantic']['classes'][0].update(name='Tür'))
+    done = subprocess.run(
+        [sys.executable, '-m', 'mtl_perception.commands.cli', 'inspect', str(bundle)],
+        env={**os.environ, 'LANG': 'C', 'PYTHONIOENCODING': 'ascii'},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert r'0 T\xfcr, 1 green thing' in done.stdout
 
 
 def test_inspect_lists_models_probes_and_layers(

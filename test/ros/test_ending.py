@@ -32,6 +32,8 @@ main()
 """
 # Moments after that, in seconds: imports, ROS, configuring, opening the engine, running.
 LAST_S = 3.0
+STOPS = 6
+STOP_S = 0.15  # the stop of an idle node takes about twice that
 
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
@@ -61,6 +63,36 @@ def test_signals_at_random_moments_end_the_node_quietly(
         assert process.returncode == 0, output
         for word in ('Traceback', 'ERROR', 'KeyboardInterrupt', 'terminate'):
             assert word not in output
+
+
+def test_signals_at_random_moments_of_the_stop_change_nothing(tiny_bundle: Path) -> None:
+    moments = random.Random(6)
+    for _ in range(STOPS):
+        process = start('-p', f'bundle:={tiny_bundle}', '-p', 'autostart:=true')
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, '')
+        assert any('on onnxruntime' in line for line in lines), 'ready'
+        for _ in range(3):
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            time.sleep(moments.uniform(0, STOP_S))
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        for word in ('Traceback', 'ERROR', 'KeyboardInterrupt', 'terminate', 'ended before'):
+            assert word not in output
+
+
+def test_a_terminal_of_ascii_is_told_as_well(tmp_path: Path) -> None:
+    process = start(
+        '-p', f'bundle:={tmp_path}/Tür', '-p', 'autostart:=true', LANG='C', PYTHONIOENCODING='ascii'
+    )
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert 'Tür: no such folder' in output
+    process = start('--', 'Tür', LANG='C', PYTHONIOENCODING='ascii')
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert r"unexpected argument 'T\xfcr'" in output
 
 
 def test_an_autostart_that_fails_is_an_exit_code(

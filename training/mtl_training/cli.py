@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from mtl_perception import PerceptionError
+from mtl_perception.terminal import spell_out
 from mtl_training import TrainingError
 
 # name -> (module with add_arguments(parser) and run(args), one line of help)
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 1 after an error of this package, told in one line on stderr.
     """
+    spell_out()
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog='mtl_training', description='Train, compare and export multi-task networks.'

@@ -1,0 +1,35 @@
+"""The command line as a whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# A command that says what the table of a sweep does.
+LOUD = """
+def add_arguments(parser): pass
+def run(args): print('0.3 ± 0.1')
+"""
+PROGRAM = """
+import sys
+from mtl_training import cli
+cli.COMMANDS['loud'] = ('loud', 'say something')
+sys.exit(cli.main(['loud']))
+"""
+
+
+def test_letters_that_a_terminal_lacks_are_spelt_out(tmp_path: Path) -> None:
+    (tmp_path / 'loud.py').write_text(LOUD, encoding='utf-8')
+    path = os.pathsep.join([str(tmp_path), *sys.path[1:]])
+    done = subprocess.run(
+        [sys.executable, '-c', PROGRAM],
+        env={**os.environ, 'LANG': 'C', 'PYTHONIOENCODING': 'ascii', 'PYTHONPATH': path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == '0.3 \\xb1 0.1\n'
