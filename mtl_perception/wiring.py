@@ -83,6 +83,34 @@ def output_remaps(outputs: str, cameras: Sequence[str]) -> Remaps:
     return remaps
 
 
+def input_topics(
+    node: str, image: str, camera_info: str, cameras: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """The full names of the topics of images, and of their CameraInfos.
+
+    Args:
+        node: its full name, such as ``/robot/perception``.
+        image: as for ``input_remaps``, and so are the others.
+        camera_info: see there.
+        cameras: see there.
+    """
+    namespace = node.rpartition('/')[0]
+    topics = [topic for _, topic in input_remaps(image, camera_info, cameras)]
+    full = [topic if topic.startswith('/') else f'{namespace}/{topic}' for topic in topics]
+    return full[::2], full[1::2]
+
+
+def output_topics(node: str, cameras: Sequence[str], outputs: str) -> list[str]:
+    """The full names of the topics of all outputs.
+
+    Args:
+        node: its full name, such as ``/robot/perception``.
+        cameras: as for ``output_remaps``, and so are the ``outputs``.
+        outputs: see there.
+    """
+    return _topics(OWN_NAMES, node, cameras or [''], dict(output_remaps(outputs, cameras)))
+
+
 def shown_remaps(names: Sequence[str], node: str, cameras: Sequence[str], outputs: str) -> Remaps:
     """Where rviz2 finds what its configuration calls ``/perception/NAME``; of the first camera.
 
@@ -103,8 +131,7 @@ def recorded_remaps(node: str, cameras: Sequence[str], outputs: str) -> Remaps:
         node: its full name, such as ``/robot/perception``.
         cameras: as for ``output_remaps``, and so are the ``outputs``.
     """
-    here, moved = cameras or [''], dict(output_remaps(outputs, cameras))
-    topics = _topics(OWN_NAMES, node, here, {}) + _topics(OWN_NAMES, node, here, moved)
+    topics = output_topics(node, cameras, '') + output_topics(node, cameras, outputs)
     topics += [f'{node}/transition_event', '/diagnostics']
     return [(topic, f'/recorded{topic}') for topic in dict.fromkeys(topics)]
 

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     'doctor': 'check this machine and say what to do',
     'parameters': "list the node's parameters",
     'topics': 'list the topics that a node publishes',
+    'policy': 'print the SROS2 policy of a node',
     'view': 'start rviz2 in the frame of the camera',
 }
 

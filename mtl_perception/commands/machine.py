@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import PerceptionError, __version__, one_line
+from ..engines import telemetry
 from .findings import Finding, Level
 from .transport import examine_transport
 
@@ -154,6 +155,7 @@ PACKAGES: tuple[tuple[str, str, Level, str], ...] = (
 
 def examine_machine() -> list[Finding]:
     """Check this machine with everything that this process sees."""
+    telemetry.switch_off()
     return [finding for check in CHECKS for finding in check()]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .. import one_line
 from ..bundle import Bundle
+from . import telemetry
 from .engine import EngineError, EngineOptions
 from .machine import cpu_name
 from .parts import Parts, Runner
@@ -62,6 +63,7 @@ class OnnxRuntimeEngine:
     cache_problem = ''
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        telemetry.switch_off()
         try:
             import onnxruntime
         except ImportError as error:

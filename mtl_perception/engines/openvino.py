@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .. import one_line
 from ..bundle import Bundle
+from . import telemetry
 from .cache import CacheError, EngineCache
 from .engine import EngineError, EngineOptions, Progress
 from .entries import Key
@@ -74,6 +75,7 @@ class OpenVinoEngine:
     def __init__(
         self, bundle: Bundle, options: EngineOptions, cache: EngineCache, progress: Progress
     ) -> None:
+        telemetry.switch_off()
         try:
             import openvino
         except ImportError as error:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
@@ -54,7 +55,7 @@ def run(ending: Ending, arguments: Sequence[str], **wiring: Any) -> int:
 def _run_node(ending: Ending, arguments: list[str], wiring: dict[str, Any]) -> int:
     try:
         node = PerceptionNode(arguments=arguments, **wiring)
-    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+    except (InvalidParameterTypeException, InvalidParameterValueException, RCLError) as error:
         return _fail(one_line(error))
     executor = SingleThreadedExecutor()
     try:
