@@ -21,6 +21,7 @@ from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.graph import OPSET, to_onnx
 from mtl_training.deploy.pictures import FRAMES, read_images, read_pictures
 from mtl_training.deploy.probes import add_probes
+from mtl_training.deploy.temperature import fit_temperatures
 from mtl_training.deploy.variants import PRECISIONS, add_variants
 from mtl_training.deploy.weights import describe_weights, round_to_half, store_narrow
 from mtl_training.loop.checkpoint import load_checkpoint, tasks_of
@@ -169,6 +170,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--check-images', type=Path, metavar='DIR', help='photographs to compare onnxruntime on'
     )
+    parser.add_argument(
+        '--temperature',
+        type=Path,
+        metavar='DATA',
+        help='fit the confidences on frames that training has not seen (default: as trained)',
+    )
+    parser.add_argument(
+        '--temperature-split', default='val', choices=('train', 'val'), help='(default: val)'
+    )
+    parser.add_argument(
+        '--temperature-frames',
+        type=int,
+        default=200,
+        help='evenly spaced, 0 for all (default: %(default)s)',
+    )
     parser.add_argument('--data', help='one line of provenance: what it was trained on')
     parser.add_argument(
         '--accuracy', type=Path, metavar='JSON', help='what `mtl_training evaluate --json` wrote'
@@ -206,11 +222,15 @@ def run(args: argparse.Namespace) -> int:
         if tasks['semantic'] is not semantic and not args.accuracy:
             accuracy.pop('semantic', None)  # of other classes
     model = meta['config']['model']
-    provenance = {
+    provenance: dict[str, Any] = {
         'model': f'{model["system"]} on {model["backbone"]}',
         'data': args.data or f'{meta["config"]["task_set"]} ({meta["config"]["name"]})',
         'accuracy': accuracy,
     }
+    if args.temperature:
+        tasks, provenance['temperature'] = fit_temperatures(
+            net, tasks, meta, args.temperature, args.temperature_split, args.temperature_frames
+        )
     found = export(
         net,
         tasks,
@@ -234,6 +254,12 @@ def run(args: argparse.Namespace) -> int:
         print(f'  {agreement}')
     size = (args.out / 'model.onnx').stat().st_size / 1e6
     print(f'{args.out}: {size:.1f} MB, opset {args.opset}, {", ".join(tasks)}')
+    for name, notes in provenance.get('temperature', {}).items():
+        if isinstance(notes, dict):
+            before, after = (100 * value for value in notes['ece'])
+            print(
+                f'{name}: temperature {notes["temperature"]}, ECE {before:.1f} % -> {after:.1f} %'
+            )
     return 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mtl_training.datasets.dataset import thin_out
 from mtl_training.deploy.bundles import BundleFiles
 from mtl_training.evaluation.evaluate import frame_batches, open_judged
-from mtl_training.evaluation.judge import judge, without_classes
+from mtl_training.evaluation.judge import in_short, judge
 from mtl_training.evaluation.predictors import judged_bundle
 
 
@@ -31,7 +31,7 @@ def judge_variants(
         report = judge(judged.predict, batches, judged.tasks, judged.canonical_focal)
         reports[variant] = {
             task: {key: round(value, 5) for key, value in figures.items()}
-            for task, figures in without_classes(report).items()
+            for task, figures in in_short(report).items()
         }
         if variant != 'fp32':
             bundle.description['provenance']['variants'][variant]['accuracy'] = {

@@ -19,13 +19,13 @@ from mtl_training.deploy.bundles import read_bundle
 from mtl_training.evaluation.judge import judge
 from mtl_training.evaluation.native import NativeExamples, at_native
 from mtl_training.evaluation.predictors import Judged, in_classes, judged_bundle, judged_network
-from mtl_training.evaluation.sheet import sheet, write_png
+from mtl_training.evaluation.sheet import sheet, write_sheet
 from mtl_training.evaluation.table import markdown
 from mtl_training.evaluation.trivial import trivial_predictors
 from mtl_training.loop.checkpoint import load_checkpoint
 from mtl_training.protocols import PROTOCOLS
 from mtl_training.protocols.judging import judged_by
-from mtl_training.tasks import SemanticTask, TaskSet
+from mtl_training.tasks import SemanticTask, TaskSet, choose
 
 
 def frame_batches(
@@ -116,8 +116,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--threads', type=int, default=0, help='threads of the network (0: all cores)'
     )
     parser.add_argument('--json', type=Path, help='write the figures there as well')
-    parser.add_argument('--sheet', type=Path, help='write a PNG with labels and predictions')
-    parser.add_argument('--sheet-frames', type=int, default=12)
+    parser.add_argument(
+        '--sheet',
+        type=Path,
+        metavar='FILE',
+        help='write a picture (.png, .jpg) of labels, predictions and errors',
+    )
+    parser.add_argument('--sheet-frames', type=int, default=12, help='(default: %(default)s)')
+    parser.add_argument('--sheet-tasks', nargs='+', metavar='TASK', help='(default: all judged)')
+    parser.add_argument('--sheet-columns', type=int, default=1, help='(default: %(default)s)')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -180,5 +187,7 @@ def run(args: argparse.Namespace) -> int:
         args.json.write_text(text + '\n', encoding='utf-8')
     if args.sheet:
         few = batches(thin_out(frames, args.sheet_frames), 'sheet')
-        write_png(args.sheet, sheet(judged.predict, few, tasks, judged.canonical_focal))
+        shown = choose(tasks, args.sheet_tasks or list(tasks))
+        pictures = sheet(judged.predict, few, shown, judged.canonical_focal)
+        write_sheet(args.sheet, pictures, args.sheet_columns)
     return 0

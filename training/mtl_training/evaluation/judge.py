@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from mtl_perception.offline.evaluation import Calibration
+from mtl_perception.offline.metrics import depth_pixels
 from mtl_training.datasets.batches import Batch
 from mtl_training.evaluation.predictors import Maps, Predictor
 from mtl_training.tasks import TaskSet
@@ -27,12 +29,22 @@ def judge(
         The figures of every task, without those that nothing was counted for.
     """
     metrics = {name: task.metric() for name, task in tasks.items()}
+    confidences = Calibration()
     for batch in batches:
         predicted, known = predict(batch), truth(batch, tasks, canonical_focal)
         for name in predicted.keys() & known.keys():
             for frame in zip(predicted[name], known[name], strict=True):
                 metrics[name].update(*frame)
+        for index in range(len(batch['image'])):
+            found = {name: maps[index] for name, maps in predicted.items()}
+            true = {name: maps[index] for name, maps in known.items()}
+            both = 'depth' in found and 'depth' in true
+            depth = depth_pixels(found['depth'], true['depth']) if both else None
+            confidences.update(found, true, depth)
     computed = {name: metric.compute() for name, metric in metrics.items()}
+    for name, honesty in (('semantic', confidences.semantic), ('depth', confidences.depth)):
+        if name in computed:
+            computed[name]['ece'] = honesty.compute()['ece']
     report = {
         name: {key: value for key, value in figures.items() if not math.isnan(value)}
         for name, figures in computed.items()
@@ -51,9 +63,9 @@ def quality(report: Report, tasks: TaskSet) -> float:
     return sum(report.get(name, {}).get(t.quality, 0) for name, t in tasks.items()) / len(tasks)
 
 
-def without_classes(report: Report) -> Report:
-    """The figures of all classes together only."""
+def in_short(report: Report) -> Report:
+    """The figures of all pixels together, without those of classes, distances and ends."""
     return {
-        name: {key: value for key, value in figures.items() if not key.startswith('iou_')}
+        name: {k: v for k, v in figures.items() if not k.startswith('iou_') and '@' not in k}
         for name, figures in report.items()
     }

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mtl_perception.bundle import KINDS
 from mtl_training.datasets.batches import Batch
 from mtl_training.datasets.classes import LabelClass, from_table
 from mtl_training.deploy.bundles import BundleFiles, open_model
@@ -26,7 +27,9 @@ from mtl_training.tasks import (
 )
 from mtl_training.tasks.classes import ClassTask
 
-Maps = dict[str, NDArray[Any]]  # of a batch, by task, as ``Task.decode`` gives them
+# Of a batch, by task, as ``Task.decode`` gives them; and what bundles have of a task beside its own
+# output, by name: confidences.
+Maps = dict[str, NDArray[Any]]
 Predictor = Callable[[Batch], Maps]
 
 
@@ -69,8 +72,13 @@ def network_predictor(
         images = normalise(batch['image'].to(device), net.mean, net.std)
         zoom = batch['fx'].to(device) / canonical_focal
         with torch.inference_mode():
-            outputs = net(images)
-            return {n: task.decode(outputs[n].float(), zoom) for n, task in tasks.items()}
+            outputs = {name: logits.float() for name, logits in net(images).items()}
+            maps = {n: task.decode(outputs[n], zoom) for n, task in tasks.items()}
+            for name, task in tasks.items():
+                if len(KINDS[name]) > 1:
+                    tensors = task.head(outputs[name])
+                    maps |= {n: t.cpu().numpy() for n, t in tensors.items() if n not in maps}
+            return maps
 
     return predict
 
@@ -120,8 +128,9 @@ def judged_bundle(bundle: BundleFiles, variant: str = 'fp32', threads: int = 0) 
             outputs = dict(zip(names, session.run(names, {'image': images}), strict=True))
             if isinstance(semantic, GroupedSemanticTask):  # probabilities are gone: ids only
                 outputs['semantic'] = semantic.table[outputs['semantic']]
+                outputs.pop('semantic_confidence', None)
             zoom = batch['fx'].numpy() / focal
-            return {name: task.of_bundle(outputs, zoom) for name, task in chosen.items()}
+            return outputs | {n: task.of_bundle(outputs, zoom) for n, task in chosen.items()}
 
         return predict
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mtl_training.evaluation.judge import Report
-from mtl_training.tasks import TaskSet
+from mtl_training.tasks import Figure, TaskSet
 
 
 def markdown(reports: Mapping[str, Report], tasks: TaskSet) -> str:
     """The figures of several predictors, with the first one's IoU of every class below."""
     lines = ['| | ' + ' | '.join(reports) + ' |', '|---' * (len(reports) + 1) + '|']
     for name, task in tasks.items():
-        for figure in task.figures:
+        ece = Figure('ece', f'{name.replace("_", " ")} confidence ECE, %', 100, 1)
+        for figure in (*task.figures, ece):
             values = [report.get(name, {}).get(figure.key) for report in reports.values()]
             if any(value is not None for value in values):
                 cells = [

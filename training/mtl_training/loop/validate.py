@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from mtl_training.datasets.batches import Batch, Examples, loader
 from mtl_training.datasets.dataset import DataError, DataSet, thin_out
-from mtl_training.evaluation.judge import judge, quality, without_classes
+from mtl_training.evaluation.judge import in_short, judge, quality
 from mtl_training.evaluation.predictors import Predictor, network_predictor
-from mtl_training.evaluation.sheet import sheet, write_png
+from mtl_training.evaluation.sheet import sheet, write_sheet
 from mtl_training.loop.checkpoint import save_checkpoint
 from mtl_training.loop.log import RowLog
 from mtl_training.loop.run import Run
@@ -66,7 +66,7 @@ class Validation:
         score = quality(run.metrics, self.tasks)
         row = {
             f'{task}.{figure}': round(value, 5)
-            for task, figures in without_classes(run.metrics).items()
+            for task, figures in in_short(run.metrics).items()
             for figure, value in figures.items()
         }
         row = {'step': run.progress.step, 'quality': round(score, 5), **row}
@@ -83,7 +83,7 @@ class Validation:
         batches = self.batches(thin_out(self.frames, 6))
         focal = self.run.config.data.canonical_focal
         rows = sheet(self.predictor(), batches, self.tasks, focal)
-        write_png(self.out / 'pictures' / f'{self.run.progress.step:06}.png', rows)
+        write_sheet(self.out / 'pictures' / f'{self.run.progress.step:06}.png', rows)
 
     def predictor(self) -> Predictor:
         """Predict with the network as it is now."""

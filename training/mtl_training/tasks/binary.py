@@ -88,6 +88,11 @@ class BinaryTask(Task):
         gray = np.rint(255 * np.where(values > 1, 0, values)).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=-1)
 
+    def error(self, values: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float32]:
+        """|p - y| of maps [H, W]."""
+        distance = np.abs(values - truth)
+        return np.where(truth <= 1, distance, np.nan).astype(np.float32)
+
     def constants(self, counts: NDArray[np.int64]) -> dict[str, Any]:
         """Positive: an F of 0 is not for the taking."""
         return {'best constant': np.float32(1)}

@@ -92,6 +92,11 @@ class ClassTask(Task):
         palette[: len(self.classes)] = [label.color for label in self.classes]
         return np.asarray(palette[values], np.uint8)
 
+    def error(self, values: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float32]:
+        """1 where ids [H, W] are wrong."""
+        wrong = (values != truth).astype(np.float32)
+        return np.where(truth != self.no_label, wrong, np.nan).astype(np.float32)
+
     def constants(self, counts: NDArray[np.int64]) -> dict[str, Any]:
         """The most frequent class."""
         return {'best constant': np.uint8(counts[0].argmax())}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import cv2
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from mtl_perception.offline.metrics import DepthError
-from mtl_training.tasks.task import Figure, Picture, Task, levels, masked_mean
+from mtl_training.tasks.depth_error import DetailedDepthError, bins
+from mtl_training.tasks.task import Figure, Picture, Task, levels, masked_mean, smallest
 
 FAR = 6.0  # metres at the dark end of the colours
 # The confidence is the probability that depth is within this factor, as delta1 of the papers.
@@ -36,6 +37,8 @@ class DepthTask(Task):
         Figure('absrel', 'depth AbsRel'),
         Figure('delta1', 'depth < 1.25, %', 100, 1),
         Figure('coverage', 'depth coverage, %', 100, 1),
+        *(Figure(f'absrel@{name}', f'depth AbsRel, {name} m') for name in bins()),
+        Figure('absrel@ends', 'depth AbsRel within 5 px of where surfaces end'),
     )
     weight: float = 1.0
 
@@ -56,9 +59,9 @@ class DepthTask(Task):
         known = np.where(np.isfinite(values) & (values > 0), values, 0).astype(np.float32)
         return (torch.from_numpy(known) / zoom.view(-1, 1, 1)).unsqueeze(1)
 
-    def metric(self) -> DepthError:
-        """RMSE, AbsRel and delta1 in metres."""
-        return DepthError()
+    def metric(self) -> DetailedDepthError:
+        """RMSE, AbsRel and delta1 in metres, also by distance and at the ends of surfaces."""
+        return DetailedDepthError()
 
     def of_bundle(
         self, outputs: Mapping[str, NDArray[Any]], zoom: NDArray[Any]
@@ -72,6 +75,12 @@ class DepthTask(Task):
         near = np.clip(255 * (1 - np.where(valid, values, FAR) / FAR), 0, 255).astype(np.uint8)
         colors = cv2.cvtColor(cv2.applyColorMap(near, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
         return np.asarray(colors * valid[..., None], np.uint8)
+
+    def error(self, values: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float32]:
+        """|d - d*| / d* of maps [H, W], 1 from one half on."""
+        known = np.isfinite(values) & (truth > 0)
+        relative = np.abs(values - truth) / np.where(known, truth, 1)
+        return np.where(known, np.clip(2 * relative, 0, 1), np.nan).astype(np.float32)
 
     def constants(self, counts: NDArray[np.int64]) -> dict[str, Any]:
         """The median, and the mean, which has the smallest RMSE."""
@@ -113,7 +122,8 @@ class L1Depth(DepthTask):
 class LaplaceDepth(DepthTask):
     """Log depth with a Laplace distribution: two channels, its mean mu and log scale s.
 
-    The scale says how sure the network is, from which robots get a confidence.
+    The scale says how sure the network is, from which robots get a confidence; the temperature is
+    a factor of it there.
 
     Attributes:
         gradients: weight of the ``gradient_loss`` of the mean beside the likelihood.
@@ -145,8 +155,30 @@ class LaplaceDepth(DepthTask):
     def head(self, logits: Tensor) -> dict[str, Tensor]:
         """Canonical metres float32 and P(|log d - mu| < log 1.25) uint8, [N, H, W]."""
         mean, log_scale = logits.unbind(dim=1)
-        within = 1 - torch.exp(-math.log(CONFIDENT_FACTOR) * torch.exp(-log_scale))
+        within = self.within(log_scale, self.temperature)
         return {'depth': mean.exp(), 'depth_confidence': levels(within)}
+
+    def within(self, log_scale: Tensor, temperature: float) -> Tensor:
+        """P(|log d - mu| < log 1.25) of a Laplace distribution of the scale T exp(s)."""
+        return 1 - torch.exp(-math.log(CONFIDENT_FACTOR) / temperature * torch.exp(-log_scale))
+
+    def tempered(self, logits: Tensor, target: Tensor) -> LaplaceDepth:
+        """With the T of the largest likelihood of what the confidence is about.
+
+        -sum log P(within) over the pixels that are within a factor of 1.25, log (1 - P) over the
+        others. The likelihood of all errors, whose T is the mean of |log d* - mu| / exp(s), goes by
+        the largest ones, of which a Laplace distribution has too few.
+        """
+        mean, log_scale = logits.split(1, dim=1)
+        valid = target > 0
+        error = (mean - torch.where(valid, target, 1.0).log()).abs()[valid]
+        right = (error < math.log(CONFIDENT_FACTOR)).to(logits)
+
+        def entropy(temperature: float) -> Tensor:
+            probability = self.within(log_scale[valid], temperature).clamp(1e-6, 1 - 1e-6)
+            return functional.binary_cross_entropy(probability, right)
+
+        return replace(self, temperature=smallest(entropy))
 
 
 def gradient_loss(error: Tensor, valid: Tensor, scales: int = 4) -> Tensor:

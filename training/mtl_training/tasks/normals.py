@@ -105,6 +105,12 @@ class NormalsTask(Task):
         valid = (values != 0).any(axis=-1, keepdims=True)
         return np.asarray(np.rint((values + 1) * 127.5) * valid, np.uint8)
 
+    def error(self, values: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float32]:
+        """The angle between vectors [H, W, 3], 1 from 45 degrees on."""
+        cosine = np.clip((values * truth).sum(axis=-1), np.sqrt(0.5), 1)
+        known = (truth != 0).any(axis=-1)
+        return np.where(known, np.arccos(cosine) / (np.pi / 4), np.nan).astype(np.float32)
+
     def constants(self, counts: NDArray[np.int64]) -> dict[str, Any]:
         """The mean, made unit."""
         total = counts[:, :256] @ DECODED.astype(np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,19 +13,35 @@ from torch import Tensor
 
 from mtl_training.datasets.classes import LabelClass, lookup
 from mtl_training.tasks.classes import ClassTask, classes_last, most_probable
-from mtl_training.tasks.task import TaskError, levels
+from mtl_training.tasks.task import TaskError, levels, smallest
 
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticTask(ClassTask):
-    """Weight 1, as in ATRC and the survey."""
+    """Weight 1, as in ATRC and the survey; p = softmax(z / T) with the temperature T."""
 
     name: ClassVar[str] = 'semantic'
     weight: float = 1.0
 
+    def probability(self, logits: Tensor) -> Tensor:
+        """p [N, HW, classes] of logits [N, C, H, W]."""
+        return (classes_last(logits) / self.temperature).softmax(dim=-1)
+
+    def tempered(self, logits: Tensor, target: Tensor) -> SemanticTask:
+        """With the T of the largest likelihood of labels (Guo et al., ICML 2017, Sec. 4.2)."""
+        labels = target.flatten(1)
+        known = labels != self.no_label
+
+        def entropy(temperature: float) -> Tensor:
+            probability = replace(self, temperature=temperature).probability(logits)
+            of_label = probability[known].gather(1, labels[known][:, None])
+            return -of_label.clamp(min=torch.finfo(logits.dtype).tiny).log().mean()
+
+        return replace(self, temperature=smallest(entropy))
+
     def head(self, logits: Tensor) -> dict[str, Tensor]:
         """The class with the highest probability, and that probability: uint8 [N, H, W]."""
-        confidence = classes_last(logits).softmax(dim=-1).amax(dim=-1)
+        confidence = self.probability(logits).amax(dim=-1)
         return {
             'semantic': most_probable(logits),
             'semantic_confidence': levels(confidence.unflatten(1, logits.shape[-2:])),
@@ -65,15 +81,14 @@ class GroupedSemanticTask(SemanticTask):
         """One per class of the network."""
         return len(self.members)
 
-    def grouped(self, logits: Tensor) -> Tensor:
+    def probability(self, logits: Tensor) -> Tensor:
         """p_g [N, HW, groups] of logits [N, C, H, W]."""
         belongs = np.eye(256, len(self.classes), dtype=np.float32)[self.table[: self.channels]]
-        probability = classes_last(logits).softmax(dim=-1)
-        return probability @ torch.from_numpy(belongs).to(logits)
+        return super().probability(logits) @ torch.from_numpy(belongs).to(logits)
 
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
         """-log p_g at the label g."""
-        probability = self.grouped(logits).clamp(min=torch.finfo(logits.dtype).tiny)
+        probability = self.probability(logits).clamp(min=torch.finfo(logits.dtype).tiny)
         by_pixel = probability.log().unflatten(1, logits.shape[-2:])
         return super().criterion(by_pixel.permute(0, 3, 1, 2), target)
 
@@ -83,7 +98,7 @@ class GroupedSemanticTask(SemanticTask):
 
     def head(self, logits: Tensor) -> dict[str, Tensor]:
         """The group with the highest probability, and that probability: uint8 [N, H, W]."""
-        probability, size = self.grouped(logits), logits.shape[-2:]
+        probability, size = self.probability(logits), logits.shape[-2:]
         return {
             'semantic': probability.argmax(dim=-1).unflatten(1, size).to(torch.uint8),
             'semantic_confidence': levels(probability.amax(dim=-1).unflatten(1, size)),

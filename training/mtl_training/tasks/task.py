@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from mtl_perception.offline.metrics import Metric
@@ -61,6 +63,7 @@ class Task(ABC):
         signed: whether its loss falls below 0, as likelihoods do where a network is sure and right.
         facts: what a bundle says about it, beside its outputs.
         weight: factor of its loss in the total.
+        temperature: of its confidence, if it has one, see ``tempered``.
     """
 
     name: ClassVar[str]
@@ -69,6 +72,7 @@ class Task(ABC):
     figures: ClassVar[tuple[Figure, ...]]
     signed: ClassVar[bool] = False
     weight: float
+    temperature: float = 1.0
 
     @property
     @abstractmethod
@@ -139,6 +143,10 @@ class Task(ABC):
         """A map [H, W, ...] for people to look at; black where there is no label."""
 
     @abstractmethod
+    def error(self, values: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float32]:
+        """How wrong a map is beside its truth, 0..1 [H, W]; NaN where there is no label."""
+
+    @abstractmethod
     def constants(self, counts: NDArray[np.int64]) -> dict[str, Any]:
         """What one predicts best who looks at no picture, by what it is best at.
 
@@ -156,6 +164,15 @@ class Task(ABC):
     def head(self, logits: Tensor) -> dict[str, Tensor]:
         """Logits [N, C, H, W] as the output tensors of a bundle, in operations that ONNX has."""
 
+    def tempered(self, logits: Tensor, target: Tensor) -> Task:
+        """The same task with a confidence that suits a network; itself where it has none.
+
+        Args:
+            logits: [N, C, H, W] of frames that the network was not trained on.
+            target: what ``target`` gives for them.
+        """
+        return self
+
     @property
     def facts(self) -> dict[str, Any]:
         """What a bundle says about it, beside its outputs."""
@@ -170,3 +187,12 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
 def levels(probability: Tensor) -> Tensor:
     """Probabilities as bundles have them: uint8, times 255."""
     return (255 * probability).round().to(torch.uint8)
+
+
+def smallest(entropy: Callable[[float], Tensor]) -> float:
+    """The temperature in 0.1..10 of the smallest cross entropy, to 3 digits."""
+    found = minimize_scalar(
+        lambda log: float(entropy(math.exp(log))), bounds=(-math.log(10), math.log(10)),
+        method='bounded', options={'xatol': 1e-3},
+    )  # fmt: skip
+    return float(f'{math.exp(found.x):.3g}')

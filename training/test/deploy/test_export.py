@@ -364,3 +364,57 @@ def test_command_replaces_a_bundle(
     assert sorted(path.name for path in tmp_path.iterdir()) == ['bundle']
     files = ['bundle.yaml', 'model.onnx', 'probes.npz']
     assert sorted(path.name for path in out.iterdir()) == files
+
+
+class Unsure(Network):
+    """Knows nothing: its confidences mean nothing, either."""
+
+    def __init__(self) -> None:
+        super().__init__({'semantic': 40, 'depth': 2}, mean=META['mean'], std=META['std'])
+        self.heads = nn.ModuleDict({t: nn.Conv2d(3, c, 4, stride=4) for t, c in self.tasks.items()})
+
+    def predictions(self, image: Tensor) -> Predictions:
+        return Predictions({task: self.heads[task](image) for task in self.kept})
+
+
+def test_confidences_suit_the_frames_that_they_are_fitted_on(
+    rooms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The graph divides by the temperature that bundle.yaml names; depth stays as it was."""
+    torch.manual_seed(0)
+    net = Unsure().eval()
+    config = replace(CONFIG, tasks=('semantic', 'depth'), task_set='indoor')
+    meta = {**META, 'config': to_mapping(config), 'classes': as_table(NYUD40), 'metrics': {}}
+    monkeypatch.setattr('mtl_training.deploy.export.load_checkpoint', lambda _: (net, meta))
+    words = ['export', '--checkpoint', 'x', '--out']
+    plain, fitted = tmp_path / 'plain', tmp_path / 'fitted'
+    assert main([*words, str(plain)]) == 0
+    fitting = ['--temperature', str(rooms), '--temperature-split', 'train']
+    assert main([*words, str(fitted), *fitting, '--temperature-frames', '6']) == 0
+    printed = capsys.readouterr().out
+    said = yaml.safe_load((fitted / 'bundle.yaml').read_text())['provenance']['temperature']
+    assert {key: said[key] for key in ('data', 'split', 'frames')} == {
+        'data': rooms.name, 'split': 'train', 'frames': 6,
+    }  # fmt: skip
+    for task in ('semantic', 'depth'):
+        assert said[task]['temperature'] != 1
+        assert all(0 < value < 1 for value in said[task]['ece'])
+        assert f'{task}: temperature {said[task]["temperature"]}, ECE' in printed
+    image = np.random.default_rng(1).integers(0, 256, (1, *SIZE, 3), np.uint8)
+    names = ['semantic', 'semantic_confidence', 'depth', 'depth_confidence']
+    before, after = (
+        dict(zip(names, onnxruntime.InferenceSession(
+            (bundle / 'model.onnx').read_bytes()).run(names, {'image': image}), strict=True))
+        for bundle in (plain, fitted)
+    )  # fmt: skip
+    for name in ('semantic', 'depth'):
+        np.testing.assert_array_equal(before[name], after[name])
+    with torch.no_grad():
+        pixels = torch.from_numpy(image).permute(0, 3, 1, 2) / 255
+        mean, std = (torch.tensor(META[key]).view(3, 1, 1) for key in ('mean', 'std'))
+        logits = net((pixels - mean) / std)
+    softmax = (logits['semantic'] / said['semantic']['temperature']).softmax(1).amax(1) * 255
+    assert np.abs(after['semantic_confidence'] - softmax.numpy()).max() < 0.6
+    scale = logits['depth'][:, 1].exp() * said['depth']['temperature']
+    within = 255 * (1 - torch.exp(-math.log(1.25) / scale))
+    assert np.abs(after['depth_confidence'] - within.numpy()).max() < 0.6

@@ -20,7 +20,7 @@ from mtl_training.datasets.classes import NYUD40, PASCAL21, ROBOT_GROUPS, LabelC
 from mtl_training.datasets.rooms import Rooms
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import read_bundle
-from mtl_training.evaluation.judge import judge, quality, truth, without_classes
+from mtl_training.evaluation.judge import in_short, judge, quality, truth
 from mtl_training.evaluation.predictors import (
     Judged,
     in_classes,
@@ -58,7 +58,8 @@ def batches(
 def test_labels_themselves_are_perfect(rooms: Path) -> None:
     report = judge(lambda batch: truth(batch, TASKS, 277.0), batches(rooms), TASKS, 277.0)
     assert report['semantic']['miou'] == report['semantic']['iou_chair'] == 1
-    assert report['depth'] == pytest.approx({'rmse': 0, 'absrel': 0, 'delta1': 1, 'coverage': 1})
+    depth = {'rmse': 0, 'absrel': 0, 'delta1': 1, 'coverage': 1}
+    assert in_short(report)['depth'] == pytest.approx(depth)
     assert report['normals']['mean'] < 0.1
     assert report['normals']['within_11'] == 1
     assert report['edges']['f'] == report['saliency']['maxf'] == 1
@@ -72,8 +73,8 @@ def test_what_nothing_was_counted_for_has_no_figure_and_no_quality(rooms: Path) 
     report = judge(lambda batch: truth(batch, TASKS, 277.0), found, TASKS, 277.0)
     assert 'saliency' not in report
     assert quality(report, TASKS) == pytest.approx(4 / 5)
-    assert all('iou_chair' not in figures for figures in without_classes(report).values())
-    assert without_classes(report)['semantic'].keys() == {'miou', 'accuracy'}
+    assert all('iou_chair' not in figures for figures in in_short(report).values())
+    assert in_short(report)['semantic'].keys() == {'miou', 'accuracy'}
 
 
 def test_forty_classes_are_judged_and_painted_as_forty(rooms: Path) -> None:
@@ -83,10 +84,47 @@ def test_forty_classes_are_judged_and_painted_as_forty(rooms: Path) -> None:
     assert any((batch['semantic'] == ceiling).any() for batch in found)
     report = judge(lambda batch: truth(batch, tasks, 277.0), found, tasks, 277.0)
     assert report['semantic']['miou'] == report['semantic']['iou_ceiling'] == 1
-    row = sheet(lambda batch: truth(batch, tasks, 277.0), found, tasks, 277.0)[0]
+    frame = sheet(lambda batch: truth(batch, tasks, 277.0), found, tasks, 277.0)[0]
+    row, again, wrong = np.split(frame, 3)
+    assert (row == again).all()
+    assert not wrong.any()
     ids = found[0]['semantic'][0].numpy()
     assert (row[:, 96:][ids == ceiling] == NYUD40[ceiling].color).all()
     assert (row[:, 96:][ids == 255] == 0).all()
+
+
+def test_confidences_are_judged_by_how_often_they_are_right() -> None:
+    """Three of four pixels of 80 % are right: ECE 5 %; half of the depths of 100 % are: 50 %."""
+    tasks = {n: t for n, t in TASKS.items() if n in ('semantic', 'depth')}
+    batch = seen([0, 1, 2, 3])
+    batch['depth'] = torch.full((1, 1, 1, 4), 2.0)
+    maps = {
+        'semantic': np.array([[[0, 1, 2, 17]]], np.uint8),
+        'semantic_confidence': np.full((1, 1, 4), 204, np.uint8),
+        'depth': np.array([[[2.0, 2.4, 2.6, 1.0]]], np.float32),
+        'depth_confidence': np.full((1, 1, 4), 255, np.uint8),
+    }
+    report = judge(lambda _: maps, [batch], tasks, 277.0)
+    assert report['semantic']['ece'] == pytest.approx(0.05)
+    assert report['depth']['ece'] == pytest.approx(0.5)
+    lines = markdown({'network': report}, tasks).splitlines()
+    assert '| semantic confidence ECE, % | 5.0 |' in lines
+    assert '| depth AbsRel, 2-4 m | 0.250 |' in lines
+    assert not any('@' in key for key in in_short(report)['depth'])
+
+
+def test_a_sheet_shows_where_predictions_are_wrong() -> None:
+    tasks = {n: t for n, t in TASKS.items() if n in ('semantic', 'depth')}
+    batch = seen([0, 1, 255, 3])
+    batch['depth'] = torch.tensor([[[[2.0, 2.0, 0.0, 2.0]]]])
+    maps = {
+        'semantic': np.array([[[0, 2, 2, 3]]], np.uint8),
+        'depth': np.array([[[2.0, 3.0, 3.0, np.nan]]], np.float32),
+    }
+    (frame,) = sheet(lambda _: maps, [batch], tasks, 277.0)
+    semantic, depth = frame[2].max(axis=-1)[4:8], frame[2].max(axis=-1)[8:]
+    assert semantic.tolist() == [0, 255, 0, 0]
+    assert depth.tolist() == [0, 255, 0, 0]
 
 
 class Saying(Network):
@@ -211,12 +249,13 @@ def test_a_checkpoint_from_the_command_line(
     last = train(load_config(TINY, quiet), rooms, tmp_path)
     arguments = ['evaluate', '--checkpoint', str(last), '--data', str(rooms), '--workers', '0']
     arguments += ['--json', str(tmp_path / 'a.json'), '--sheet', str(tmp_path / 'a.png')]
+    arguments += ['--sheet-tasks', 'semantic', 'depth', '--sheet-columns', '2']
     assert main(arguments) == 0
     assert '| | network | best constant | mean depth |' in capsys.readouterr().out
     written = json.loads((tmp_path / 'a.json').read_text())
     assert written['frames'] == 4
     assert written['reports'].keys() == {'network', 'best constant', 'mean depth'}
-    assert cv2.imread(str(tmp_path / 'a.png')).shape == (4 * 2 * 64, 5 * 96, 3)
+    assert cv2.imread(str(tmp_path / 'a.png')).shape == (2 * 3 * 64, 2 * 3 * 96, 3)
 
 
 def test_classes_of_the_command_line(

@@ -54,7 +54,7 @@ def test_human_parts_from_training_to_bundle(
     header, row = (out / 'validation.csv').read_text().splitlines()
     validated = dict(zip(header.split(','), map(float, row.split(',')), strict=True))
     assert validated['quality'] == pytest.approx(validated['human_parts.miou'])
-    assert cv2.imread(str(out / 'pictures' / '000002.png')).shape == (4 * 2 * 64, 2 * 96, 3)
+    assert cv2.imread(str(out / 'pictures' / '000002.png')).shape == (4 * 3 * 64, 2 * 96, 3)
 
     checkpoint = ['--checkpoint', str(out / 'last.safetensors')]
     words = ['evaluate', *checkpoint, '--data', str(data), '--workers', '0']
