@@ -9,6 +9,7 @@ import os
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from .findings import Finding
 LARGEST_MESSAGE = 320 * 240 * 32
 SEGMENT_BYTES = 8 * LARGEST_MESSAGE
 SHIPPED_SEGMENT = 64 * 1024**2  # in config/fastdds.xml
+# The queue of a receiver, in parts of messages, when a profile says nothing.
+QUEUE, PART_BYTES = 512, 64 * 1024
 # Every process that takes part in DDS has a segment: node, camera driver, rviz, recorder.
 SHM_BYTES = 256 * 1024**2
 # Messages between machines come as UDP fragments that the kernel must hold until they are whole.
@@ -32,17 +35,17 @@ IPFRAG_TIME_S = 3
 KERNEL_SETTINGS = ('net.core.rmem_max', 'net.ipv4.ipfrag_high_thresh', 'net.ipv4.ipfrag_time')
 
 
-def segment_sizes(profile: str) -> list[int]:
-    """Shared-memory segment sizes in bytes of a Fast DDS profile.
+def numbers_of(profile: str, name: str) -> list[int]:
+    """What a Fast DDS profile says for its transports, such as segment_size.
 
     Raises:
-        ValueError: The text is not XML, or a size is not a number.
+        ValueError: The text is not XML, or it says no number.
     """
     try:
         root = ET.fromstring(profile)
     except ET.ParseError as error:
         raise ValueError(f'is not valid XML ({error})') from None
-    return [int(e.text or '') for e in root.iter() if e.tag.rpartition('}')[2] == 'segment_size']
+    return [int(e.text or '') for e in root.iter() if e.tag.rpartition('}')[2] == name]
 
 
 def check_profile(
@@ -60,7 +63,7 @@ def check_profile(
         texts: content of each file that the environment names; None = it cannot be read.
         shipped: path of the profile that comes with the package.
         subject: whose profile it is.
-        wanted: bytes that a segment must have.
+        wanted: bytes that a segment, and the queue of a receiver, must have room for.
     """
     use = f'export {profile_variable(environment.get("ROS_DISTRO", ""))}={shipped}'
     path = next((environment[name] for name in PROFILE_VARIABLES if environment.get(name)), None)
@@ -76,7 +79,8 @@ def check_profile(
     if text is None:
         return Finding('fail', subject, f'{path} cannot be read', use)
     try:
-        sizes = segment_sizes(text)
+        sizes = numbers_of(text, 'segment_size')
+        parts = max([QUEUE, *numbers_of(text, 'port_queue_capacity')])
     except ValueError as error:
         return Finding('fail', subject, f'{path}: {error}', use)
     if not sizes or max(sizes) < wanted:
@@ -86,6 +90,14 @@ def check_profile(
             subject,
             f'{path}: segment_size {found}, expected at least {_mb(wanted)}',
             use if wanted <= SHIPPED_SEGMENT else f'a copy of {shipped} with segment_size {wanted}',
+        )
+    if parts * PART_BYTES < wanted:
+        return Finding(
+            'warn',
+            subject,
+            f'{path}: port_queue_capacity {parts} has room for {_mb(parts * PART_BYTES)}, expected '
+            f'{_mb(wanted)}: images are lost while a receiver is late',
+            f'port_queue_capacity {ceil(wanted / PART_BYTES)} there, as in {shipped}',
         )
     return Finding('ok', subject, f'{path}, segments of {_mb(max(sizes))}')
 

@@ -289,7 +289,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         tasks = RosParameter('tasks', RosParameter.Type.STRING_ARRAY, list(request.tasks) or [''])
         (result,) = self.set_parameters([tasks])
         response.success = result.successful
-        response.message = result.reason or f'computing {", ".join(request.tasks) or "all tasks"}'
+        when = '' if self._worker is not None else ', once the node is configured with them'
+        what = f'computing {", ".join(request.tasks) or "all tasks"}{when}'
+        response.message = result.reason or what
         return response
 
     def _enable(self, request: Any, response: Any) -> Any:

@@ -22,6 +22,7 @@ from mtl_perception.commands.hearing import (
     check_publishers,
 )
 from mtl_perception.commands.processes import process_of
+from mtl_perception.share import share
 
 PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 <profiles xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles">
@@ -62,6 +63,23 @@ def test_the_profile_of_the_user_is_judged(text: str | None, level: str, words: 
     assert finding.level == level
     assert words in finding.detail
     assert level == 'ok' or 'shipped.xml' in finding.remedy
+
+
+def test_the_profile_must_have_room_for_images_of_4k() -> None:
+    wanted = 4 * 3840 * 2160 * 3
+    text = PROFILE.format(size=wanted)
+    environment = {'FASTDDS_DEFAULT_PROFILES_FILE': 'mine.xml'}
+
+    def judged(text: str) -> Finding:
+        return transport.check_profile(environment, {'mine.xml': text}, 'shipped', wanted=wanted)
+
+    short = judged(PROFILE.format(size=64 * 1024**2))
+    assert (short.level, short.remedy) == ('warn', f'a copy of shipped with segment_size {wanted}')
+    queue = judged(text)
+    assert queue.level == 'warn'
+    assert 'port_queue_capacity 512 has room for 32 MB, expected 95 MB' in queue.detail
+    shipped = share('config/fastdds.xml').read_text()
+    assert judged(shipped.replace(str(64 * 1024**2), str(wanted))).level == 'ok'
 
 
 def test_no_profile_is_a_warning_with_the_line_to_type() -> None:

@@ -124,6 +124,7 @@ class Client:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self._entities: list[tuple[Callable[[Any], object], Any]] = []
+        self._diagnostics: list[Any] | None = None  # the messages, once somebody wants them
 
     def close(self) -> None:
         self.reset()
@@ -136,6 +137,7 @@ class Client:
         for destroy, entity in self._entities:
             destroy(entity)
         self._entities.clear()
+        self._diagnostics = None
 
     def wait(self, condition: Callable[[], Any], what: str = '') -> Any:
         """Handle messages until the condition holds; returns its value."""
@@ -236,13 +238,19 @@ class Client:
         return self.wait(lambda: next((s for s in statuses if condition(s)), None), 'such a status')
 
     def diagnostic(self, part: str, condition: Callable[[Any], object]) -> Any:
-        """The first diagnostic of a part of the node for which the condition holds."""
+        """The first diagnostic of a part of the node, from now on, for which the condition holds.
+
+        What is said in one interval only may come before a subscription is known: have one before.
+        """
         from diagnostic_msgs.msg import DiagnosticArray
 
-        arrays = self.subscribe(DiagnosticArray, '/diagnostics')
+        if self._diagnostics is None:
+            self._diagnostics = self.subscribe(DiagnosticArray, '/diagnostics')
+        arrays = self._diagnostics
+        before = len(arrays)
 
         def found() -> Any:
-            statuses = [s for array in arrays for s in array.status]
+            statuses = [s for array in arrays[before:] for s in array.status]
             wanted = [s for s in statuses if s.name == f'{NODE.strip("/")}: {part}']
             return next((s for s in wanted if condition(s)), None)
 

@@ -54,6 +54,7 @@ def test_bad_images_are_counted_by_kind_and_the_next_one_works(
     node = start_node(bundle=tiny_bundle, autostart=True)
     edges = client.subscribe(Image, '/perception/edges')
     driver.wait_for_node()
+    client.diagnostic('input', lambda s: s.level == DiagnosticStatus.WARN)
     for kind, spoil in BAD_IMAGES.items():
         bad = driver.image(GRAY)
         spoil(bad)
@@ -81,6 +82,7 @@ def test_a_damaged_jpeg_is_counted_and_the_next_one_works(
     noise = np.random.default_rng(0).integers(0, 255, GRAY.shape, np.uint8)
     jpeg = cv2.imencode('.jpg', noise)[1].tobytes()
     bad = [jpeg[: len(jpeg) // 2], b'', b'no picture at all']
+    client.diagnostic('input', lambda s: s.level == DiagnosticStatus.WARN)
     if STRICT_JPEG:
         bad.append(jpeg[: len(jpeg) // 3] + jpeg[2 * len(jpeg) // 3 :])
     for data in bad:

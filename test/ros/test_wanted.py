@@ -150,6 +150,18 @@ def test_the_service_for_tasks_is_the_parameter(
     answers(labels, edges)
 
 
+def test_tasks_that_are_set_before_configuring_are_judged_then(
+    client: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    from mtl_perception_msgs.srv import SetTasks
+
+    node = start_node(bundle=tiny_bundle)
+    early = client.call(SetTasks, '/perception/set_tasks', tasks=['lidar'])
+    assert early.message == 'computing lidar, once the node is configured with them'
+    assert not client.transition('configure')
+    assert "tasks has 'lidar', expected of semantic" in node.text()
+
+
 def test_work_can_be_paused(
     client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
 ) -> None:
