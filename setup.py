@@ -40,7 +40,12 @@ setup(
     zip_safe=True,
     license='Apache-2.0',
     description='Multi-task dense perception for ROS 2',
-    extras_require={'test': ['pytest'], 'jpeg': ['simplejpeg'], 'report': ['plotly']},
+    extras_require={
+        'test': ['pytest'],
+        'jpeg': ['simplejpeg'],
+        'report': ['plotly'],
+        'ray': ['ray'],
+    },
     entry_points={
         'console_scripts': [
             'mtl_perception = mtl_perception.commands.cli:main',

@@ -20,8 +20,9 @@ from ..offline.inputs import Input, fingerprint, open_input
 from ..offline.judging import Judge
 from ..offline.page import check_page
 from ..offline.processes import Processes
+from ..offline.ray_cluster import RayCluster
 from ..offline.replay import Job
-from ..offline.runners import Apart, EngineWish, Here, Recipe, Runner
+from ..offline.runners import Apart, EngineWish, Here, Recipe, Runner, needs_gpu
 from ..offline.sources import Selection
 from ..offline.writing import Tally, partial_of
 from ..outputs import Output, outputs_of
@@ -94,8 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--evaluate', action='store_true', help='print figures against the ground truth of the bag'
     )
     add_report(parser)
-    parser.add_argument(
+    elsewhere = parser.add_mutually_exclusive_group()
+    elsewhere.add_argument(
         '--workers', type=whole, default=1, metavar='N', help='processes, each with an engine (1)'
+    )
+    elsewhere.add_argument(
+        '--ray', metavar='ADDRESS', help='or the workers of a Ray cluster: auto, or HOST:PORT'
     )
     parser.add_argument(
         '--resume',
@@ -244,29 +249,39 @@ def _live(options: argparse.Namespace) -> bool:
 
     Of what was done before an interruption, and elsewhere, this process sees the bag only.
     """
-    return not options.resume and options.workers == 1
+    return not (options.resume or options.ray or options.workers > 1)
 
 
 @contextmanager
 def open_runner(bundle: Bundle, options: argparse.Namespace) -> Iterator[Runner]:
-    """Open an engine here, or in other processes.
+    """Open an engine here, in other processes, or in a cluster.
 
     Raises:
         EngineError: it does not open.
     """
-    if options.workers == 1:
-        wanted = engine_options(options, options.precision)
+    if options.ray:
+        # Ray has a worker for every core, unless it is told otherwise.
+        options.threads = options.threads or 1
+    elif options.workers > 1:
+        # Together they have the cores that one would have.
+        options.threads = options.threads or max(1, (os.cpu_count() or 1) // options.workers)
+    wanted = engine_options(options, options.precision)
+    folder = options.bundle.absolute() if options.bundle else None
+    wish = EngineWish(folder, options.backend, wanted)
+    if options.ray:
+        with RayCluster(options.ray, cpus=options.threads, gpu=needs_gpu(wish)) as cluster:
+            print(f'{cluster.workers} workers of the Ray cluster at {options.ray}')
+            # While one writes, another is on its way.
+            yield Apart(cluster, 2 * cluster.workers, wish)
+    elif options.workers > 1:
+        with Processes(options.workers) as call:
+            yield Apart(call, options.workers, wish)
+    else:
         chosen = open_engine(options.backend, bundle, wanted)
         try:
             yield Here(bundle, chosen)
         finally:
             chosen.engine.close()
-        return
-    # Together they have the cores that one would have.
-    options.threads = options.threads or max(1, (os.cpu_count() or 1) // options.workers)
-    wish = EngineWish(options.bundle, options.backend, engine_options(options, options.precision))
-    with Processes(options.workers) as call:
-        yield Apart(call, options.workers, wish)
 
 
 def _say(tally: Tally, output: Path, losses: Sequence[str]) -> None:

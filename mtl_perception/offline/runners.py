@@ -50,6 +50,13 @@ class EngineWish:
         return load_bundle(self.bundle or default_bundle())
 
 
+def needs_gpu(wish: EngineWish) -> bool | None:
+    """Whether an engine needs a GPU; None where it takes what there is."""
+    if wish.backend == 'auto':
+        return None
+    return wish.backend == 'tensorrt' or wish.options.provider != 'cpu'
+
+
 @dataclass(frozen=True)
 class EngineFacts:
     """The engine that runs a bundle.
@@ -165,7 +172,7 @@ class Apart:
             for _, group in groupby(steps, lambda step: step.index // size)
         )
         with pool(self._at_once, 'pieces') as callers:
-            # As many as are in work wait for their turn to be written.
+            # As many as are in work may wait for their turn to be written.
             ahead = 2 * self._at_once
             for done in in_order(callers, partial(self._call, run_piece), pieces, ahead=ahead):
                 yield from done
