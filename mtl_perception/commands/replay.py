@@ -29,6 +29,7 @@ from ..outputs import Output, outputs_of
 from ..pipeline import Options
 from .arguments import add_bundle, add_engine_options, engine_options, positive, whole
 from .judging import add_report, tell
+from .labelling import add_pseudo_labels, pseudo_labels
 from .progress import ProgressBar
 from .reading import add_reading, reading
 
@@ -95,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--evaluate', action='store_true', help='print figures against the ground truth of the bag'
     )
     add_report(parser)
+    add_pseudo_labels(parser)
     elsewhere = parser.add_mutually_exclusive_group()
     elsewhere.add_argument(
         '--workers', type=whole, default=1, metavar='N', help='processes, each with an engine (1)'
@@ -123,6 +125,7 @@ def run(options: argparse.Namespace) -> int:
     pipeline.check(bundle)
     outputs = chosen_outputs(bundle, options.outputs, options.tasks)
     judged = options.evaluate or options.report is not None
+    labels = pseudo_labels(options, bundle)
     failed, incomplete = False, False
     with ExitStack() as stack:
 
@@ -146,6 +149,9 @@ def run(options: argparse.Namespace) -> int:
                             judge.read(output)
                         name = output.stem if len(places) > 1 else ''
                         tell(judge, options.report, path, runner().facts.identity, name)
+                    if labels:
+                        labels.read(output, opened.source, path.resolve().stem)
+                        print(labels.summary())
                     incomplete |= bool(tally.bad or losses)
             except RecordingError as error:
                 if len(places) == 1:

@@ -215,3 +215,51 @@ def test_a_terminal_sees_how_far_the_judging_is(tiny_bundle: Path, rgbd: Path) -
     assert '1/4 frames' in shown
     assert shown.endswith('\r\x1b[K')  # and it is gone at the end
     assert figures(done.stdout)
+
+
+def test_what_the_network_is_sure_of_becomes_labels(
+    replay: Any, rgbd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Confidences are 0.39 of the classes and 0.24 of depth; one frame has no true depth."""
+    out, data = str(tmp_path / 'out'), tmp_path / 'data'
+    words = ('--camera', '/left/image', '--pseudo-labels', str(data), '--label-confidence', '0.3')
+    assert replay(rgbd, out, *words) == 0
+    assert '4 frames with labels' in capsys.readouterr().out
+    lists = [data / split / 'frames.jsonl' for split in ('train', 'val', 'test')]
+    names = [[json.loads(line)['name'] for line in path.open()] for path in lists]
+    assert names[0] == [f'rgbd_{10**9 + index * 10**8}' for index in range(4)]
+    assert names[1] == names[2] == [f'../train/{name}' for name in names[0]]
+    first, second = names[0][:2]
+    semantic, true, unsure = (
+        cv2.imread(str(data / 'train' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
+        for name in (f'{first}_semantic', f'{first}_depth', f'{second}_depth')
+    )
+    assert semantic.shape == (HEIGHT, WIDTH)
+    assert (semantic == 1).all()
+    assert true[0].tolist() == [5000] * (WIDTH // 2) + [0] * (WIDTH // 2)
+    assert (unsure == 0).all()
+    picture = cv2.imread(str(data / 'train' / f'{first}_rgb.jpg'))
+    assert picture[9, 9].tolist() == pytest.approx([20, 60, 100], abs=4)
+    # Going on adds what is new; of another bundle nothing is added.
+    lists[0].write_text(''.join(lists[0].read_text().splitlines(keepends=True)[:3]))
+    assert replay(rgbd, out, *words) == 0
+    assert '1 frames with labels' in capsys.readouterr().out
+    (data / 'classes.json').write_text('["sky"]')
+    assert replay(rgbd, out, *words) == 1
+    assert 'has other classes' in capsys.readouterr().err
+    assert replay(rgbd, out, *words[:3], str(tmp_path)) == 1
+    assert 'is not empty' in capsys.readouterr().err
+
+
+def test_a_sure_network_labels_depth_itself(replay: Any, rgbd: Path, tmp_path: Path) -> None:
+    words = ('--camera', '/left/image', '--label-confidence', '0.2')
+    data = tmp_path / 'data'
+    assert replay(rgbd, str(tmp_path / 'out'), *words, '--pseudo-labels', str(data)) == 0
+    second = f'rgbd_{11 * 10**8}'
+    depth, normals, edges = (
+        cv2.imread(str(data / 'train' / f'{second}_{task}.png'), cv2.IMREAD_UNCHANGED)
+        for task in ('depth', 'normals', 'edges')
+    )
+    assert (abs(depth.astype(int) - 5000) < 100).all()
+    assert normals[5, 5].tolist() == [0, 128, 128]  # BGR, towards the camera
+    assert (edges == 0).all()

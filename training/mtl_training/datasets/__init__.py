@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtl_training.datasets.bags import Bags
 from mtl_training.datasets.cityscapes import Cityscapes
 from mtl_training.datasets.classes import CITYSCAPES19, NYUD40, PASCAL21, LabelClass
 from mtl_training.datasets.dataset import DataError, DataSet
@@ -48,6 +49,11 @@ KINDS: dict[str, Kind] = {
     'intrinsic/intrinsic_depth.txt': Kind(scannet, ('train',)),
     '*/frames.jsonl': Kind(Rooms, ('train', 'val', 'test'), NYUD40),
     '*/*/proj_depth': Kind(KITTIDepth, ('train', 'val')),
+    'metadata.yaml': Kind(Bags, ('train',)),
+    '*/metadata.yaml': Kind(Bags, ('train',)),
+    '*.mcap': Kind(Bags, ('train',)),
+    '*.db3': Kind(Bags, ('train',)),
+    '*.bag': Kind(Bags, ('train',)),
 }
 
 

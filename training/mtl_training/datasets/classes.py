@@ -165,8 +165,15 @@ def as_table(classes: Sequence[LabelClass]) -> list[dict[str, Any]]:
 
 def from_table(table: Sequence[Mapping[str, Any]]) -> tuple[LabelClass, ...]:
     """Inverse of ``as_table``; the set of ``CLASS_SETS`` that has these names, if there is one."""
-    names = [entry['name'] for entry in table]
-    for known in CLASS_SETS.values():
-        if names == [label.name for label in known]:
-            return known
+    known = with_names([entry['name'] for entry in table])
+    if known in CLASS_SETS.values():
+        return known
     return tuple(LabelClass(entry['name'], tuple(entry['color'])) for entry in table)
+
+
+def with_names(names: Sequence[str]) -> tuple[LabelClass, ...]:
+    """The set of ``CLASS_SETS`` that has these names, or classes of them without a colour."""
+    for known in CLASS_SETS.values():
+        if list(names) == [label.name for label in known]:
+            return known
+    return tuple(LabelClass(name, (0, 0, 0)) for name in names)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mtl_training import TrainingError
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import NYUD40, LabelClass, lookup
+from mtl_training.datasets.classes import IGNORE, NYUD40, LabelClass, lookup
 
 
 class DataError(TrainingError):
@@ -109,6 +109,30 @@ def nyud_table(name: str, classes: Sequence[LabelClass]) -> NDArray[np.uint8]:
     table = lookup([label.name for label in NYUD40], classes, first=1)
     if table is None:
         raise ClassesError(f"{name} has NYUD's 40 classes, expected them or groups of them")
+    return table
+
+
+def table_of(
+    name: str, source: Sequence[LabelClass], classes: Sequence[LabelClass]
+) -> NDArray[np.uint8]:
+    """Table [256] from ids of one label set in files, from 1 on, 0 void, to other classes.
+
+    What may be of several of the classes is void: a table may be a desk.
+
+    Args:
+        name: of the data set, for the message.
+
+    Raises:
+        ClassesError: none of the classes is told.
+    """
+    table = np.full(256, IGNORE, np.uint8)
+    for number, label in enumerate(source, 1):
+        for index, target in enumerate(classes):
+            if set(label.members or [label.name]) <= set(target.members or [target.name]):
+                table[number] = index
+    if source and (table == IGNORE).all():
+        names = ', '.join(label.name for label in source[:3])
+        raise ClassesError(f'{name} has the classes {names}, ..., none of which is trained')
     return table
 
 

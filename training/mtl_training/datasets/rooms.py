@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import NYUD40, LabelClass
-from mtl_training.datasets.dataset import DataError, nyud_table, unlisted
+from mtl_training.datasets.classes import IGNORE, NYUD40, LabelClass, with_names
+from mtl_training.datasets.dataset import DataError, nyud_table, table_of, unlisted
 from mtl_training.datasets.files import Files
 
 TASKS = ('semantic', 'depth', 'normals', 'edges', 'saliency')
+UNSURE = 128  # in files of edges and saliency
 FILES = Files('`mtl_training rooms render`, or wherever its frames.jsonl was written')
 
 
@@ -39,12 +40,15 @@ class Rooms:
 
     Files of a frame: ``_rgb.jpg``; ``_semantic.png``, ids of NYUD's 40 classes, 0 void;
     ``_depth.png``, 16 bit, millimetres, 0 invalid; ``_normals.png``, RGB, n = 2 v / 255 - 1, black
-    invalid; ``_edges.png`` and ``_saliency.png``, 0 or 255. A line of ``frames.jsonl`` is an object
-    with ``name`` and ``fx``, and with ``tasks`` if the frame has labels of some of them only.
+    invalid; ``_edges.png`` and ``_saliency.png``, 0 or 255, 128 void. A line of ``frames.jsonl`` is
+    an object with ``name`` and ``fx``, and with ``tasks`` if the frame has labels of some of them
+    only. Where there is a ``classes.json`` in the folder, a list of names, ids stand for those from
+    1 on instead of NYUD's: `mtl_perception replay --pseudo-labels` writes it.
 
     Args:
         folder: holds ``train``, ``val`` and ``test``.
-        classes: of the semantic task: NYUD's 40, or groups of them.
+        classes: of the semantic task: NYUD's 40, or groups of them. With ``classes.json`` labels
+            that may be of several of them are void, as those of a group are for NYUD's 40.
 
     Raises:
         DataError: no ``frames.jsonl``, a line that is not JSON, no frames, or classes that cannot
@@ -58,7 +62,11 @@ class Rooms:
         self.folder = folder / split
         self.tasks = tuple(task for task in TASKS if any(task in f.tasks for f in self.listed))
         self.frames: Sequence[str] = [frame.prefix.name for frame in self.listed]
-        self.table = nyud_table(self.name, classes)
+        own = _own_classes(folder)
+        self.labels = NYUD40 if own is None else own
+        self.table = (
+            nyud_table(self.name, classes) if own is None else table_of(self.name, own, classes)
+        )
 
     def __len__(self) -> int:
         return len(self.listed)
@@ -74,14 +82,15 @@ class Rooms:
         arrays: dict[str, NDArray[np.generic]] = {'image': FILES.color(picture)}
         tasks = [task for task in frame.tasks if task in tasks]
         if 'semantic' in tasks:
-            arrays['semantic'] = FILES.ids(file('semantic'), self.table, len(NYUD40))
+            arrays['semantic'] = FILES.ids(file('semantic'), self.table, len(self.labels))
         if 'depth' in tasks:
             arrays['depth'] = FILES.deep(file('depth'))
         if 'normals' in tasks:
             arrays['normals'] = FILES.color(file('normals'))
         for task in ('edges', 'saliency'):
             if task in tasks:
-                arrays[task] = FILES.gray(file(task)) >> 7
+                gray = FILES.gray(file(task))
+                arrays[task] = np.where(gray == UNSURE, np.uint8(IGNORE), gray >> 7)
         return Sample(arrays, frame.fx)
 
     def faults(self) -> Iterator[str]:
@@ -89,6 +98,24 @@ class Rooms:
         here = [frame for frame in self.listed if frame.prefix.parent == self.folder]
         pictures = (file.name.removesuffix('_rgb.jpg') for file in self.folder.glob('*_rgb.jpg'))
         yield from unlisted(self.name, pictures, (frame.prefix.name for frame in here))
+
+
+def _own_classes(folder: Path) -> Sequence[LabelClass] | None:
+    """The classes of the ids in the files, from 1 on, where they are not NYUD's.
+
+    Raises:
+        DataError: ``classes.json`` is not a list of names.
+    """
+    path = folder / 'classes.json'
+    if not path.exists():
+        return None
+    try:
+        names = json.loads(FILES.text(path))
+    except ValueError as error:
+        raise DataError(f'{path} is not JSON') from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f'{path}: expected a list of names')
+    return with_names(names)
 
 
 def list_frames(folder: Path) -> list[Frame]:
