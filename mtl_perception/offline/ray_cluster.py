@@ -44,13 +44,13 @@ class RayCluster:
             raise EngineError('--ray needs the Python package ray: pip install ray') from None
         self._ray: Any = ray
         self._own = not ray.is_initialized()
-        if self._own:
-            try:
-                _reach(address)
+        try:
+            _reach(address)
+            if self._own:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            # ConnectionError, but also ValueError, RuntimeError, and gRPC's.
-            except Exception as error:
-                raise EngineError(f'no Ray cluster at {address}: {one_line(error)}') from error
+        # OSError, but also ConnectionError, ValueError, RuntimeError, and gRPC's.
+        except Exception as error:
+            raise EngineError(f'no Ray cluster at {address}: {one_line(error)}') from error
         resources = self._ray.cluster_resources()
         gpus = int(resources.get('GPU', 0))
         gpu = gpus > 0 if gpu is None else gpu
