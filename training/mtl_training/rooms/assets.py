@@ -49,7 +49,7 @@ def fetch(assets: Path) -> None:
                     (partial / Path(name).name).write_bytes(wheel.read(name))
         partial.rename(assets / 'tex')
     pieces = build_catalogue(assets)
-    (assets / 'CREDITS.md').write_text(credits(pieces))
+    (assets / 'CREDITS.md').write_text(credits(pieces), encoding='utf-8')
     print(f'{len(pieces)} pieces of furniture in {assets}; credits in {assets / "CREDITS.md"}')
 
 

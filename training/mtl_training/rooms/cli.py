@@ -54,7 +54,7 @@ def _render(args: argparse.Namespace) -> None:
 
     height, width = (int(side) for side in args.size.split('x'))
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / 'CREDITS.md').write_text(credits(read_catalogue(args.assets)))
+    (args.out / 'CREDITS.md').write_text(credits(read_catalogue(args.assets)), encoding='utf-8')
     for split in SPLITS:
         wanted = getattr(args, split)
         with tqdm(total=wanted, desc=split, unit='frame') as bar:
