@@ -22,7 +22,7 @@ from ..offline.evaluation import Evaluation
 from ..offline.figures import sentences
 from ..offline.recordings import RecordingReader, RecordingWriter
 from ..offline.sources import BagSource
-from ..offline.stored import RecordedCamera, frames_of_bags
+from ..offline.stored import RecordedCamera, frames_of
 from ..offline.truth import truth_readers
 from ..share import share
 from .arguments import add_bundle, positive
@@ -146,7 +146,7 @@ def _judge(
     with RecordingReader(recording) as known, RecordingReader(bag) as seen:
         source = BagSource(known, [camera])
         ((name, truth),) = truth_readers(source).items()
-        for (frame,) in frames_of_bags([seen], NODE, RecordedCamera(source, name, truth)):
+        for (frame,) in frames_of([seen], RecordedCamera(source, name, truth), NODE):
             evaluation.add(frame.arrays, frame.truth)
     stamps = montage_stamps(topics, bundle, MONTAGE_MOMENTS)
     if stamps:

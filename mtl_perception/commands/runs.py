@@ -19,8 +19,8 @@ from ..offline.runs import RunFrame
 from ..offline.stored import (
     RecordedCamera,
     count_of_outputs,
+    frames_of,
     frames_of_bags,
-    frames_of_pipelines,
     is_bag,
 )
 from ..offline.truth import truth_readers
@@ -55,7 +55,7 @@ class Runs:
 
     Attributes:
         frames: a frame of each run, image by image.
-        bundle: of the first run; for bags the one that was named, for classes and colours.
+        bundle: of the first run that has one, else the one that was named, for classes and colours.
         total: about how many frames there are.
         problems: says why ground truth was not used and what is missing of the input, once the
             frames are read.
@@ -68,7 +68,7 @@ class Runs:
 
 
 def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStack) -> Runs:
-    """Open what is named: all bags, or all bundles or engines.
+    """Open what is named: bags of outputs, bundles, engines, in any mixture.
 
     Args:
         stack: closes what is opened.
@@ -79,12 +79,11 @@ def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStac
     """
     if options.report:
         check_page(options.report)
-    bags = [is_bag(Path(name)) for name in names]
-    if any(bags) != all(bags):
-        raise PerceptionError('takes two bags, or two bundles or engines, not one of each')
-    if not all(bags) and options.input is None:
+    variants = {
+        name: parse_variant(name, options.bundle) for name in names if not is_bag(Path(name))
+    }
+    if variants and options.input is None:
         raise PerceptionError('bundles and engines are run on a recording: give --input IN')
-    variants = [] if all(bags) else [parse_variant(name, options.bundle) for name in names]
     camera = None
     said: list[Callable[[], Sequence[str]]] = []
     if options.input is not None:
@@ -97,26 +96,31 @@ def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStac
     def problems() -> list[str]:
         return [line for say in said for line in say()]
 
-    if camera is None or not variants:
-        readers = [stack.enter_context(RecordingReader(name)) for name in names]
-        bundle = load_bundle(options.bundle or default_bundle())
-        frames = frames_of_bags(readers, options.node, camera)
-        total = min(count_of_outputs(stored, options.node) for stored in readers)
-        return Runs(frames, bundle, total, problems)
-    bundles = [load_bundle(variant.bundle) for variant in variants]
-    for bundle in bundles:
-        if bundle.classes != bundles[0].classes:
+    bundles = {name: load_bundle(variant.bundle) for name, variant in variants.items()}
+    first, *others = bundles.values() or [load_bundle(options.bundle or default_bundle())]
+    for bundle in others:
+        if bundle.classes != first.classes:
             raise PerceptionError(
-                f'{bundles[0].folder} and {bundle.folder} have different classes, so their labels '
+                f'{first.folder} and {bundle.folder} have different classes, so their labels '
                 'cannot be compared'
             )
-    pipelines = []
-    for bundle, variant in zip(bundles, variants, strict=True):
-        chosen = open_engine(variant.backend, bundle, engine_options(options, variant.precision))
+    bags = {
+        name: stack.enter_context(RecordingReader(name)) for name in names if name not in variants
+    }
+    counts = [count_of_outputs(bag, options.node) for bag in bags.values()]
+    if camera is None:
+        frames = frames_of_bags([bags[name] for name in names], options.node)
+        return Runs(frames, first, min(counts), problems)
+    pipelines = {}
+    for name, variant in variants.items():
+        wanted = engine_options(options, variant.precision)
+        chosen = open_engine(variant.backend, bundles[name], wanted)
         stack.callback(chosen.engine.close)
-        pipelines.append(Pipeline(bundle, chosen.engine))
-    frames = frames_of_pipelines(pipelines, camera)
-    return Runs(frames, bundles[0], len(camera), problems)
+        pipelines[name] = Pipeline(bundles[name], chosen.engine)
+    sides = [bags[name] if name in bags else pipelines[name] for name in names]
+    return Runs(
+        frames_of(sides, camera, options.node), first, min([*counts, len(camera)]), problems
+    )
 
 
 @dataclass(frozen=True)

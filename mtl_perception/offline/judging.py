@@ -11,7 +11,7 @@ from .replay import Result
 from .report import RunReport
 from .runs import RunFrame
 from .sources import Source
-from .stored import RecordedCamera, frames_of_bags, true_of
+from .stored import RecordedCamera, frames_of, true_of
 from .truth import truth_readers
 
 
@@ -66,5 +66,5 @@ class Judge:
         for name, report in self.reports.items():
             with RecordingReader(bag) as stored:
                 camera = RecordedCamera(self._source, name, self.truth[name])
-                for (frame,) in frames_of_bags([stored], namespace(name), camera):
+                for (frame,) in frames_of([stored], camera, namespace(name)):
                     report.add(frame)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ from .sources import Selection, Source, Step
 from .truth import TruthReader
 
 TENSORS = tuple(dict.fromkeys(name for outputs in KINDS.values() for name in outputs))
+Arrays = Mapping[str, NDArray[Any]]
+Shot = tuple[Frame, Arrays]  # an image, and what is true of it
 A = TypeVar('A')
 B = TypeVar('B')
 
@@ -174,47 +176,59 @@ def by_stamp(items: Iterable[A], stamp: Callable[[A], int]) -> Iterator[A]:
 
 
 def frames_of_bags(
-    bags: Sequence[RecordingReader], node: str = '', camera: RecordedCamera | None = None
+    bags: Sequence[RecordingReader], node: str = ''
 ) -> Iterator[tuple[RunFrame, ...]]:
-    """Frames that one bag of outputs has, or that several have.
+    """Frames that one bag of outputs has, or that several have, without their images.
 
     Args:
         node: see ``output_namespace``.
-        camera: whose images they are of, for images and ground truth.
 
     Yields:
         A frame of each bag, of one stamp.
     """
-    runs = joined([stored_frames(bag, node) for bag in bags])
-    if camera is None:
-        for stamp, found in runs:
-            yield tuple(RunFrame(stamp, None, arrays) for arrays in found)
-        return
-    shots = ((frame.stamp, (frame, truth)) for frame, truth in camera.frames())
-    for stamp, found, (frame, truth) in paired(runs, shots):
-        height, width = next(iter(found[0].values())).shape[:2]
-        size = (width, height)
-        rgb = np.asarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        yield tuple(RunFrame(stamp, rgb, arrays, truth) for arrays in found)
+    for stamp, found in joined([stored_frames(bag, node) for bag in bags]):
+        yield tuple(RunFrame(stamp, None, arrays) for arrays in found)
 
 
-def frames_of_pipelines(
-    pipelines: Sequence[Pipeline], camera: RecordedCamera
+def frames_of(
+    sides: Sequence[RecordingReader | Pipeline], camera: RecordedCamera, node: str = ''
 ) -> Iterator[tuple[RunFrame, ...]]:
-    """Frames of a camera, run through one pipeline, or through several.
+    """Frames of a camera: what bags have of them, and what pipelines make of them.
+
+    Args:
+        node: see ``output_namespace``.
 
     Yields:
-        A frame of each pipeline, of one image.
+        A frame of each side, of one image that all bags have.
 
     Raises:
         EngineError: an engine failed.
     """
-    for frame, truth in camera.frames():
-        frames = []
-        for pipeline in pipelines:
-            (found,) = pipeline([frame], list(pipeline.bundle.outputs))
-            frames.append(RunFrame(frame.stamp, found.image, found.arrays, truth, found.timings_ms))
-        yield tuple(frames)
+    bags = [side for side in sides if isinstance(side, RecordingReader)]
+    shots = ((frame.stamp, (frame, truth)) for frame, truth in camera.frames())
+    images: Iterator[tuple[tuple[Arrays, ...], Shot]] = (((), shot) for _, shot in shots)
+    if bags:
+        stored = joined([stored_frames(bag, node) for bag in bags])
+        images = ((found, shot) for _, found, shot in paired(stored, shots))
+    for found, (frame, truth) in images:
+        rest = iter(found)
+        yield tuple(
+            _run(side, frame, truth)
+            if isinstance(side, Pipeline)
+            else _stored(next(rest), frame, truth)
+            for side in sides
+        )
+
+
+def _run(pipeline: Pipeline, frame: Frame, truth: Arrays) -> RunFrame:
+    (found,) = pipeline([frame], list(pipeline.bundle.outputs))
+    return RunFrame(frame.stamp, found.image, found.arrays, truth, found.timings_ms)
+
+
+def _stored(arrays: Arrays, frame: Frame, truth: Arrays) -> RunFrame:
+    height, width = next(iter(arrays.values())).shape[:2]
+    rgb = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
+    return RunFrame(frame.stamp, np.asarray(rgb, np.uint8), arrays, truth)
 
 
 def is_bag(path: Path) -> bool:

@@ -14,10 +14,13 @@ function element(tag, properties = {}, ...children) {
 
 // --- tables and plots ---------------------------------------------------------------------------
 
+// Numbers stay whole; text may break, so that a path does not push the figures out of a small screen.
+const cell = (text) => element('td', { className: /^[\d+–.e -]*$/.test(text) ? '' : 'text' }, text);
+
 function table(data) {
   const head = element('tr', {}, ...data.columns.map((t) => element('th', { scope: 'col' }, t)));
   const rows = data.rows.map(([name, ...cells]) =>
-    element('tr', {}, element('th', { scope: 'row' }, name), ...cells.map((t) => element('td', {}, t))));
+    element('tr', {}, element('th', { scope: 'row' }, name), ...cells.map(cell)));
   const made = element('table', {}, element('caption', {}, data.title),
     element('thead', {}, head), element('tbody', {}, ...rows));
   // What scrolls must be reachable by keyboard, and a region that can be reached has a name.

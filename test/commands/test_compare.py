@@ -91,6 +91,20 @@ def test_bundles_that_differ_do_so_in_figures(
     assert re.search(r'semantic .*accuracy 1', text)
 
 
+def test_a_bag_of_outputs_is_compared_with_an_engine(
+    tiny_bundle: Path, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a robot recorded, and what a bundle would make of the same images."""
+    engine, out = f'{tiny_bundle}@onnxruntime:fp32', str(tmp_path / 'out')
+    words = ['--bundle', str(tiny_bundle), '--backend', 'onnxruntime', '--every', '2']
+    assert cli.main(['replay', str(recording), out, *words]) == 0
+    for sides in ((out, engine), (engine, out)):
+        assert cli.main(['compare', *sides, '--input', str(recording)]) == 0
+        text = capsys.readouterr().out
+        assert '2 frames, 2 of them equal bit by bit.' in text
+        assert re.search(r'depth .*absrel 0,', text)
+
+
 def test_classes_that_differ_cannot_be_compared(
     tiny_bundle: Path,
     make_bundle: Callable[..., Path],
@@ -109,8 +123,8 @@ def test_what_cannot_be_compared_is_one_sentence(
     tiny_bundle: Path, recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = str(tiny_bundle)
-    assert 'not one of each' in error_of(capsys, 'compare', bundle, str(recording))
-    assert 'give --input IN' in error_of(capsys, 'compare', bundle, bundle)
+    for other in (bundle, str(recording)):
+        assert 'give --input IN' in error_of(capsys, 'compare', bundle, other)
     error = error_of(capsys, 'compare', 'nothing', bundle, '--input', str(recording))
     assert 'nothing is not a bag, a bundle folder, or BACKEND:PRECISION' in error
     assert 'has no outputs' in error_of(capsys, 'compare', str(recording), str(recording))

@@ -46,7 +46,7 @@ def example(tiny_bundle: Path, frames: int = 30, *, truth: bool = True) -> Page:
         stamp = 1_000_000_000 + index * 100_000_000
         timings = {'engine': 40.0 + index, 'resize': 1.0}
         report.add(RunFrame(stamp, image, found, known, timings))
-    return report.page('Example <run>', {'recording': 'example'})
+    return report.page('Example <run>', {'recording': '/home/robot' + '/somewhere' * 8})
 
 
 def titles(page: Page) -> list[str]:
@@ -238,6 +238,8 @@ def test_it_fits_and_can_be_read(chromium: Any, report_file: Path, width: int, s
     opened = Opened(chromium, report_file, width, scheme)
     page = opened.page
     assert page.evaluate('document.documentElement.scrollWidth') <= width
+    summary = page.locator('.scroll').first
+    assert summary.evaluate('box => box.scrollWidth - box.clientWidth') == 0
     paper = page.evaluate('getComputedStyle(document.body).backgroundColor')
     assert paper == ('rgb(21, 24, 28)' if scheme == 'dark' else 'rgb(250, 250, 248)')
     ink = "getComputedStyle(document.querySelector('.xtick text')).fill"
