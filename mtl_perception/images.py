@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -135,6 +136,9 @@ _MOSAICS = {f'bayer_{name}{bits}': _BAYER[name] for name in _BAYER for bits in (
 
 _JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 _PNG_END = b'IEND\xaeB`\x82'  # the last chunk's type and checksum, which are always the same
+_MARK, _SCAN, _END = 0xFF, 0xDA, 0xD9  # what begins a marker of a JPEG, and two of them
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that tell the size
+MOST_PIXELS = 2**26  # of a compressed image: more than cameras of robots have
 _JPEG_SCAN, _JPEG_END = b'\xff\xda', b'\xff\xd9'
 # Whether damage inside of a JPEG is noticed.
 STRICT_JPEG = simplejpeg is not None
@@ -249,6 +253,7 @@ def decode_compressed(data: Any, format: str = '') -> NDArray[np.uint8]:
     if not content:
         raise ImageError('size', 'the compressed image is empty')
     _check_whole(content)
+    _check_claim(content)
     pixels = _strict_jpeg(content) if STRICT_JPEG and content.startswith(_JPEG) else None
     mosaic = _MOSAICS.get(kind)
     if pixels is None:
@@ -313,6 +318,32 @@ def _check_whole(content: bytes) -> None:
         whole = not content.startswith(_PNG) or _PNG_END in content
     if not whole:
         raise ImageError('truncated', f'the compressed image ends after {len(content)} bytes')
+
+
+def _check_claim(content: bytes) -> None:
+    """Raise if a JPEG or PNG claims to be larger than any camera's: a few bytes can fill memory."""
+    width, height = _claimed_size(content)
+    if width * height > MOST_PIXELS:
+        raise ImageError(
+            'size',
+            f'the compressed image is {width}x{height}, expected {MOST_PIXELS} pixels at most',
+        )
+
+
+def _claimed_size(content: bytes) -> tuple[int, int]:
+    """Width and height in the header of a PNG or JPEG; 0 where there is none."""
+    if content.startswith(_PNG):
+        width, height = struct.unpack_from('>II', content.ljust(24, b'\0'), 16)
+        return width, height
+    place = 2 if content.startswith(_JPEG) else len(content)
+    while place + 9 <= len(content):
+        mark, marker, length, _, height, width = struct.unpack_from('>BBHBHH', content, place)
+        if mark != _MARK or marker in (_SCAN, _END):
+            break
+        if marker in _FRAMES:
+            return width, height
+        place += 1 if marker == _MARK else 2 + length  # markers may be filled up
+    return 0, 0
 
 
 # Encodings of the node's own images: type of a sample, samples per pixel.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from array import array
 
 import cv2
@@ -387,3 +389,32 @@ def test_same_as_cv_bridge(encoding, padding, rgb):
     message.encoding, message.height, message.width = encoding, HEIGHT, WIDTH
     ours = decode(encoding, HEIGHT, WIDTH, message.step, message.data, message.is_bigendian)
     np.testing.assert_array_equal(ours, bridge.imgmsg_to_cv2(message, 'rgb8'))
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A whole PNG of black pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        size, check = struct.pack('>I', len(content)), struct.pack('>I', zlib.crc32(kind + content))
+        return size + kind + content + check
+
+    head = struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((width + 1) * min(height, 64)))
+    content = chunk(b'IHDR', head) + chunk(b'IDAT', rows) + chunk(b'IEND', b'')
+    return b'\x89PNG\r\n\x1a\n' + content
+
+
+def test_a_few_bytes_that_would_fill_memory_are_refused() -> None:
+    assert decode_compressed(png_claiming(64, 64), 'png').shape == (64, 64, 3)
+    with pytest.raises(ImageError, match='is 8193x8192, expected 67108864 pixels at most') as found:
+        decode_compressed(png_claiming(8193, 8192), 'png')
+    assert found.value.kind == 'size'
+
+
+@pytest.mark.parametrize('options', [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]])
+def test_a_jpeg_that_claims_too_much_is_refused(options: list[int]) -> None:
+    content = bytearray(cv2.imencode('.jpg', np.zeros((48, 64, 3), np.uint8), options)[1])
+    place = content.index(struct.pack('>HH', 48, 64))
+    content[place : place + 4] = struct.pack('>HH', 65500, 65500)
+    with pytest.raises(ImageError, match='is 65500x65500, expected'):
+        decode_compressed(bytes(content), 'jpeg')

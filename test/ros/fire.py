@@ -99,13 +99,20 @@ class Fire:
         image = self.driver.image(np.full((side, 96, 3), 90, np.uint8))
         info = self.driver.info(image.header, 96, side)
         end = time.monotonic() + ros.TIMEOUT_S
-        while not any(e.header.stamp == image.header.stamp for e in self.edges):
-            assert time.monotonic() < end, f'no answer to an image of {side} rows'
+
+        def done() -> bool:
+            return any(e.header.stamp == image.header.stamp for e in self.edges)
+
+        while not done():
+            if time.monotonic() > end:
+                self._statuses.clear()
+                self.client.spin(3)
+                raise AssertionError(f'no answer to image {image.header.stamp}: {self._statuses}')
             before()
             self.driver.publish(image, info)
             # Until it may have been lost.
             until = time.monotonic() + 0.5
-            while not self.edges and time.monotonic() < until:
+            while not done() and time.monotonic() < until:
                 self.client.executor.spin_once(timeout_sec=0.1)
 
     def status(self, condition: Callable[[Any], object]) -> Any:
@@ -295,8 +302,9 @@ def main() -> int:
             text = scenario(fire, size, seed)
             fire.end()
         finally:
-            for node in fire.nodes:
+            for node in fire.nodes:  # those that are left where something is wrong
                 node.process.kill()
+                print(*node.text().splitlines()[-20:], sep='\n', file=sys.stderr)
             client.close()
     print(f'{text} ({time.monotonic() - start:.0f} s)')
     return 0
