@@ -35,12 +35,13 @@ from .reading import add_reading, reading
 
 # Finished, but not everything of the recording could be used.
 INCOMPLETE = 3
-# What can be computed of other outputs, and large, is stored only where it is asked for.
+# Options that make another bag.
 _OF_THE_JOB = (
     *('start', 'duration', 'every', 'keep', 'tasks', 'allow_uncalibrated'),
     *('focal', 'fov', 'rate'),
 )
-_DERIVED = ('points', 'image', 'semantic_color', 'depth_color', 'normals_color')
+# What can be computed of other outputs is stored only where it is asked for.
+_DERIVED = ('points', 'image', 'depth_mm', 'semantic_color', 'depth_color', 'normals_color')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
