@@ -16,7 +16,7 @@ from .sections import Section, is_number, read_section
 from .share import share
 
 SCHEMA = 1
-DEFAULT_BUNDLE = 'tif_lite0_rooms'
+SHIPPED_BUNDLES = ('tif_lite0_indoor', 'tif_lite0_rooms')  # the first is the default
 UNLABELLED = 255
 
 # What each kind of task may put out: tensor name -> dtype; the first one is required.
@@ -158,13 +158,19 @@ def load_bundle(folder: str | Path) -> Bundle:
     that the models' weights are inside. A backend checks the tensors of the ONNX file when it
     opens it.
 
+    Args:
+        folder: with ``bundle.yaml`` in it, or the name of a bundle that is shipped.
+
     Raises:
         BundleError: with one sentence that names the file, the key and the expected value.
     """
-    folder = Path(folder)
+    folder = _shipped(Path(folder))
     path = folder / 'bundle.yaml'
     if not folder.is_dir():
-        raise BundleError(f'{folder}: no such folder; a bundle holds bundle.yaml and model.onnx')
+        raise BundleError(
+            f'{folder}: no such folder; a bundle holds bundle.yaml and model.onnx (shipped, and '
+            f'known by name: {", ".join(SHIPPED_BUNDLES)})'
+        )
     top = read_section(path, BundleError)
 
     schema = top.integer('schema', minimum=1)
@@ -222,7 +228,14 @@ def default_bundle() -> Path:
     Raises:
         share.ShareError: where it is not installed.
     """
-    return share(f'bundles/{DEFAULT_BUNDLE}/bundle.yaml').parent
+    return share(f'bundles/{SHIPPED_BUNDLES[0]}/bundle.yaml').parent
+
+
+def _shipped(folder: Path) -> Path:
+    """The folder of a shipped bundle that is meant by its name; any other folder as it is."""
+    if str(folder) in SHIPPED_BUNDLES and not folder.is_dir():
+        return share(f'bundles/{folder}/bundle.yaml').parent
+    return folder
 
 
 def _grid_size(grid: Section, key: str) -> int:

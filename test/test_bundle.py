@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mtl_perception.bundle import BundleError, SemanticClass, default_bundle, load_bundle
+from mtl_perception.bundle import (
+    SHIPPED_BUNDLES,
+    BundleError,
+    SemanticClass,
+    default_bundle,
+    load_bundle,
+)
 
 
 def refused(folder: Path) -> str:
@@ -300,12 +306,22 @@ def test_weights_in_other_files_are_refused(make_bundle, tmp_path):
     assert 'weights' in message
 
 
-def test_the_shipped_bundle_is_whole():
-    bundle = load_bundle(default_bundle())
+@pytest.mark.parametrize('name', SHIPPED_BUNDLES)
+def test_shipped_bundles_are_whole_and_known_by_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bundle = load_bundle(name)
+    assert bundle.name == name
     assert bundle.metric
     assert 16 <= len(bundle.classes) <= 20
     assert set(bundle.tasks) >= {'semantic', 'depth', 'normals', 'edges'}
     assert bundle.models['fp32'].path.stat().st_size < 20e6
+    (tmp_path / name).mkdir()
+    with pytest.raises(BundleError, match='bundle.yaml'):  # a folder of one's own comes first
+        load_bundle(name)
+
+
+def test_the_default_bundle_is_the_first_that_is_shipped():
+    assert default_bundle() == load_bundle(SHIPPED_BUNDLES[0]).folder
 
 
 def test_loading_needs_neither_torch_nor_ros_nor_an_engine(tiny_bundle):

@@ -65,7 +65,8 @@ class Limits:
 # hides the mildest of the third kind, where the probes have only what the fp32 model gives. With
 # what the int8 model itself gives (`quantize` stores it) engines are nearer: on the shipped probes
 #   openvino int8 to onnxruntime int8  0.943  5.56  0.009  1.57  3.05  2.31
-# and the limits are about twice that or more ("engine int8 to itself"). On a CPU without VNNI they
+# (of tif_lite0_rooms; depth 0.033 of tif_lite0_indoor, the others within the limits), and the
+# limits are about twice the former or more ("engine int8 to itself"), 1.4 times the latter. On a CPU without VNNI they
 # refused a model whose weights used all 8 bits, which openvino saturates there: labels 0.797, depth
 # 0.057. Gray images hide that red and blue are swapped: one probe should be colourful, one have
 # sharp edges.
@@ -78,7 +79,7 @@ _LIMITS = {
     'engine fp16': (0.97, 2.3, 0.014, 1.25, 2.1, 0.55),
     'engine bf16': (0.84, 12.5, 0.07, 7.6, 7.6, 2.9),
     'engine int8': (0.69, 19.0, 0.075, 5.4, 17.5, 8.5),
-    'engine int8 to itself': (0.90, 10.5, 0.03, 3.6, 6.2, 4.8),
+    'engine int8 to itself': (0.90, 10.5, 0.045, 3.6, 6.2, 4.8),
 }
 # Not measured: no shipped network has these outputs. They come about as those do.
 _LIKE = {'human_parts': 'semantic', 'saliency': 'edges'}

@@ -95,8 +95,8 @@ PARAMETERS = (
     Parameter(
         'bundle',
         '',
-        'Folder of the model bundle (bundle.yaml and model.onnx). Empty: the bundle that is '
-        'shipped with the package.',
+        'Folder of the model bundle (bundle.yaml and model.onnx), or the name of one that is '
+        'shipped: tif_lite0_indoor (empty means this one), tif_lite0_rooms.',
         'unconfigured',
     ),
     Parameter(
