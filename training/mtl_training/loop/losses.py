@@ -12,6 +12,7 @@ from torch import Tensor
 from mtl_training.datasets.batches import Batch
 from mtl_training.evaluation.judge import judge
 from mtl_training.evaluation.predictors import Maps, normalise
+from mtl_training.loop.precision import autocast
 from mtl_training.loop.processes import mean
 from mtl_training.loop.run import Run
 from mtl_training.models import Predictions
@@ -61,7 +62,7 @@ def mean_of(parts: Sequence[Losses]) -> Losses:
 def predictions_of(run: Run, batch: Batch) -> Predictions:
     """What the network says about a batch, with its graph."""
     images = normalise(batch['image'], run.net.mean, run.net.std)
-    with run.fabric.autocast():
+    with autocast(run.fabric):
         return run.predict(images)
 
 
