@@ -10,6 +10,7 @@ from ..offline.figures import sentences
 from ..offline.judging import Judge
 from ..offline.page import write_page
 from ..offline.report import RunReport
+from ..offline.runs import flicker_sentence
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +19,11 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def print_figures(report: RunReport, problems: Iterable[str]) -> None:
-    """Print what was measured of a run, and why truth was not used."""
+    """Print what was measured of a run, how steady it was, and why truth was not used."""
     found = sentences(report.run.evaluation)
     print('\n'.join(found or ['There is no ground truth, so accuracy is unknown.']))
+    if steady := flicker_sentence(report.run):
+        print(steady)
     for problem in problems:
         print(f'Note: {problem}.')
 

@@ -100,7 +100,7 @@ def open_input(path: Path, reading: Reading) -> Iterator[Input]:
         yield Input(source, taken=taken, files=pictures)
     else:
         video = VideoSource(path, reading.rate, reading.lens)
-        yield Input(video, taken=[f'the video {path}'], files=[path])
+        yield Input(video, taken=[f'the video {path}'], files=[path], losses=lambda: video.losses)
 
 
 def fingerprint(files: Sequence[Path]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 # Of pictures that nobody gives a rate for.
 PICTURE_RATE = 10.0
 
+_WHOLE = 0.98  # of the images that a video speaks of
 _UNCALIBRATED = 'there is no CameraInfo; give --focal or --fov'
 # Where a PNG says how it stores pixels: 16 bits of gray are depth, by everybody's custom.
 _PNG_DEPTH, _PNG_FORMAT = b'\x10\x00', slice(24, 26)
@@ -123,6 +125,9 @@ class VideoSource:
         rate: images in a second; None: the video's own times.
         lens: that it was taken with, if it is known.
 
+    Attributes:
+        losses: what was found missing so far, a line each.
+
     Raises:
         RecordingError: it is not such a file.
     """
@@ -131,9 +136,12 @@ class VideoSource:
 
     def __init__(self, path: Path, rate: float | None = None, lens: Lens | None = None) -> None:
         self.cameras: Sequence[CameraTopics] = [CameraTopics(str(path), '', '')]
+        self.losses: list[str] = []
         self._path = path
         self._rate = rate
         self._lens = lens
+        # FFmpeg tells the terminal what it stumbles over; here that is a sentence of the command.
+        os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
         video = self._open()
         self._frames = max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
         self._own_rate = video.get(cv2.CAP_PROP_FPS)
@@ -170,12 +178,19 @@ class VideoSource:
         while True:
             found, image = video.read()
             if not found:
+                self._end(index)
                 return
             time_ns = round(video.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
             if self._rate or time_ns <= before:  # not every container has times
                 time_ns = max(before + 1, round(index / (self._rate or self._own_rate) * 1e9))
             yield _shot(str(self._path), time_ns, partial(_rgb, image), self._lens)
             index, before = index + 1, time_ns
+
+    def _end(self, count: int) -> None:
+        """Say it where far fewer images came than the file speaks of; some speak of a few more."""
+        loss = f'{self._path} ends after {count} of its {self._frames} images'
+        if count < _WHOLE * self._frames and loss not in self.losses:
+            self.losses.append(loss)
 
 
 def _rgb(image: Any) -> NDArray[np.uint8]:

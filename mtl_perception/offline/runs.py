@@ -134,6 +134,17 @@ def time_section(runs: Runs) -> Section | None:
     return Section('Over time', plots=drawn) if drawn else None
 
 
+def flicker_sentence(run: Run) -> str:
+    """How steady the outputs were, as a line for a terminal; empty where nothing was followed."""
+    figures = run.flicker.compute()
+    shown = [
+        f'{task} {text(figures[task])} {unit}'
+        for task, unit in _FLICKER.items()
+        if not np.isnan(figures.get(task, np.nan))
+    ]
+    return f'  {"flicker":<9} {", ".join(shown)}' if shown else ''
+
+
 def flicker_section(runs: Runs) -> Section | None:
     """How steady the outputs were."""
     found = {name: run.flicker.compute() for name, run in runs.items()}

@@ -56,7 +56,9 @@ def test_a_replay_is_judged_as_its_bag_would_be(
     out, page = tmp_path / 'out', tmp_path / 'report.html'
     words = ('--duration', '2', '--report', str(page))
     assert replay(SAMPLE, str(out), *words) == 0
-    while_going = figures(capsys.readouterr().out)
+    told = capsys.readouterr().out
+    while_going = figures(told)
+    assert re.search(r'^  flicker   semantic 0\.\d+ share of points', told, re.MULTILINE)
     assert replay(out, '--input', str(SAMPLE), name='evaluate') == 0
     assert figures(capsys.readouterr().out) == while_going
     assert len(while_going) == 4

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,32 @@ def test_a_video_has_its_own_times(replay: Any, name: str, code: str, tmp_path: 
     words = ('--fov', '90', '--rate', '2', '--start', '1', '--duration', '1')
     assert replay(path, tmp_path / 'slow', *words) == 0
     assert list(depths(tmp_path / 'slow')) == [1_000_000_000, 1_500_000_000]
+
+
+def test_a_video_that_is_cut_off_is_replayed_up_to_there(
+    replay: Any, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """In a process of its own, since FFmpeg asks once whether to talk to the terminal."""
+    path = video(tmp_path / 'drive.avi', 'MJPG')
+    content = path.read_bytes()
+    place = content.index(b'movi')
+    for _ in range(4):
+        place = content.index(b'00dc', place + 1)
+    path.write_bytes(content[: place + 100])  # within the fourth image
+    words = ['replay', str(path), str(tmp_path / 'out'), '--fov', '60']
+    engine = ['--bundle', str(tiny_bundle), '--backend', 'onnxruntime']
+    done = subprocess.run(
+        [sys.executable, '-m', 'mtl_perception.commands.cli', *words, *engine],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == INCOMPLETE
+    count = len(depths(tmp_path / 'out'))
+    assert 0 < count < 6
+    assert f'ends after {count} of its 6 images' in done.stdout
+    assert done.stderr == ''
+    # Who takes only what is there misses nothing.
+    assert replay(path, tmp_path / 'out', '--fov', '60', '--duration', '0.1') == 0
 
 
 def test_several_inputs_have_an_output_each(

@@ -59,4 +59,5 @@ def write_sheet(path: Path, frames: Sequence[Picture], columns: int = 1) -> None
     grid = [*frames, *blank]
     rows = [np.concatenate(grid[i : i + columns], axis=1) for i in range(0, len(grid), columns)]
     with beside(path) as partial:
-        cv2.imwrite(str(partial), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
+        image = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(partial), image, [cv2.IMWRITE_JPEG_QUALITY, 80])

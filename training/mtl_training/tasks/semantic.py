@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from mtl_training.datasets.classes import LabelClass, lookup
 from mtl_training.tasks.classes import ClassTask, classes_last, most_probable
@@ -28,14 +29,22 @@ class SemanticTask(ClassTask):
         return (classes_last(logits) / self.temperature).softmax(dim=-1)
 
     def tempered(self, logits: Tensor, target: Tensor) -> SemanticTask:
-        """With the T of the largest likelihood of labels (Guo et al., ICML 2017, Sec. 4.2)."""
+        """With the T of the largest likelihood of what the confidence is about.
+
+        -sum log P(right) over the pixels whose most probable class is the label's, log (1 - P) over
+        the others.
+
+        Differs from Guo et al., ICML 2017, Sec. 4.2: theirs is the likelihood of labels, which goes
+        by the probabilities of all classes, also of those that are not chosen.
+        """
         labels = target.flatten(1)
         known = labels != self.no_label
+        labels = labels[known]
 
         def entropy(temperature: float) -> Tensor:
-            probability = replace(self, temperature=temperature).probability(logits)
-            of_label = probability[known].gather(1, labels[known][:, None])
-            return -of_label.clamp(min=torch.finfo(logits.dtype).tiny).log().mean()
+            probability = replace(self, temperature=temperature).probability(logits)[known]
+            confidence, chosen = probability.clamp(1e-6, 1 - 1e-6).max(dim=-1)
+            return functional.binary_cross_entropy(confidence, (chosen == labels).to(logits))
 
         return replace(self, temperature=smallest(entropy))
 

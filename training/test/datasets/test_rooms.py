@@ -94,7 +94,7 @@ def test_what_a_replay_is_sure_of_is_read_as_it_was_written(tmp_path: Path) -> N
         'edges': np.array([0, 128, 255], np.uint8)[np.arange(320) % 3] + 0 * sure,
     }
     arrays['semantic'][:128] = floor
-    labels = PseudoLabels(tmp_path / 'data', bundle, 0.8)
+    labels = PseudoLabels(tmp_path / 'data', bundle, 0.5)
     labels.add('first', frame, arrays, {})
     depth = np.full((128, 160), 1.25, np.float32)  # of a depth camera
     labels.add('second', frame, arrays, {'depth': depth})
