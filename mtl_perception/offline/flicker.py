@@ -56,11 +56,11 @@ class Flicker:
         before, self._before = self._before, (gray, arrays)
         if before is None or before[0].shape != gray.shape:
             return {}
-        start, end = _follow(before[0], gray)
+        start, end = follow(before[0], gray)
         if len(start) < _FEWEST:
             return {}
         found = {
-            name: _change(name, before[1][name][_at(start)], arrays[name][_at(end)])
+            name: _change(name, before[1][name][pixels_of(start)], arrays[name][pixels_of(end)])
             for name in ('semantic', 'depth', 'normals')
             if name in arrays and name in before[1]
         }
@@ -81,7 +81,7 @@ class Flicker:
         return {name: ratio(*sums) for name, sums in self._sums.items()}
 
 
-def _follow(
+def follow(
     before: NDArray[np.uint8], after: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Points (x, y) of the first image, and where they are in the second, [N, 2] each."""
@@ -111,7 +111,7 @@ def _grid(height: int, width: int) -> NDArray[np.float32]:
     return np.stack([x.ravel(), y.ravel()], -1).astype(np.float32)[:, None]
 
 
-def _at(points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def pixels_of(points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Row and column of the pixels that hold points."""
     x, y = np.rint(points).astype(np.intp).T
     return y, x
