@@ -316,7 +316,7 @@ def test_shipped_bundles_are_whole_and_known_by_name(name, tmp_path, monkeypatch
     assert set(bundle.tasks) >= {'semantic', 'depth', 'normals', 'edges'}
     assert bundle.models['fp32'].path.stat().st_size < 20e6
     (tmp_path / name).mkdir()
-    with pytest.raises(BundleError, match='bundle.yaml'):  # a folder of one's own comes first
+    with pytest.raises(BundleError, match=r'bundle\.yaml'):  # a folder of one's own comes first
         load_bundle(name)
 
 

@@ -66,10 +66,10 @@ class Limits:
 # what the int8 model itself gives (`quantize` stores it) engines are nearer: on the shipped probes
 #   openvino int8 to onnxruntime int8  0.943  5.56  0.009  1.57  3.05  2.31
 # (of tif_lite0_rooms; depth 0.033 of tif_lite0_indoor, the others within the limits), and the
-# limits are about twice the former or more ("engine int8 to itself"), 1.4 times the latter. On a CPU without VNNI they
-# refused a model whose weights used all 8 bits, which openvino saturates there: labels 0.797, depth
-# 0.057. Gray images hide that red and blue are swapped: one probe should be colourful, one have
-# sharp edges.
+# limits are about twice the former or more ("engine int8 to itself"), 1.4 times the latter. On a
+# CPU without VNNI they refused a model whose weights used all 8 bits, which openvino saturates
+# there: labels 0.797, depth 0.057. Gray images hide that red and blue are swapped: one probe should
+# be colourful, one have sharp edges.
 _OUTPUTS = ('semantic', 'semantic_confidence', 'depth', 'depth_confidence', 'normals', 'edges')
 _LIMITS = {
     'export': (0.999, 1.0, 0.001, 1.0, 0.0573, 1.0),
