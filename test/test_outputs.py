@@ -87,7 +87,7 @@ def test_depth_in_millimetres_is_that_in_metres_where_it_is_known(pipeline):
     prediction = predict(pipeline, ['depth'])
     depth = prediction.arrays['depth']
     depth[:] = 2.0004
-    depth[0, :6] = [np.nan, np.inf, -np.inf, 0.0, 65.536, 65.534]
+    depth[0, :6] = [np.nan, np.inf, -0.5, 0.0, 65.536, 65.534]
     content = output.maker(pipeline.bundle)(prediction)
     assert content[0, :7].tolist() == [0, 0, 0, 0, 0, 65534, 2000]
     assert (content[1:] == 2000).all()
