@@ -83,7 +83,10 @@ def run_trials(trials: Sequence[Trial], data: Path, out: Path, engine: Engine) -
                 told = json.dumps(trial.last_result.get('step'))
                 (out / mine.name / STOPPED).write_text(told, encoding='utf-8')
 
+    here = Path.cwd()
+
     def work(settings: Mapping[str, Any]) -> None:
+        os.chdir(here)  # where configurations and teachers are, if their paths are relative
         trial = left[settings['trial']]
 
         def watch(row: Mapping[str, float]) -> None:

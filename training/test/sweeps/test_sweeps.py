@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -194,15 +195,21 @@ def figures(path: Path) -> list[Mapping[str, str]]:
 
 
 def test_a_sweep_is_run_by_workers_and_resumed(
-    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rooms: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip('ray')
     path = write(tmp_path, 'singles: {}\nvariants: {fixed: , dtp: {balancing.method: dtp}}\n')
+    shutil.copy(CONFIGS / 'tiny.yaml', tmp_path)
+    path.write_text(path.read_text().replace(f'{CONFIGS}/', ''))
     out, trials = tmp_path / 'out', read_trials(path)
     cut = trials[0]  # a run that was killed after its first step
     train(cut.config, rooms, out / cut.name, stop=lambda step: step == 1)
     (begun,) = figures(out / cut.name / 'log.csv')
-    command = ['sweep', str(path), '--data', str(rooms), '--out', str(out), '--processes', '2']
+    monkeypatch.chdir(tmp_path)
+    command = ['sweep', path.name, '--data', str(rooms), '--out', 'out', '--processes', '2']
     assert main(command) == 0
     assert all(done(trial, out) for trial in trials)
     assert figures(out / cut.name / 'log.csv')[0] == begun  # not made once more
