@@ -13,9 +13,9 @@ import mtl_perception
 ROOT = Path(__file__).resolve().parents[1]
 # Installed under another name than imported.
 DISTRIBUTIONS = {'cv2': 'opencv-python-headless', 'yaml': 'pyyaml'}
-# Engines beside ONNX Runtime, what one option of one command needs, and the zstd of rosbags.
+# Engines beside ONNX Runtime, what one option of one command needs, and what comes with rosbags.
 OPTIONAL = {'simplejpeg', 'cuda', 'onnx', 'openvino', 'plotly', 'pycuda', 'tensorrt'}
-OPTIONAL |= {'backports', 'compression'}
+OPTIONAL |= {'backports', 'compression', 'lz4', 'ray'}
 
 
 def setup_argument(name: str) -> ast.expr:
