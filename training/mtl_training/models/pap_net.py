@@ -143,7 +143,8 @@ class Diffusion(nn.Module):
 
     def combine(self, affinities: Mapping[str, Tensor]) -> Tensor:
         """M_i [B,hw,hw] by task -> \\hat M [B,hw,hw]."""
-        alpha: Sequence[Tensor] = self.logits.softmax(0).unbind()
+        # As a row: TensorRT takes no soft max of a single dimension.
+        alpha: Sequence[Tensor] = self.logits[None].softmax(-1)[0].unbind()
         terms = [a * affinities[task] for a, task in zip(alpha, self.tasks, strict=True)]
         return sum(terms[1:], start=terms[0])
 
