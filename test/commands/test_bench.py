@@ -74,7 +74,8 @@ def test_a_real_node_is_measured(tiny_bundle: Path, monkeypatch: pytest.MonkeyPa
         load_bundle(tiny_bundle), backend='auto', size=(192, 128), rate=10.0, seconds=4.0
     )
     assert measured.published_hz == 10
-    assert measured.topics == 13  # 7 tensors, 3 pictures, mask, points, camera_info
+    # 7 tensors, depth_mm, image, 3 pictures, mask, points, camera_info
+    assert measured.topics == 15
     assert all(value > 0 for value in measured.stage_ms.values())
     assert measured.bare_ms > 0
     assert measured.bare_cpu_ms > 0
