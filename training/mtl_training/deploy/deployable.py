@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_training.models import Network
-from mtl_training.tasks import TaskSet
+from mtl_training.tasks import TaskSet, logits_at
 
 
 class Deployable(nn.Module):
@@ -42,7 +42,8 @@ class Deployable(nn.Module):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Image uint8 [N,H,W,3] -> outputs by tensor name."""
         # Numbers first: of uint8, TensorRT takes nothing but casts.
-        logits = self.net(image.float().permute(0, 3, 1, 2) * self.scale + self.offset)
+        images = image.float().permute(0, 3, 1, 2) * self.scale + self.offset
+        logits = logits_at(images.shape[-2:], self.net.predictions(images).final, self.tasks)
         outputs: dict[str, Tensor] = {}
         for name, task in self.tasks.items():
             outputs.update(task.head(logits[name]))

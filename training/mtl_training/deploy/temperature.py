@@ -16,7 +16,7 @@ from mtl_training.datasets.dataset import DataError, thin_out
 from mtl_training.evaluation.evaluate import frame_batches, open_judged
 from mtl_training.evaluation.predictors import Judged, network_predictor, normalise
 from mtl_training.models import Network
-from mtl_training.tasks import Task, TaskSet
+from mtl_training.tasks import Task, TaskSet, logits_at
 
 STRIDE = 8  # of the pixels that are looked at: neighbours say the same
 
@@ -57,7 +57,8 @@ def fit_temperatures(
     grid = (..., slice(STRIDE // 2, None, STRIDE), slice(STRIDE // 2, None, STRIDE))
     for batch in frame_batches(frames, judged, 'temperature'):
         with torch.inference_mode():
-            logits = net(normalise(batch['image'], net.mean, net.std))
+            images = normalise(batch['image'], net.mean, net.std)
+            logits = logits_at(images.shape[-2:], net.predictions(images).final, sure)
         for name, pairs in seen.items():
             pairs.append((logits[name][grid].clone(), batch[name][grid]))
     fitted = dict(tasks)

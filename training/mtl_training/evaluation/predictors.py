@@ -24,6 +24,7 @@ from mtl_training.tasks import (
     TaskSet,
     every,
     grouped,
+    logits_at,
 )
 from mtl_training.tasks.classes import ClassTask
 
@@ -72,7 +73,8 @@ def network_predictor(
         images = normalise(batch['image'].to(device), net.mean, net.std)
         zoom = batch['fx'].to(device) / canonical_focal
         with torch.inference_mode():
-            outputs = {name: logits.float() for name, logits in net(images).items()}
+            final = {name: logits.float() for name, logits in net.predictions(images).final.items()}
+            outputs = logits_at(images.shape[-2:], final, tasks)
             maps = {n: task.decode(outputs[n], zoom) for n, task in tasks.items()}
             for name, task in tasks.items():
                 if len(KINDS[name]) > 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtl_training.datasets.classes import LabelClass
+from mtl_training.models.layers import resize
 from mtl_training.tasks.depth import L1Depth, LaplaceDepth
 from mtl_training.tasks.edges import EdgesTask
 from mtl_training.tasks.human_parts import HumanPartsTask
@@ -144,6 +145,13 @@ def choose(
     return {
         name: replace(tasks[name], weight=weights.get(name, tasks[name].weight)) for name in names
     }
+
+
+def logits_at(
+    size: Sequence[int], final: Mapping[str, Tensor], tasks: Mapping[str, Task]
+) -> dict[str, Tensor]:
+    """The final predictions of a network for tasks, gathered and up-sampled: [B, C_t, H, W]."""
+    return {name: resize(task.gather(final[name]), size) for name, task in tasks.items()}
 
 
 def multi_task_loss(

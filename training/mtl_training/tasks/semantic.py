@@ -16,6 +16,8 @@ from mtl_training.datasets.classes import LabelClass, lookup
 from mtl_training.tasks.classes import ClassTask, classes_last, most_probable
 from mtl_training.tasks.task import TaskError, levels, smallest
 
+SMALLEST = 1e-30  # of probabilities of groups, whose logs are taken
+
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticTask(ClassTask):
@@ -62,7 +64,8 @@ class GroupedSemanticTask(SemanticTask):
     """Groups of the classes that a network tells apart.
 
     The probability of a group is the sum of those of its members, p_g = sum_{c in g} softmax(z)_c:
-    what is half a table and half a desk is surely a table to a robot.
+    what is half a table and half a desk is surely a table to a robot. They are summed on the grid
+    of the network, and the logs of the sums are brought to the size of the image.
 
     Attributes:
         classes: of labels, maps and bundles: the groups.
@@ -90,28 +93,12 @@ class GroupedSemanticTask(SemanticTask):
         """One per class of the network."""
         return len(self.members)
 
-    def probability(self, logits: Tensor) -> Tensor:
-        """p_g [N, HW, groups] of logits [N, C, H, W]."""
+    def gather(self, logits: Tensor) -> Tensor:
+        """log p_g [N, groups, h, w] of logits [N, C, h, w], which are logits of the groups."""
         belongs = np.eye(256, len(self.classes), dtype=np.float32)[self.table[: self.channels]]
-        return super().probability(logits) @ torch.from_numpy(belongs).to(logits)
-
-    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
-        """-log p_g at the label g."""
-        probability = self.probability(logits).clamp(min=torch.finfo(logits.dtype).tiny)
-        by_pixel = probability.log().unflatten(1, logits.shape[-2:])
-        return super().criterion(by_pixel.permute(0, 3, 1, 2), target)
-
-    def decode(self, logits: Tensor, zoom: Tensor) -> NDArray[np.uint8]:
-        """Ids of groups, uint8 [B, H, W]."""
-        return np.asarray(self.head(logits)['semantic'].cpu().numpy())
-
-    def head(self, logits: Tensor) -> dict[str, Tensor]:
-        """The group with the highest probability, and that probability: uint8 [N, H, W]."""
-        probability, size = self.probability(logits), logits.shape[-2:]
-        return {
-            'semantic': probability.argmax(dim=-1).unflatten(1, size).to(torch.uint8),
-            'semantic_confidence': levels(probability.amax(dim=-1).unflatten(1, size)),
-        }
+        members = classes_last(logits).softmax(dim=-1)
+        probability = (members @ torch.from_numpy(belongs).to(logits)).clamp(min=SMALLEST)
+        return probability.log().unflatten(1, logits.shape[-2:]).permute(0, 3, 1, 2)
 
 
 def grouped(task: SemanticTask, classes: Sequence[LabelClass]) -> SemanticTask:

@@ -109,6 +109,10 @@ class Task(ABC):
     def of_maps(self, values: NDArray[Any], zoom: Tensor) -> Tensor:
         """Targets of a batch from maps, such as another network's: the inverse of ``truth``."""
 
+    def gather(self, logits: Tensor) -> Tensor:
+        """The logits of a network [B, C, h, w] as the task takes them, on the same grid."""
+        return logits
+
     # Loss
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -118,7 +122,7 @@ class Task(ABC):
             logits: [B, C, h, w], up-sampled to the labels here.
             target: a batch of what ``target`` gives.
         """
-        return self.criterion(resize(logits, target.shape[-2:]), target)
+        return self.criterion(resize(self.gather(logits), target.shape[-2:]), target)
 
     @abstractmethod
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -27,9 +27,11 @@ def test_the_temperature_of_labels_drawn_from_a_network_is_its_exaggeration(
         pairs = [LabelClass(two[0], (0, 0, 0), tuple(two)) for two in (names[:2], names[2:])]
         task, labels = grouped(task, pairs), labels // 2
     labels[0, :8] = 255
-    found = task.tempered(honest * factor, labels)
-    assert found.temperature == pytest.approx(factor, rel=0.1)
-    assert ece(found, honest * factor, labels) < 0.02 < 0.03 < ece(task, honest * factor, labels)
+    logits = task.gather(honest * factor)
+    found = task.tempered(logits, labels)
+    # Of groups it is near it only: the largest member stands for all, where members differ much.
+    assert found.temperature == pytest.approx(factor, rel=0.3 if groups else 0.1)
+    assert ece(found, logits, labels) < 0.02 < 0.03 < ece(task, logits, labels)
     assert found.weight == task.weight
 
 
