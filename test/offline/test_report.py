@@ -126,6 +126,7 @@ class Opened:
         self.page.on('console', self._listen)
         self.requests: list[str] = []
         self.page.on('request', lambda request: self.requests.append(request.url))
+        self.page.set_default_timeout(120_000)  # ms, of a machine that is busy
         self.page.goto(path.as_uri())
         self.page.wait_for_selector('.plot .main-svg')
 
