@@ -78,12 +78,9 @@ class Fire:
 
     def listen(self) -> None:
         """Subscribe to every output, without looking at what comes."""
-        names = self.client.node.get_publisher_names_and_types_by_node
         for output in outputs_of(load_bundle(bundle(self._folder))):
             topic = f'{ros.NODE}/{output.name}'
-            self.client.wait(
-                lambda t=topic: any(t == name for name, _ in names('perception', '/')), topic
-            )
+            self.client.wait(lambda t=topic: self.client.node.count_publishers(t), topic)
             self.client.node.create_subscription(
                 message_class(output.type), topic, lambda _: None, 2, raw=True
             )
