@@ -79,8 +79,8 @@ def loss_settings(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: unknown ones, or of another type.
     """
     hints = get_type_hints(type(task))
-    known = [item.name for item in fields(task) if hints[item.name] in (bool, float)]
-    known.remove('weight')
+    settings = [item.name for item in fields(task) if hints[item.name] in (bool, float)]
+    known = [name for name in settings if name not in ('weight', 'temperature')]
     for key in values:
         if key not in known:
             raise ConfigError(
