@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from mtl_training import TrainingError
 from mtl_training.rooms.catalogue import SPLITS
 
 
@@ -20,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         make.add_argument(f'--{split}', type=int, default=count, metavar='FRAMES')
     make.add_argument('--seed', type=int, default=1)
     make.add_argument('--size', default='256x320', help='HEIGHTxWIDTH in pixels')
+    make.add_argument(
+        '--close', type=float, default=0, metavar='SHARE', help='of views from 0.3 to 1.5 m'
+    )
     make.add_argument('--workers', type=int, default=os.cpu_count() or 1)
     drive = actions.add_parser('record', help='record a drive through test rooms as an MCAP bag')
     drive.add_argument('out', type=Path, help='folder of the bag')
@@ -52,6 +56,8 @@ def _render(args: argparse.Namespace) -> None:
     from mtl_training.rooms.catalogue import credits, read_catalogue
     from mtl_training.rooms.write import render_split
 
+    if not 0 <= args.close <= 1:
+        raise TrainingError(f'--close is {args.close}, expected a share from 0 to 1')
     height, width = (int(side) for side in args.size.split('x'))
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'CREDITS.md').write_text(credits(read_catalogue(args.assets)), encoding='utf-8')
@@ -60,6 +66,6 @@ def _render(args: argparse.Namespace) -> None:
         with tqdm(total=wanted, desc=split, unit='frame') as bar:
             for written in render_split(
                 args.assets, args.out, split, wanted,
-                seed=args.seed, size=(height, width), workers=args.workers,
+                seed=args.seed, size=(height, width), workers=args.workers, close=args.close,
             ):  # fmt: skip
                 bar.update(min(written, wanted) - bar.n)

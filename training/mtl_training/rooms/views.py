@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mtl_training.datasets.classes import NYUD_ID
 from mtl_training.scenes.render import Camera
 from mtl_training.scenes.scene import Float, Scene
 
 CLEARANCE = 0.3  # metres to the nearest thing in view
+CLOSE_CLEARANCE = 0.15  # of close-ups
+SHELL = [NYUD_ID[name] for name in ('wall', 'floor', 'ceiling')]  # what is no thing
 
 
 def look_at(eye: Float, target: Float, roll: float = 0.0) -> Float:
@@ -69,15 +72,84 @@ def random_view(
     return best[1] if best else None
 
 
-def interest(scene: Scene, camera: Camera) -> float | None:
-    """Classes and objects in view minus dominance of one; None when obstructed."""
+@dataclass(frozen=True)
+class CloseRange:
+    """Views of one thing: horizontal field of view in degrees, metres to a point of its surface.
+
+    Attributes:
+        low: heights of cameras near the floor.
+        low_share: how many of the cameras are there; the others look from anywhere above the point.
+    """
+
+    field_of_view: tuple[float, float] = (50.0, 110.0)
+    distance: tuple[float, float] = (0.3, 1.5)
+    low: tuple[float, float] = (0.05, 0.4)
+    low_share: float = 0.35
+
+
+def close_view(
+    scene: Scene, rng: np.random.Generator, width: int, height: int, view: CloseRange = CloseRange()
+) -> Camera | None:
+    """The most interesting of a few random close-ups of things, or None when there is no room.
+
+    A thing is drawn, then a point of it; the camera is as far from the point as ``view`` has it,
+    and looks at it or a bit past it.
+    """
+    w, d, h = scene.size
+    things = np.flatnonzero(~np.isin(scene.labels, [0, *SHELL]))
+    things = np.intersect1d(things, scene.triangle_instance)
+    best: tuple[float, Camera] | None = None
+    found = 0
+    for _ in range(200 if len(things) else 0):
+        triangle = rng.choice(np.flatnonzero(scene.triangle_instance == rng.choice(things)))
+        point = scene.vertices[3 * triangle : 3 * triangle + 3].mean(0)
+        distance, azimuth = rng.uniform(*view.distance), rng.uniform(0, 2 * np.pi)
+        if rng.random() < view.low_share:
+            rise = rng.uniform(*view.low) - point[2]
+        else:
+            rise = distance * np.sin(rng.uniform(0, np.radians(65)))
+        away = distance * distance - rise * rise
+        if away < 0.02:
+            continue
+        eye = point + [
+            np.sqrt(away) * np.cos(azimuth), np.sqrt(away) * np.sin(azimuth), rise
+        ]  # fmt: skip
+        if not ((eye > 0.03) & (eye < np.array([w, d, h]) - 0.03)).all():
+            continue
+        focal = width / 2 / np.tan(np.radians(rng.uniform(*view.field_of_view)) / 2)
+        target = point + rng.normal(0, 0.15 * distance, 3)
+        axes = look_at(eye, target, rng.normal(0, 0.05))
+        camera = Camera(width, height, float(focal), axes, eye.astype(np.float32))
+        score = interest(scene, camera, CLOSE_CLEARANCE, (0.3, 1.8))
+        if score is None:
+            continue
+        if best is None or score > best[0]:
+            best = (score, camera)
+        found += 1
+        if found >= 4:
+            break
+    return best[1] if best else None
+
+
+def interest(
+    scene: Scene,
+    camera: Camera,
+    clearance: float = CLEARANCE,
+    median: tuple[float, float] = (1.0, np.inf),
+) -> float | None:
+    """Classes and objects in view minus dominance of one; None when obstructed.
+
+    Args:
+        clearance: metres along the ray to the nearest thing, at least.
+        median: metres along the ray, at least and at most, in the middle of all.
+    """
     coarse = Camera(24, 18, camera.focal * 24 / camera.width, camera.rotation, camera.eye)
     directions = coarse.directions()
     hits = scene.cast(np.repeat(camera.eye[None], len(directions), 0), directions)
     if (
         (hits.triangle < 0).any()
-        or hits.distance.min() < CLEARANCE
-        or np.median(hits.distance) < 1.0
+        or hits.distance.min() < clearance
+        or not median[0] <= np.median(hits.distance) <= median[1]
     ):
         return None
     instance = scene.triangle_instance[hits.triangle]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mtl_training.rooms.catalogue import SPLITS, Library
 from mtl_training.rooms.layout import random_room
-from mtl_training.rooms.views import ViewRange, random_view
+from mtl_training.rooms.views import close_view, random_view
 from mtl_training.scenes.render import Camera, Quality, Rendering, render
 
 VIEWS = 6  # per room
@@ -31,6 +31,7 @@ class Job:
     seed: int
     room: int
     views: int
+    close: float  # the share of them that are close-ups
     width: int
     height: int
 
@@ -84,7 +85,8 @@ def render_room(job: Job) -> list[dict[str, object]]:
     scene = random_room(_libraries[key], rng)
     records = []
     for view in range(job.views):
-        camera = random_view(scene, rng, job.width, job.height, ViewRange())
+        near = job.close > 0 and rng.random() < job.close
+        camera = (close_view if near else random_view)(scene, rng, job.width, job.height)
         if camera is None:
             continue
         frame = render(scene, camera, rng, Quality())
@@ -104,10 +106,11 @@ def render_split(
     seed: int,
     size: tuple[int, int],
     workers: int,
+    close: float = 0.0,
 ) -> Iterator[int]:
     """Render until ``frames`` frames exist; yields the number written with every room.
 
-    Rooms that an earlier, interrupted run finished are kept: frames.jsonl names only whole rooms.
+    A share ``close`` of the views are close-ups. Rooms that an earlier, interrupted run finished are kept: frames.jsonl names only whole rooms.
     """
     folder = out / split
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +120,7 @@ def render_split(
     written = len(known)
     rooms = range(max(-(-frames // VIEWS), max(finished, default=-1) + 1) * 2)
     jobs = (
-        Job(assets, folder, split, seed, room, VIEWS, size[1], size[0])
+        Job(assets, folder, split, seed, room, VIEWS, close, size[1], size[0])
         for room in rooms
         if room not in finished
     )

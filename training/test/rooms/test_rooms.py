@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from mtl_training.cli import main
 from mtl_training.datasets.classes import NYUD_ID
 from mtl_training.rooms import write
 from mtl_training.rooms.catalogue import (
@@ -20,7 +22,7 @@ from mtl_training.rooms.catalogue import (
     split_pieces,
 )
 from mtl_training.rooms.layout import random_room
-from mtl_training.rooms.views import look_at, path, random_view
+from mtl_training.rooms.views import CloseRange, close_view, look_at, path, random_view
 from mtl_training.scenes.meshes import MeshError, read_obj
 from mtl_training.scenes.render import Camera, Exposure, Quality, render
 from mtl_training.scenes.scene import Light, Scene
@@ -137,6 +139,42 @@ def test_normals_face_the_camera(assets: Path) -> None:
     assert ((frame.normals * rays).sum(-1)[known] <= 1e-4).all()
     assert known.mean() > 0.99
     assert frame.depth[known].min() > 0.1
+
+
+def test_close_ups_look_at_a_thing_from_near_by(assets: Path) -> None:
+    rng = np.random.default_rng(3)
+    scene = random_room(Library.of_split(assets, 'train'), rng)
+    shell = np.isin(scene.labels, [0, *(NYUD_ID[name] for name in ('wall', 'floor', 'ceiling'))])
+    corners = scene.vertices.reshape(-1, 3, 3)[~shell[scene.triangle_instance]]
+    found = [close_view(scene, rng, 32, 24) for _ in range(12)]
+    cameras = [camera for camera in found if camera is not None]
+    assert len(cameras) > 6
+    for camera in cameras:
+        assert np.linalg.norm(corners.mean(1) - camera.eye, axis=-1).min() < 1.5
+        assert (camera.eye > 0.03).all()
+        assert (camera.eye < scene.size).all()
+        rays = camera.directions()
+        distance = scene.cast(np.repeat(camera.eye[None], len(rays), 0), rays).distance
+        assert 0.05 < distance.min() < np.median(distance) < 2
+    low = [close_view(scene, rng, 32, 24, CloseRange(low_share=1)) for _ in range(6)]
+    heights = [camera.eye[2] for camera in low if camera is not None]
+    assert heights
+    assert max(heights) <= 0.4
+
+
+def test_a_share_of_the_views_are_close_ups(assets: Path, tmp_path: Path) -> None:
+    medians = []
+    for share in (0.0, 1.0):
+        out = tmp_path / str(share)
+        list(
+            write.render_split(
+                assets, out, 'train', 3, seed=5, size=(24, 32), workers=1, close=share
+            )
+        )
+        depths = [cv2.imread(str(p), -1) for p in sorted((out / 'train').glob('*_depth.png'))]
+        medians.append(np.median(np.concatenate(depths)) / 1000)
+    assert medians[1] < 1.8 < medians[0]
+    assert main(['rooms', 'render', str(tmp_path), '--assets', str(assets), '--close', '2']) == 1
 
 
 def test_same_seed_same_bytes(assets: Path, tmp_path: Path) -> None:
