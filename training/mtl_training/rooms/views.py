@@ -111,9 +111,8 @@ def close_view(
         away = distance * distance - rise * rise
         if away < 0.02:
             continue
-        eye = point + [
-            np.sqrt(away) * np.cos(azimuth), np.sqrt(away) * np.sin(azimuth), rise
-        ]  # fmt: skip
+        aside = np.sqrt(away) * np.array([np.cos(azimuth), np.sin(azimuth)])
+        eye = point + np.array([*aside, rise])
         if not ((eye > 0.03) & (eye < np.array([w, d, h]) - 0.03)).all():
             continue
         focal = width / 2 / np.tan(np.radians(rng.uniform(*view.field_of_view)) / 2)

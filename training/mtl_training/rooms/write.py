@@ -110,7 +110,8 @@ def render_split(
 ) -> Iterator[int]:
     """Render until ``frames`` frames exist; yields the number written with every room.
 
-    A share ``close`` of the views are close-ups. Rooms that an earlier, interrupted run finished are kept: frames.jsonl names only whole rooms.
+    A share ``close`` of the views are close-ups. Rooms that an earlier, interrupted run finished
+    are kept: frames.jsonl names only whole rooms.
     """
     folder = out / split
     folder.mkdir(parents=True, exist_ok=True)
