@@ -57,6 +57,17 @@ def scatter(across: str, up: str, points: Mapping[str, Curve], colors: Mapping[s
     )
 
 
+def reliability(measured: Mapping[str, Curve]) -> str:
+    """How often what is said with some confidence is right, as a file of its own.
+
+    Args:
+        measured: (confidence, share that is right) of bins, by what they are about.
+    """
+    honest = {'honest': [(step / 20, step / 20) for step in range(21)]}
+    colors = {**dict(zip(measured, COLORS, strict=False)), 'honest': '#bbbbbb'}
+    return scatter('confidence', 'share that is right', {**honest, **measured}, colors)
+
+
 def dot(x: float, y: float, radius: float = 2) -> str:
     """A point."""
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>'

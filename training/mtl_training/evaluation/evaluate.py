@@ -11,11 +11,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from mtl_perception.offline.evaluation import Calibration
 from mtl_training.datasets import open_data
 from mtl_training.datasets.batches import Batch, Examples, loader
 from mtl_training.datasets.classes import CLASS_SETS, LabelClass
-from mtl_training.datasets.dataset import ClassesError, DataSet, thin_out
+from mtl_training.datasets.dataset import ClassesError, DataError, DataSet, thin_out
 from mtl_training.deploy.bundles import read_bundle
+from mtl_training.evaluation.charts import reliability
 from mtl_training.evaluation.judge import judge
 from mtl_training.evaluation.native import NativeExamples, at_native
 from mtl_training.evaluation.predictors import Judged, in_classes, judged_bundle, judged_network
@@ -117,6 +119,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--json', type=Path, help='write the figures there as well')
     parser.add_argument(
+        '--calibration',
+        type=Path,
+        metavar='FILE',
+        help='draw how often what the network is sure of is right (.svg)',
+    )
+    parser.add_argument(
         '--sheet',
         type=Path,
         metavar='FILE',
@@ -161,12 +169,14 @@ def run(args: argparse.Namespace) -> int:
 
     known = thin_out(open_data(args.data, 'train', own_classes(judged)), 1000)
     predictors = {'network': judged.predict, **trivial_predictors(known, tasks)}
+    confidences = {name: Calibration() for name in predictors}
     reports = {
         name: judge(
             at_native(predict) if native else predict,
             batches(frames, name, native=native),
             tasks,
             judged.canonical_focal,
+            confidences[name],
         )
         for name, predict in predictors.items()
     }
@@ -185,9 +195,28 @@ def run(args: argparse.Namespace) -> int:
             indent=2,
         )
         args.json.write_text(text + '\n', encoding='utf-8')
+    if args.calibration:
+        args.calibration.parent.mkdir(parents=True, exist_ok=True)
+        args.calibration.write_text(curves(confidences['network']), encoding='utf-8')
     if args.sheet:
         few = batches(thin_out(frames, args.sheet_frames), 'sheet')
         shown = choose(tasks, args.sheet_tasks or list(tasks))
         pictures = sheet(judged.predict, few, shown, judged.canonical_focal)
         write_sheet(args.sheet, pictures, args.sheet_columns)
     return 0
+
+
+def curves(confidences: Calibration) -> str:
+    """The curves of the confidences of a network, as SVG.
+
+    Raises:
+        DataError: it has none, or nothing is known of what they are about.
+    """
+    bins = {
+        'classes': confidences.semantic.bins(),
+        'depth, within a factor of 1.25': confidences.depth.bins(),
+    }
+    measured = {name: [(b.confidence, b.accuracy) for b in some] for name, some in bins.items()}
+    if not any(measured.values()):
+        raise DataError('--calibration: the network has no confidence of what the data has')
+    return reliability({name: curve for name, curve in measured.items() if curve})

@@ -17,19 +17,24 @@ Report = dict[str, dict[str, float]]  # task -> figure -> value
 
 
 def judge(
-    predict: Predictor, batches: Iterable[Batch], tasks: TaskSet, canonical_focal: float
+    predict: Predictor,
+    batches: Iterable[Batch],
+    tasks: TaskSet,
+    canonical_focal: float,
+    confidences: Calibration | None = None,
 ) -> Report:
     """Run a predictor over batches and count, over all their pixels.
 
     Args:
         tasks: to judge, of which a predictor may have some only.
         canonical_focal: of the batches, px.
+        confidences: to which those of the predictor are added.
 
     Returns:
         The figures of every task, without those that nothing was counted for.
     """
     metrics = {name: task.metric() for name, task in tasks.items()}
-    confidences = Calibration()
+    confidences = confidences or Calibration()
     for batch in batches:
         predicted, known = predict(batch), truth(batch, tasks, canonical_focal)
         for name in predicted.keys() & known.keys():

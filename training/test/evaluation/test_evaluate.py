@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import cv2
 import numpy as np
@@ -17,9 +18,11 @@ import yaml
 from mtl_training.cli import main
 from mtl_training.datasets.batches import Batch, Examples, loader
 from mtl_training.datasets.classes import NYUD40, PASCAL21, ROBOT_GROUPS, LabelClass, as_table
+from mtl_training.datasets.dataset import DataError
 from mtl_training.datasets.rooms import Rooms
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.bundles import read_bundle
+from mtl_training.evaluation.evaluate import curves
 from mtl_training.evaluation.judge import in_short, judge, quality, truth
 from mtl_training.evaluation.predictors import (
     Judged,
@@ -40,6 +43,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from mtl_perception.offline.evaluation import Calibration
+
+SVG = '{http://www.w3.org/2000/svg}'
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'
 TASKS = rooms_tasks(ROBOT_GROUPS)
 
@@ -250,12 +256,32 @@ def test_a_checkpoint_from_the_command_line(
     arguments = ['evaluate', '--checkpoint', str(last), '--data', str(rooms), '--workers', '0']
     arguments += ['--json', str(tmp_path / 'a.json'), '--sheet', str(tmp_path / 'a.png')]
     arguments += ['--sheet-tasks', 'semantic', 'depth', '--sheet-columns', '2']
+    arguments += ['--calibration', str(tmp_path / 'a.svg')]
     assert main(arguments) == 0
+    drawing = ET.parse(tmp_path / 'a.svg').getroot()
+    groups = {group[0].text: len(group) - 1 for group in drawing.iter(f'{SVG}g')}
+    assert groups.keys() == {'honest', 'classes', 'depth, within a factor of 1.25'}
+    assert 0 < groups['classes'] <= 15
     assert '| | network | best constant | mean depth |' in capsys.readouterr().out
     written = json.loads((tmp_path / 'a.json').read_text())
     assert written['frames'] == 4
     assert written['reports'].keys() == {'network', 'best constant', 'mean depth'}
     assert cv2.imread(str(tmp_path / 'a.png')).shape == (2 * 3 * 64, 2 * 3 * 96, 3)
+
+
+def test_curves_of_confidence_lie_on_the_diagonal_where_it_is_honest() -> None:
+    known = np.ones(10, np.bool_)
+    confidences = Calibration()
+    confidences.semantic.update(np.full(10, 204, np.uint8), np.arange(10) < 8, known)
+    confidences.semantic.update(np.full(10, 51, np.uint8), np.arange(10) < 8, known)
+    drawing = ET.fromstring(curves(confidences))
+    groups = {group[0].text: group[1:] for group in drawing.iter(f'{SVG}g')}
+    (low, high), honest = groups['classes'], groups['honest']
+    assert high.attrib['cy'] == low.attrib['cy'] == honest[16].attrib['cy']
+    assert high.attrib['cx'] == honest[16].attrib['cx']
+    assert low.attrib['cx'] == honest[4].attrib['cx']
+    with pytest.raises(DataError, match='no confidence'):
+        curves(Calibration())
 
 
 def test_classes_of_the_command_line(
