@@ -206,11 +206,14 @@ def test_soft_experts_teach_how_likely_all_is(experts: dict[str, Path], labelled
 def test_the_default_bundle_is_a_soft_teacher_of_groups(labelled: Path) -> None:
     """Its network has 40 classes; as a bundle it says the same, as labels."""
     tasks, classes = tasks_of('rooms'), CLASS_SETS['rooms']
+    del tasks['edges']
     batch = batch_of(labelled)
     (hard,), (soft,) = (
         open_teachers(DistillConfig((INDOOR,), soft=soft), tasks, classes, 277.0, CPU)
         for soft in (False, True)
     )
+    assert isinstance(soft, SoftTeacher)
+    assert soft.net.kept == ('semantic', 'depth', 'normals')  # nobody asks it for edges
     labels, targets = hard.targets(batch), soft.targets(batch)
     likely = targets['semantic.soft']
     assert likely.shape == (2, len(classes), 16, 24)
