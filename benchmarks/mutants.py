@@ -26,7 +26,15 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_suffix('.yaml')
 PACKAGES = ('mtl_perception', 'training/mtl_training')
-TESTS = ('training/test', 'training/configs', 'test', 'benchmarks', 'docs', 'pyproject.toml')
+TESTS = (
+    'training/test',
+    'training/configs',
+    'test',
+    'resource',
+    'benchmarks',
+    'docs',
+    'pyproject.toml',
+)
 KILLED, SURVIVED = 1, 0  # what pytest exits with
 
 

@@ -1,6 +1,6 @@
 """How fast a replay is: against its bare engine, with more workers, and how much memory it takes.
 
-    python benchmarks/replay.py [--frames 60] [--rounds 3] [--backend onnxruntime]
+    python benchmarks/replay.py [--frames 60] [--rounds 3] [--backend onnxruntime] [--threads 0]
 
 A bag of VGA JPEG images made of the sample. The bare engine runs as many images, which lie there as
 arrays. What is compared takes turns, so that other work on the machine meets all of it; processor
@@ -46,12 +46,15 @@ def main() -> None:
     parser.add_argument('--frames', type=int, default=60)
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--backend', default='onnxruntime')
+    parser.add_argument(
+        '--threads', type=int, default=0, help='of the engine, beside which the rest overlaps'
+    )
     options = parser.parse_args()
     bundle = load_bundle(default_bundle())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bag = make_bag(folder / 'bag', options.frames)
-        chosen = open_engine(options.backend, bundle)
+        chosen = open_engine(options.backend, bundle, EngineOptions(threads=options.threads))
         against_engine(bundle, chosen, bag, folder, options)
         chosen.engine.close()
         workers(bundle, bag, folder, options)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -16,6 +17,8 @@ from .topics import says_raw, says_rectified
 
 # CameraInfos that are kept for images that may still come.
 _KEPT = 32
+# How long before the newest of a frame another may have come that it is compared with, seconds.
+_CLASH_S = 10.0
 # How far off the pixels of an image may be for who takes it for that of a pinhole.
 PINHOLE_TOLERANCE = 1.0
 
@@ -84,6 +87,7 @@ class _Kept:
     info: Any
     content: Hashable
     identity: Identity
+    time: float  # when it came, seconds
 
 
 class CameraInfos:
@@ -95,10 +99,15 @@ class CameraInfos:
     vain the newest of the same frame is taken at once, until stamps are seen to match again.
 
     A topic that two cameras share is noticed by what cannot come of one: different frames, two
-    calibrations of one moment, or calibrations that come in turns.
+    calibrations of one moment, or calibrations that come in turns. What came long before the newest
+    does not count there: a camera may be calibrated again, and back, and a second one may leave.
+
+    Args:
+        clock: seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._infos: OrderedDict[Hashable, _Kept] = OrderedDict()
         self._lock = Lock()
         self._matching = True
@@ -106,7 +115,7 @@ class CameraInfos:
 
     def add(self, info: Any) -> None:
         """Keep a sensor_msgs/CameraInfo."""
-        new = _Kept(info, content_of(info), Identity.of(info.header))
+        new = _Kept(info, content_of(info), Identity.of(info.header), self._clock())
         # Without a stamp the newest replaces what was before.
         stamped = new.identity.stamp != 0
         key = new.identity, new.content if stamped else None
@@ -141,19 +150,20 @@ class CameraInfos:
         with self._lock:
             own = self._own(identity)
             of_frame = [kept for kept in self._infos.values() if kept.identity.frame == frame]
+            lately = [k for k in of_frame if k.time >= of_frame[-1].time - _CLASH_S]
             others = {kept.identity.frame for kept in self._infos.values()} - {frame}
             self._matching = bool(own) or (self._matching and not waited)
             if not own:
                 self._missed = identity
         # Also of other moments: of this one only the first may have come yet.
-        moments = {kept.identity for kept in of_frame}
-        if len({kept.content for kept in own}) > 1 or len(of_frame) > len(moments):
+        moments = {kept.identity for kept in lately}
+        if len({kept.content for kept in own}) > 1 or len(lately) > len(moments):
             return Match.shared(frame, 'with one stamp')
         if own:
             return Match(own[0].info, own[0].content, own=True)
         if not of_frame:
             return Match.missing(frame, others)
-        if in_turns([kept.content for kept in of_frame]):
+        if in_turns([kept.content for kept in lately]):
             return Match.shared(frame, 'in turns')
         return Match(of_frame[-1].info, of_frame[-1].content)
 

@@ -38,7 +38,7 @@ INCOMPLETE = 3
 # Options that make another bag.
 _OF_THE_JOB = (
     *('start', 'duration', 'every', 'keep', 'tasks', 'allow_uncalibrated'),
-    *('focal', 'fov', 'rate'),
+    *('focal', 'fov', 'rate', 'mask_classes'),
 )
 # What can be computed of other outputs is stored only where it is asked for.
 _DERIVED = ('points', 'image', 'depth_mm', 'semantic_color', 'depth_color', 'normals_color')
@@ -72,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=lambda text: text.split(','),
         default=[],
         help="comma-separated, of the bundle's (default: all)",
+    )
+    parser.add_argument(
+        '--mask-classes',
+        type=lambda text: text.split(','),
+        default=[],
+        help='comma-separated, what the output mask shows (default: no such output)',
     )
     parser.add_argument(
         '--outputs',
@@ -122,9 +128,15 @@ def run(options: argparse.Namespace) -> int:
     if options.report:
         check_page(options.report)
     bundle = load_bundle(options.bundle or default_bundle())
-    pipeline = Options(tasks=options.tasks, allow_uncalibrated=options.allow_uncalibrated)
+    pipeline = Options(
+        tasks=options.tasks,
+        allow_uncalibrated=options.allow_uncalibrated,
+        mask_classes=options.mask_classes,
+    )
     pipeline.check(bundle)
-    outputs = chosen_outputs(bundle, options.outputs, options.tasks)
+    outputs = chosen_outputs(
+        bundle, options.outputs, options.tasks, masked=bool(options.mask_classes)
+    )
     judged = options.evaluate or options.report is not None
     labels = pseudo_labels(options, bundle)
     failed, incomplete = False, False
@@ -140,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
                     print('\n'.join(opened.taken))
                     judge = Judge(opened.source, bundle) if judged else None
                     tally = _replay(
-                        *(opened, output, bundle, runner, outputs, options, judge),
+                        *(opened, output, bundle, runner, outputs, pipeline, options, judge),
                         several=len(places) > 1,
                     )
                     losses = opened.losses()
@@ -198,6 +210,7 @@ def _replay(
     bundle: Bundle,
     open_one: Callable[[], Runner],
     outputs: list[Output],
+    pipeline: Options,
     options: argparse.Namespace,
     judge: Judge | None,
     *,
@@ -211,7 +224,7 @@ def _replay(
     job = Job(
         Selection(start_ns, stop_ns, options.every, tuple(options.keep), truth),
         frozenset(name for output in outputs for name in output.tensors(bundle)),
-        Options(tasks=options.tasks, allow_uncalibrated=options.allow_uncalibrated),
+        pipeline,
     )
     names = tuple(output.name for output in outputs)
     cameras = tuple(camera.name for camera in source.cameras)
@@ -302,7 +315,7 @@ def _say(tally: Tally, output: Path, losses: Sequence[str]) -> None:
 
 
 def chosen_outputs(
-    bundle: Bundle, names: Sequence[str] | None, tasks: Sequence[str] = ()
+    bundle: Bundle, names: Sequence[str] | None, tasks: Sequence[str] = (), *, masked: bool = False
 ) -> list[Output]:
     """The outputs of some names; without names those that cannot be computed of others.
 
@@ -310,12 +323,17 @@ def chosen_outputs(
 
     Args:
         tasks: of the bundle, whose outputs alone are there; empty for all.
+        masked: whether masks show some classes; else there are none.
 
     Raises:
         BundleError: the bundle, or these tasks of it, have no such output.
     """
     tensors = {name for task in tasks or bundle.tasks for name in bundle.tasks[task].outputs}
-    possible = {o.name: o for o in outputs_of(bundle) if tensors.issuperset(o.needs)}
+    possible = {
+        o.name: o
+        for o in outputs_of(bundle)
+        if tensors.issuperset(o.needs) and (masked or 'mask' not in (o.name, o.of))
+    }
     plain = [name for name, output in possible.items() if not output.of]
     if names is None:
         names = [name for name in plain if name not in _DERIVED]
@@ -324,6 +342,7 @@ def chosen_outputs(
     unknown = [name for name in names if name not in possible]
     if unknown:
         of = f' of the tasks {", ".join(tasks)}' if tasks else ''
+        of += ' without --mask-classes' if unknown[0].startswith('mask') and not masked else ''
         raise BundleError(
             f'{bundle.folder}: there is no output {unknown[0]}{of}, expected of '
             f'{", ".join(possible)}'

@@ -135,7 +135,7 @@ def _bag(reader: RecordingReader, reading: Reading) -> Input:
         )
     source = BagSource(reader, cameras, reading.lens)
     kept, taken = kept_channels(reader, reading.keep), [*_taken(cameras), *reader.notes]
-    return Input(source, kept, taken, losses=lambda: reader.losses)
+    return Input(source, kept, taken, losses=lambda: [*reader.losses, *source.losses])
 
 
 def _taken(cameras: Sequence[CameraTopics]) -> list[str]:

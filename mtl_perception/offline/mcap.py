@@ -23,8 +23,8 @@ from .cdr import RecordingError
 MAGIC = b'\x89MCAP0\r\n'
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX, CHUNK_INDEX = range(1, 9)
 STATISTICS, METADATA, METADATA_INDEX, SUMMARY_OFFSET, DATA_END = 0x0B, 0x0C, 0x0D, 0x0E, 0x0F
-# The fastest level: depth and normals are noise to zstd, and labels shrink at any level.
-_ZSTD_LEVEL = 1
+# Labels shrink at any level, and nobody should wait for what is left of confidences.
+_ZSTD_LEVEL = -1
 _FOOTER_BYTES = 37  # with the magic behind it
 
 
@@ -51,11 +51,11 @@ class Channel:
 
 @dataclass(frozen=True)
 class Message:
-    """One message: the place of its channel, from 1, when it was recorded, and CDR bytes."""
+    """One message: the place of its channel, from 1, when it was recorded, and CDR in pieces."""
 
     channel: int
     time_ns: int
-    data: bytes | memoryview
+    data: Sequence[bytes | memoryview]
 
 
 def zstd_module() -> Any:
@@ -84,35 +84,35 @@ def zstd_codec() -> tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]:
     return lambda data: bytes(zstd.compress(data, level=_ZSTD_LEVEL)), zstd.decompress
 
 
-def chunk(messages: Sequence[Message], compress: Callable[[bytes], bytes]) -> bytes:
-    """The records of a chunk and of its indexes; empty without messages."""
+def chunk(
+    messages: Sequence[Message], compress: Callable[[bytes], bytes] | None
+) -> list[bytes | memoryview]:
+    """The records of a chunk and of its indexes, in pieces; empty without messages.
+
+    Args:
+        compress: the messages by zstd; None: store them as they are.
+    """
     if not messages:
-        return b''
+        return []
     records: list[bytes | memoryview] = []
     places: dict[int, list[tuple[int, int]]] = defaultdict(list)
     size = 0
     for message in messages:
-        head = struct.pack(
-            '<BQHIQQ',
-            MESSAGE,
-            22 + len(message.data),
-            message.channel,
-            0,
-            message.time_ns,
-            message.time_ns,
-        )
+        length = 22 + sum(map(len, message.data))
+        times = message.time_ns, message.time_ns  # of the record, and of the header
+        records.append(struct.pack('<BQHIQQ', MESSAGE, length, message.channel, 0, *times))
+        records += message.data
         places[message.channel].append((message.time_ns, size))
-        records += [head, message.data]
-        size += len(head) + len(message.data)
-    content = b''.join(records)
-    packed = compress(content)
-    times = [message.time_ns for message in messages]
-    parts = [
-        struct.pack('<QQQI', min(times), max(times), size, crc32(content)),
-        _text('zstd'),
-        struct.pack('<Q', len(packed)),
-        packed,
-    ]
+        size += 9 + length
+    name, checksum, packed = '', 0, records
+    for piece in records:
+        checksum = crc32(piece, checksum)
+    if compress is not None:
+        name, packed = 'zstd', [compress(b''.join(records))]
+    length = sum(map(len, packed))
+    first, last = min(m.time_ns for m in messages), max(m.time_ns for m in messages)
+    head = struct.pack('<QQQI', first, last, size, checksum) + _text(name)
+    head += struct.pack('<Q', length)
     indexes = [
         _record(
             MESSAGE_INDEX,
@@ -121,7 +121,7 @@ def chunk(messages: Sequence[Message], compress: Callable[[bytes], bytes]) -> by
         )
         for channel, entries in sorted(places.items())
     ]
-    return b''.join([_record(CHUNK, *parts), *indexes])
+    return [_begin(CHUNK, len(head) + length), head, *packed, *indexes]
 
 
 class McapFile:
@@ -146,41 +146,45 @@ class McapFile:
         self._file.write(MAGIC + header + b''.join([*self._schemas(), *self._declared()]))
 
     def append(self, records: bytes) -> None:
-        """Write a chunk with its indexes, as ``chunk`` makes them."""
-        if records:
-            start = self._file.tell()
-            self._file.write(records)
-            self.note(start, records)
+        """Write chunks with their indexes, as ``chunk`` makes them."""
+        start, place, rest = self._file.tell(), 0, memoryview(records)
+        self._file.write(records)
+        while place < len(records):
+            place += self.note(start + place, rest[place:])
 
-    def note(self, start: int, records: bytes) -> None:
+    def note(self, start: int, records: bytes | memoryview) -> int:
         """Take a chunk that is in the file already into the summary.
 
         Args:
             start: where in the file it begins.
-            records: its bytes; those of the compressed messages are not looked at.
+            records: its bytes, and what follows; those of the messages are not looked at.
+
+        Returns:
+            How many bytes it has with its indexes.
         """
         (length,) = struct.unpack_from('<Q', records, 1)
         first, last, size, _, name = struct.unpack_from('<QQQII', records, 9)
         (packed,) = struct.unpack_from('<Q', records, 41 + name)
-        end = place = 9 + length
+        end = place = 9 + int(length)
         offsets = []
-        while place < len(records):
+        while place < len(records) and records[place] == MESSAGE_INDEX:
             (length,) = struct.unpack_from('<Q', records, place + 1)
             channel, entries = struct.unpack_from('<HI', records, place + 9)
             offsets.append(struct.pack('<HQ', channel, start + place))
             self.counts[channel] += entries // 16
-            place += 9 + length
+            place += 9 + int(length)
         self._chunks.append(
             _record(
                 CHUNK_INDEX,
                 struct.pack('<QQQQI', first, last, start, end, 10 * len(offsets)),
                 *offsets,
                 struct.pack('<Q', place - end),
-                records[37 : 41 + name],
+                bytes(records[37 : 41 + name]),
                 struct.pack('<QQ', packed, size),
             )
         )
         self.start_ns, self.end_ns = min(self.start_ns, first), max(self.end_ns, last)
+        return place
 
     def finish(self, metadata: Mapping[str, Mapping[str, str]]) -> None:
         """Write the summary, with some named records of free text."""
@@ -293,9 +297,12 @@ def _record_at(file: BinaryIO, place: int) -> tuple[int, bytes]:
     return kind, file.read(length)
 
 
+def _begin(kind: int, length: int) -> bytes:
+    return struct.pack('<BQ', kind, length)
+
+
 def _record(kind: int, *parts: bytes) -> bytes:
-    content = b''.join(parts)
-    return struct.pack('<BQ', kind, len(content)) + content
+    return b''.join([_begin(kind, sum(map(len, parts))), *parts])
 
 
 def _text(text: str) -> bytes:

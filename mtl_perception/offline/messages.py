@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,13 @@ from ..pipeline import Prediction
 from .cdr import Types
 
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'
+
+# Bytes that follow each other.
+Pieces = Sequence[bytes | memoryview]
+
+_ENDING_WITH_DATA = (IMAGE, COMPRESSED)
+_NOTHING = np.empty(0, np.uint8)
+_LENGTH = struct.Struct('<I')
 
 
 class Encoder:
@@ -32,8 +40,11 @@ class Encoder:
         self._outputs = tuple(outputs)
         self._makers: dict[str, list[Make]] = {}  # of each camera
 
-    def __call__(self, prediction: Prediction) -> dict[str, memoryview]:
-        """Name of each output that the prediction can give -> CDR bytes of its message."""
+    def __call__(self, prediction: Prediction) -> dict[str, Pieces]:
+        """Name of each output that the prediction can give -> CDR bytes of its message.
+
+        Pixels are not copied: these are the bytes of the prediction's own arrays.
+        """
         frame = prediction.frame
         header = self._types.header(frame.stamp, frame.frame_id)
         if frame.camera not in self._makers:
@@ -43,9 +54,15 @@ class Encoder:
             content = make(prediction)
             if content is not None:
                 fields = _FIELDS[output.type](self._types, content, output.encoding)
-                message = self._types.make(output.type, header=header, **fields)
-                messages[output.name] = self._types.store.serialize_cdr(message, output.type)
+                messages[output.name] = self._pieces(output.type, {'header': header, **fields})
         return messages
+
+    def _pieces(self, kind: str, fields: dict[str, Any]) -> Pieces:
+        if kind not in _ENDING_WITH_DATA:
+            return (self._types.store.serialize_cdr(self._types.make(kind, **fields), kind),)
+        empty = self._types.make(kind, **{**fields, 'data': _NOTHING})
+        head = self._types.store.serialize_cdr(empty, kind)[: -_LENGTH.size]
+        return head, _LENGTH.pack(fields['data'].size), fields['data'].data
 
 
 def label_info(

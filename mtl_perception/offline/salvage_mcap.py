@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from zlib import crc32
 
 from .. import one_line
@@ -31,6 +32,7 @@ from .mcap import (
     read_texts,
     zstd_module,
 )
+from .mcap_resync import is_chunk, is_record, next_record
 from .storage import QOS, StoredTopic
 
 # Messages outside of chunks are read in runs of about so many bytes.
@@ -121,57 +123,86 @@ class SalvagedMcap:
 
     def _scan(self) -> None:
         """Find out what there is, once through the file."""
-        file = self._file
-        size = self._path.stat().st_size
-        if file.read(len(MAGIC)) != MAGIC:
+        if self._file.read(len(MAGIC)) != MAGIC:
             raise RecordingError(f'{self._path} is not an MCAP file')
-        place, ended, whole = len(MAGIC), False, False
-        while len(head := file.read(9)) == 9:
-            kind, length = struct.unpack('<BQ', head)
-            end = place + 9 + length
-            if kind == CHUNK and end > size:
+        with mmap(self._file.fileno(), 0, access=ACCESS_READ) as content:
+            self._walk(content)
+
+    def _walk(self, content: mmap) -> None:
+        place, size = len(MAGIC), len(content)
+        ended = whole = broken = False
+        while place + 9 <= size:
+            kind, length = struct.unpack_from('<BQ', content, place)
+            stop = place + 9 + length
+            end: int | None = stop
+            problem = ''
+            if is_record(content, place):
+                problem = self._take(kind, place, content)
+                ended |= kind == DATA_END
+                if kind == FOOTER:
+                    whole = content[stop:] == MAGIC
+                    break
+                if problem and kind == CHUNK and content[place + 33 : place + 41] == bytes(8):
+                    # Neither a checksum nor compressed: what is whole in it can be told.
+                    end = place + 49
+                elif problem and not is_record(content, stop):
+                    end = next_record(content, place + 1, self._channels)
+            elif kind == CHUNK and is_chunk(content, place):  # whose end is missing
                 with suppress(Exception):  # of what is cut off too early
-                    self._chunk(place, file.read(), cut=True)
-            if kind == 0 or end > size:
+                    self._chunk(place, content[place + 9 :], cut=True)
                 break
-            if kind == FOOTER:
-                whole = file.seek(length, 1) == size - len(MAGIC)
+            else:
+                end = next_record(content, place + 1, self._channels)
+                broken = end is None and stop <= size
+                problem = 'no record begins here' if end else ''
+            if problem:
+                self._damaged.append(f'at byte {place}: {problem}')
+            if end is None:
                 break
-            try:
-                if kind == CHUNK:
-                    self._chunk(place, file.read(length))
-                elif kind == MESSAGE:
-                    self._alone(place, end, file)
-                else:
-                    self._record(kind, file.read(length))
-            # Of struct, zstd, lz4, and what rosbag2 does not know either.
-            except Exception as error:
-                self._damaged.append(f'at byte {place}: {one_line(error)}')
-            place, ended = end, ended or kind == DATA_END
-            file.seek(place)
+            place = end
         if ended and not whole:
             self.notes.append(f'{self._path} has no summary that can be read (mcap recover)')
         elif not whole:
             what = f'the end of {self._path} is missing'
-            if head[:1] == b'\0':
+            if broken:
                 what = f'nothing after byte {place} of {self._path} can be read'
             self.losses.append(f'{what} (mcap recover)')
 
+    def _take(self, kind: int, place: int, content: mmap) -> str:
+        """Take a record in; why it is damaged, or an empty text."""
+        start = place + 9
+        end = start + struct.unpack_from('<Q', content, place + 1)[0]
+        try:
+            if kind == CHUNK:
+                self._chunk(place, content[start:end])
+            elif kind == MESSAGE:
+                self._alone(place, end, content)
+            else:
+                self._record(kind, content[start:end])
+        # Of struct, zstd, lz4, and what rosbag2 does not know either.
+        except Exception as error:
+            return one_line(error)
+        return ''
+
     def _chunk(self, place: int, content: bytes, *, cut: bool = False) -> None:
+        unpacked = _unpacked(content, cut=cut)
+        records = list(_records(unpacked))
+        if not cut and (not records or records[-1][2] != len(unpacked)):
+            raise ValueError('its records are not as long as it is')
         times = []
-        for kind, record in _records(_unpacked(content, cut=cut)):
+        for kind, start, stop in records:
             if kind == MESSAGE:
-                channel, _, time_ns = struct.unpack_from('<HIQ', record)
+                channel, _, time_ns = struct.unpack_from('<HIQ', unpacked, start)
                 self._counts[channel] += 1
                 times.append(time_ns)
             else:
-                self._record(kind, record)
+                self._record(kind, unpacked[start:stop])
         if times:
             end = place + 9 + len(content)
             self._blocks.append(_Block(place, end, min(times), max(times), chunk=True, cut=cut))
 
-    def _alone(self, place: int, end: int, file: BinaryIO) -> None:
-        channel, _, time_ns = struct.unpack('<HIQ', file.read(14))
+    def _alone(self, place: int, end: int, content: mmap) -> None:
+        channel, _, time_ns = struct.unpack_from('<HIQ', content, place + 9)
         self._counts[channel] += 1
         last = self._blocks[-1] if self._blocks else None
         if last and not last.chunk and last.end == place and end - last.start < _RUN_BYTES:
@@ -219,23 +250,23 @@ class SalvagedMcap:
             )
 
 
-def _records(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Kind and content of records, of those that are whole."""
-    place = 0
-    while place + 9 <= len(content):
-        kind, length = struct.unpack_from('<BQ', content, place)
-        if place + 9 + length > len(content):
+def _records(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Kind, start and end of records, of those that are whole."""
+    end = 0
+    while end + 9 <= len(content):
+        kind, length = struct.unpack_from('<BQ', content, end)
+        start, end = end + 9, end + 9 + length
+        if kind == 0 or end > len(content):
             return
-        yield kind, content[place + 9 : place + 9 + length]
-        place += 9 + length
+        yield kind, start, end
 
 
 def _messages(content: bytes) -> Iterator[tuple[int, int, bytes]]:
     """Channel, time and data of the messages among records."""
-    for kind, record in _records(content):
+    for kind, start, end in _records(content):
         if kind == MESSAGE:
-            channel, _, time_ns = struct.unpack_from('<HIQ', record)
-            yield channel, time_ns, record[22:]
+            channel, _, time_ns = struct.unpack_from('<HIQ', content, start)
+            yield channel, time_ns, content[start + 22 : end]
 
 
 def _unpacked(chunk: bytes, *, cut: bool) -> bytes:

@@ -119,6 +119,9 @@ class BagSource:
         reader: opened.
         cameras: whose images are taken.
         lens: of the images that have no CameraInfo.
+
+    Attributes:
+        losses: which messages could not be read so far, a line each.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class BagSource:
         self.reader = reader
         self.cameras = cameras
         self.start_ns = reader.start_ns
+        self.losses: list[str] = []
         self._lens = lens
         self._infos: dict[str, InfoTable] = {}
         # By topic and content of its CameraInfo: one object, and one look at it, for all images.
@@ -151,9 +155,15 @@ class BagSource:
     def infos(self, topic: str) -> InfoTable:
         """All CameraInfos of a topic."""
         if topic not in self._infos:
-            table = self._infos[topic] = InfoTable()
+            table, bad = InfoTable(), 0
             for message in self.reader.messages([topic]):
-                table.add(message.time_ns, self.reader.unpack(message))
+                try:
+                    table.add(message.time_ns, self.reader.unpack(message))
+                except RecordingError:
+                    bad += 1
+            if bad:
+                self.losses.append(f'{bad} messages on {topic} cannot be read')
+            self._infos[topic] = table
         return self._infos[topic]
 
     def shot(self, camera: CameraTopics, message: Recorded) -> Shot:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from mtl_perception_msgs.msg import PerceptionStatus
@@ -33,6 +34,7 @@ from .diagnostics import (
     EngineHealth,
     Report,
     Statistics,
+    Verdict,
     calibration_diagnostic,
     input_diagnostic,
     status_message,
@@ -44,6 +46,7 @@ from .receiving import Inlets
 
 CAMERA_INFO_WAIT_S = 0.05
 RATE_OF = 10  # images, whose rate is told
+PAUSE_S = 1.0  # between two lines about what images are
 
 
 @dataclass(frozen=True)
@@ -59,21 +62,6 @@ class Arrival:
     message: Any
     time: float
     waits: bool
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """What a calibration is worth.
-
-    Attributes:
-        state: PerceptionStatus.CALIBRATION_*.
-        detail: what more there is to say.
-        model: the camera; None where it makes none.
-    """
-
-    state: int
-    detail: str
-    model: CameraModel | None = None
 
 
 class Camera:
@@ -123,14 +111,10 @@ class Camera:
         self._status: Any = None  # without a lifecycle: reports are made from configuring on
         self._enabled = True
         self._infos = CameraInfos()
-        self._judged: tuple[Hashable, _Verdict] | None = None  # of what
+        self._judged: tuple[Hashable, Verdict] | None = None  # of what
         self._frame_id = ''
         self._image_size = ''  # in words
-        self._told_loss = False
-        self._arrivals: list[float] = []  # of the first images since activation
-        self._introduced = False  # whether the first of them was
-        self._calibration = PerceptionStatus.CALIBRATION_UNKNOWN
-        self._calibration_detail = ''
+        self._forget()
 
     # Topics
 
@@ -159,7 +143,7 @@ class Camera:
     def activate(self) -> None:
         """Say what the labels mean, and begin a new interval of reports."""
         self.statistics.report()
-        self._arrivals, self._introduced = [], False
+        self._forget()
         if self._transport == 'compressed' and not STRICT_JPEG:
             self._logger.info(
                 'JPEGs that are damaged inside pass unnoticed: pip install simplejpeg to have them '
@@ -192,6 +176,16 @@ class Camera:
         elif self._inlets.opened:
             self._inlets.close()
             mailbox.clear(self)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Begin anew with what is to be said of images: those that come next may be others."""
+        self._told_loss = False
+        self._arrivals: list[float] = []  # of the first images
+        self._facts: tuple[object, ...] = ()  # that were told of images
+        self._told_facts = -math.inf  # when
+        self._calibration = Verdict()  # of the newest image
+        self._warned = ''  # of it
 
     def unsubscribe(self) -> None:
         """Stop to receive."""
@@ -249,9 +243,7 @@ class Camera:
         self._frame_id = header.frame_id
         self._image_size = f' of {len(arrival.message.data) / 1e6:.1f} MB'
         model = self._calibrate(header, image, waited=arrival.waits)
-        if not self._introduced:
-            self._introduced = True
-            self._introduce(arrival.message, image, model)
+        self._introduce(arrival.message, image, model)
         return Frame(
             image,
             model,
@@ -277,16 +269,21 @@ class Camera:
         self.statistics.time('latency', 1e3 * (end - arrival.time))
 
     def _introduce(self, message: Any, image: NDArray[Any], model: CameraModel | None) -> None:
-        """Say what the first image is."""
+        """Say what the first image is, and what others are that follow."""
         height, width = image.shape[:2]
         encoding = message.encoding if self._transport == 'raw' else message.format
         frame, topic = message.header.frame_id, self._inlets.image_topic
-        words = CALIBRATIONS[self._calibration].meaning
+        facts, now = (width, height, encoding, frame), monotonic()
+        if facts == self._facts or now < self._told_facts + PAUSE_S:
+            return
+        what = 'Images are now' if self._facts else 'First image'
+        self._facts, self._told_facts = facts, now
+        words = CALIBRATIONS[self._calibration.state].meaning
         if model is not None:
             lens = model.distortion_model or 'no'
             words += f', focal length {model.fx:.0f} pixels, {lens} distortion'
         self._logger.info(
-            f'First image: {width}x{height} {encoding} on {topic}, frame {frame!r}; {words}'
+            f'{what}: {width}x{height} {encoding} on {topic}, frame {frame!r}; {words}'
         )
 
     def _age_s(self, header: Any) -> float:
@@ -300,7 +297,7 @@ class Camera:
         height, width = image.shape[:2]
         if match.info is None:
             detail = f'{match.problem} on {self._inlets.info_topic}'
-            verdict = _Verdict(PerceptionStatus.CALIBRATION_MISSING, detail)
+            verdict = Verdict(PerceptionStatus.CALIBRATION_MISSING, detail)
         else:
             if not match.own:
                 self.statistics.count('camera_info_fallbacks')
@@ -310,10 +307,10 @@ class Camera:
             verdict = self._judged[1]
         if verdict.model is None:
             self.statistics.count('uncalibrated_frames')
-        self._note_calibration(verdict.state, verdict.detail)
+        self._calibration = verdict
         return verdict.model
 
-    def _judge(self, info: Any, width: int, height: int) -> _Verdict:
+    def _judge(self, info: Any, width: int, height: int) -> Verdict:
         """The camera of images of a size that come with a CameraInfo, and what is to say of it."""
         topic = self._inlets.image_topic
         state = PerceptionStatus.CALIBRATION_MISSING
@@ -323,12 +320,12 @@ class Camera:
             state = PerceptionStatus.CALIBRATION_WRONG_SIZE
             model = calibrated.for_image(width, height)
         except CameraError as error:
-            return _Verdict(state, str(error))
+            return Verdict(state, str(error))
         if not self._bundle.metric:
-            return _Verdict(PerceptionStatus.CALIBRATION_NOT_METRIC, '', model)
+            return Verdict(PerceptionStatus.CALIBRATION_NOT_METRIC, '', model)
         doubts = doubts_about(info, setting=self._rectified, topic=topic, image=(width, height))
         if doubts:
-            return _Verdict(PerceptionStatus.CALIBRATION_NOT_CREDIBLE, '; '.join(doubts), model)
+            return Verdict(PerceptionStatus.CALIBRATION_NOT_CREDIBLE, '; '.join(doubts), model)
         pixels = model.pinhole_error()
         if pixels > PINHOLE_TOLERANCE:
             detail = (
@@ -336,29 +333,16 @@ class Camera:
                 f'CameraInfo are up to {pixels:.0f} pixels of the image off; '
                 'take the rectified images (image_rect), or points, which are right'
             )
-            return _Verdict(PerceptionStatus.CALIBRATION_NOT_PINHOLE, detail, model)
-        return _Verdict(PerceptionStatus.CALIBRATION_METRIC, '', model)
-
-    def _note_calibration(self, state: int, detail: str) -> None:
-        if state not in (self._calibration, PerceptionStatus.CALIBRATION_METRIC):
-            known = CALIBRATIONS[state]
-            consequence = (
-                ''
-                if known.published
-                else '; depth (unless allow_uncalibrated is set) and points are not published'
-            )
-            self._logger.warning(
-                f'{known.meaning[0].upper()}{known.meaning[1:]}{": " if detail else ""}{detail}'
-                f'{consequence}'
-            )
-        self._calibration, self._calibration_detail = state, detail
+            return Verdict(PerceptionStatus.CALIBRATION_NOT_PINHOLE, detail, model)
+        return Verdict(PerceptionStatus.CALIBRATION_METRIC, '', model)
 
     # Reports
 
     def report(self, engine: EngineHealth) -> Report:
         """Publish the status of the interval that ends now; returns what happened in it."""
         report = self.statistics.report()
-        status = status_message(report, self._calibration, engine)
+        self._warn_of(self._calibration)
+        status = status_message(report, self._calibration.state, engine)
         status.header.stamp = self._node.get_clock().now().to_msg()
         status.header.frame_id = self._frame_id
         status.camera = self.name
@@ -384,9 +368,15 @@ class Camera:
 
     def calibration_diagnostic(self, report: Report) -> Any:
         """DiagnosticStatus of its calibration."""
-        missing = self._calibration == PerceptionStatus.CALIBRATION_MISSING and self._infos.empty
-        silence = self._inlets.why_no_info(received=not missing)
-        detail = self._calibration_detail + (f': {silence}' if silence else '')
-        status = calibration_diagnostic(report, self._calibration, detail)
+        verdict = self._calibration
+        missing = verdict.state == PerceptionStatus.CALIBRATION_MISSING
+        silence = self._inlets.why_no_info(missing=missing, received=not self._infos.empty)
+        status = calibration_diagnostic(report, verdict, silence)
         status.name = f'{self.prefix}{status.name}'
         return status
+
+    def _warn_of(self, verdict: Verdict) -> None:
+        """Log what is wrong with a calibration whenever that is something else than before."""
+        if verdict.text and verdict.text != self._warned:
+            self._logger.warning(verdict.text)
+        self._warned = verdict.text

@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from mtl_perception_msgs.msg import PerceptionStatus
 
 from ..bundle import Bundle
+from ..camera import CameraModel
 from ..engines.supervisor import EngineSupervisor
 
 STAGES = ('decode', 'resize', 'engine', 'post', 'publish', 'latency')
@@ -62,6 +63,35 @@ CALIBRATIONS = {
         _WARN, 'depth is in metres but not the image of a pinhole camera', published=True
     ),
 }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the calibration of an image is worth.
+
+    Attributes:
+        state: PerceptionStatus.CALIBRATION_*.
+        detail: what more there is to say.
+        model: the camera; None where it makes none.
+    """
+
+    state: int = PerceptionStatus.CALIBRATION_UNKNOWN
+    detail: str = ''
+    model: CameraModel | None = None
+
+    @property
+    def text(self) -> str:
+        """The line that warns of it; empty where there is nothing to warn of."""
+        known = CALIBRATIONS[self.state]
+        if known.level == _OK:
+            return ''
+        words = f'{known.meaning[0].upper()}{known.meaning[1:]}'
+        consequence = (
+            ''
+            if known.published
+            else '; depth (unless allow_uncalibrated is set) and points are not published'
+        )
+        return f'{words}{": " if self.detail else ""}{self.detail}{consequence}'
 
 
 @dataclass(frozen=True)
@@ -293,12 +323,19 @@ def engine_diagnostic(reports: Sequence[Report], engine: EngineHealth) -> Any:
     return _diagnostic('engine', DiagnosticStatus.OK, message, values)
 
 
-def calibration_diagnostic(report: Report, calibration: int, detail: str) -> Any:
-    """DiagnosticStatus of a camera's calibration; ``detail`` adds what was found."""
-    level, message = CALIBRATIONS[calibration].level, CALIBRATIONS[calibration].meaning
+def calibration_diagnostic(report: Report, verdict: Verdict, silence: str = '') -> Any:
+    """DiagnosticStatus of a camera's calibration.
+
+    Args:
+        report: of the interval.
+        verdict: on the newest image.
+        silence: what there is instead, where no CameraInfo comes.
+    """
+    known = CALIBRATIONS[verdict.state]
+    message = ': '.join(filter(None, [known.meaning, verdict.detail, silence]))
     keys = ('uncalibrated_frames', 'camera_info_fallbacks')
     values = {key: str(report.totals.get(key, 0)) for key in keys}
-    return _diagnostic('calibration', level, f'{message}: {detail}' if detail else message, values)
+    return _diagnostic('calibration', known.level, message, values)
 
 
 def _diagnostic(name: str, level: bytes, message: str, values: Mapping[str, str]) -> Any:

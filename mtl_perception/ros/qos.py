@@ -11,6 +11,8 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QosCallbackResult, QoSOverridingOptions
 
+from .silence import POLICIES
+
 # Images are used while they are fresh or not at all; outputs reach every kind of subscriber.
 # Every topic gets a copy: rclpy writes the overrides of a topic into the profile it is given.
 INPUT_QOS = QoSProfile(
@@ -57,6 +59,14 @@ _POLICIES = (
 )
 OVERRIDABLE = QoSOverridingOptions(_POLICIES, callback=_check_qos)
 OVERRIDES = 'qos_overrides'  # in front of the names of the parameters
+
+
+def mismatched(offered: QoSProfile, wanted: QoSProfile) -> str:
+    """The policy for which a publisher gives a subscription nothing; empty if there is none."""
+    for policy, names in POLICIES.items():
+        if (getattr(offered, policy).name.lower(), getattr(wanted, policy).name.lower()) == names:
+            return policy
+    return ''
 
 
 def input_overrides(topic: str) -> list[str]:

@@ -13,7 +13,7 @@ from rclpy.qos import QoSPolicyKind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from .. import one_line
-from .qos import INFO_QOS, INPUT_QOS, LATCHED_INFO_QOS, OVERRIDABLE
+from .qos import INFO_QOS, INPUT_QOS, LATCHED_INFO_QOS, OVERRIDABLE, mismatched
 from .silence import COMPRESSED, INFO, RAW, mismatch_of, why_no_info, why_silent
 
 try:
@@ -57,11 +57,11 @@ class Inlets:
         self._lose = lose
         self.image_topic = self._resolve_images()
         self.info_topic = str(node.resolve_topic_name(f'{prefix}camera_info'))
-        self._subscriptions: list[Any] = []
+        self._subscriptions: dict[str, Any] = {}  # by topic
         self._latched: Any = None  # the one of CameraInfos that were published before
-        self._mismatches: dict[str, str] = {}  # topic -> why a publisher's QoS does not match
         self._silence: dict[str, str] = {}  # topic -> why nothing has come lately
         self._told: dict[str, str] = {}  # the newest of these that was logged
+        self._flow: dict[str, int] = {}  # topic -> intervals in a row without such a reason
 
     @property
     def opened(self) -> bool:
@@ -77,14 +77,15 @@ class Inlets:
                 self.close()
                 self.failure = f'cannot subscribe to images: {one_line(error)}'
                 self._logger.error(f'C{self.failure[1:]}; start the node without it')
-        if self._subscriptions and self._latched is None:
-            self._subscribe_latched(receive_info)
+        if self._subscriptions:
+            self._follow_latched(receive_info)
 
     def close(self) -> None:
         """Stop to receive."""
-        for subscription in self._subscriptions:
+        for subscription in [*self._subscriptions.values(), *filter(None, [self._latched])]:
             self._node.destroy_subscription(subscription)
-        self._subscriptions, self._latched = [], None
+        self._subscriptions, self._latched = {}, None
+        self._silence, self._told, self._flow = {}, {}, {}
 
     def why_silent(self, *, received: bool) -> str:
         """Why no image has come in an interval; logged when it holds for two.
@@ -96,30 +97,46 @@ class Inlets:
         if received or not self.opened:
             return self._tell('image', topic, '')
         kind = RAW if self._transport == 'raw' else COMPRESSED
-        topics, mismatch = self._of_others(RAW, COMPRESSED), self._mismatches.get(topic, '')
-        reason = why_silent(topic, kind, topics, self._publishers_of(topic), mismatch)
+        types, mismatch = self._publishers_of(topic)
+        reason = why_silent(topic, kind, self._of_others(RAW, COMPRESSED), types, mismatch)
         return self._tell('image', topic, reason)
 
-    def why_no_info(self, *, received: bool) -> str:
-        """Why no CameraInfo has ever come; see ``why_silent``."""
+    def why_no_info(self, *, missing: bool, received: bool) -> str:
+        """Why no CameraInfo is of the images; see ``why_silent``.
+
+        Args:
+            missing: whether none is.
+            received: whether one has ever come: it says more, while somebody is there to send it.
+        """
         topic = self.info_topic
-        if received or not self.opened:
+        types, mismatch = self._publishers_of(topic) if missing and self.opened else ([], '')
+        if not missing or not self.opened or (received and types):
             return self._tell('CameraInfo', topic, '')
-        topics, mismatch = [*self._of_others(INFO)], self._mismatches.get(topic, '')
-        reason = why_no_info(topic, topics, self._publishers_of(topic), mismatch)
+        reason = why_no_info(topic, [*self._of_others(INFO)], types, mismatch)
         return self._tell('CameraInfo', topic, reason)
 
     def _tell(self, what: str, topic: str, why: str) -> str:
-        """Log why something does not come, once, when it holds for two intervals."""
+        """Log why something does not come, once, when it holds for two intervals.
+
+        It is logged again when it has come meanwhile, also for two: else what comes seldom would
+        be missed again and again.
+        """
+        self._flow[topic] = 0 if why else self._flow.get(topic, 0) + 1
+        if self._flow[topic] > 1:
+            self._told.pop(topic, None)
         if why and why == self._silence.get(topic) and why != self._told.get(topic):
             self._told[topic] = why
             self._logger.warning(f'No {what} on {topic}: {why}')
         self._silence[topic] = why
         return why
 
-    def _publishers_of(self, topic: str) -> list[str]:
-        """The types of those who publish on a topic."""
-        return [p.topic_type for p in self._node.get_publishers_info_by_topic(topic)]
+    def _publishers_of(self, topic: str) -> tuple[list[str], str]:
+        """The types of those who publish on a topic, and why the QoS of one does not match."""
+        publishers = self._node.get_publishers_info_by_topic(topic)
+        wanted = self._subscriptions[topic].qos_profile
+        policies = [mismatched(publisher.qos_profile, wanted) for publisher in publishers]
+        mismatch = next((mismatch_of(topic, policy) for policy in policies if policy), '')
+        return [publisher.topic_type for publisher in publishers], mismatch
 
     def _of_others(self, *kinds: str) -> dict[str, list[str]]:
         """Topics of some types, with all their types, on which another node publishes."""
@@ -154,25 +171,29 @@ class Inlets:
         )
         try:
             wanted = SubscriptionEventCallbacks(**events)
-            self._subscriptions.append(subscribe(copy(qos), event_callbacks=wanted))
+            self._subscriptions[topic] = subscribe(copy(qos), event_callbacks=wanted)
         except UnsupportedEventTypeError:
-            self._subscriptions.append(subscribe(copy(qos)))
+            self._subscriptions[topic] = subscribe(copy(qos))
             return False
         return True
 
     def _mismatch(self, topic: str, event: Any) -> None:
         """A publisher is there from which nothing can come."""
         policy = QoSPolicyKind(event.last_policy_kind).name.lower()
-        self._mismatches[topic] = self._told[topic] = reason = mismatch_of(topic, policy)
+        self._told[topic] = reason = mismatch_of(topic, policy)
         self._logger.warning(f'On {topic} {reason}: nothing comes from it')
 
-    def _subscribe_latched(self, receive_info: Receive) -> None:
-        """Also receive the CameraInfos that were published before, if a publisher keeps them.
+    def _follow_latched(self, receive_info: Receive) -> None:
+        """Also receive the CameraInfos that were published before, while a publisher keeps them.
 
         Such a subscription gets nothing from other publishers, which warn of it.
         """
         publishers = self._node.get_publishers_info_by_topic(self.info_topic)
-        if any(p.qos_profile.durability == LATCHED_INFO_QOS.durability for p in publishers):
+        kept = any(p.qos_profile.durability == LATCHED_INFO_QOS.durability for p in publishers)
+        if self._latched is not None and not kept:
+            self._node.destroy_subscription(self._latched)
+            self._latched = None
+        elif self._latched is None and kept:
             self._latched = self._node.create_subscription(
                 CameraInfo,
                 self.info_topic,
@@ -180,7 +201,6 @@ class Inlets:
                 copy(LATCHED_INFO_QOS),
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             )
-            self._subscriptions.append(self._latched)
 
     def _resolve_images(self) -> str:
         """Where images come from: a remap of ``image`` also moves ``image/compressed``."""

@@ -12,8 +12,8 @@ from ..topics import base_topic
 
 RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 INFO = 'sensor_msgs/msg/CameraInfo'
-# What a publisher must have offered, and a subscription wanted, where they do not match.
-_POLICIES = {
+# What a publisher offers, and a subscription wants, where they do not match.
+POLICIES = {
     'reliability': ('best_effort', 'reliable'),
     'durability': ('volatile', 'transient_local'),
 }
@@ -79,7 +79,7 @@ def mismatch_of(topic: str, policy: str) -> str:
         topic: after remaps.
         policy: that does not match, as in the names of the parameters that override it.
     """
-    offered, wanted = _POLICIES.get(policy, ('', ''))
+    offered, wanted = POLICIES.get(policy, ('', ''))
     what = f'{policy} {offered} where {wanted} is wanted' if wanted else f'another {policy}'
     return f'a publisher offers {what} (qos_overrides.{topic}.subscription.{policy})'
 

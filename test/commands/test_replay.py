@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip('rosbags', reason='recordings need rosbags')
@@ -59,6 +60,40 @@ def test_a_part_of_the_time_and_of_the_frames(replay: Any, tmp_path: Path) -> No
     with RecordingReader(tmp_path / 'out') as reader:
         assert '/perception/semantic' not in reader.topics
         assert reader.counts['/perception/points'] == len(found)
+
+
+def test_masks_are_of_the_classes_that_were_asked_for(
+    replay: Any, tmp_path: Path, capsys: Any
+) -> None:
+    short = ('--duration', '0.5')
+    assert replay(tmp_path / 'plain', *short) == 0
+    with RecordingReader(tmp_path / 'plain') as reader:
+        assert '/perception/mask' not in reader.topics  # which would be black
+    assert replay(tmp_path / 'plain', *short, '--outputs', 'mask') == 1
+    assert 'there is no output mask without --mask-classes' in capsys.readouterr().err
+    assert replay(tmp_path / 'masked', *short, '--mask-classes', 'red thing,blue thing') == 0
+    with RecordingReader(tmp_path / 'masked') as reader:
+        labels, mask = (
+            np.stack([reader.unpack(m).data for m in reader.messages([f'/perception/{name}'])])
+            for name in ('semantic', 'mask')
+        )
+    assert 0 < np.mean(mask == 255) < 1
+    np.testing.assert_array_equal(mask == 255, np.isin(labels, (0, 2)))
+
+
+def test_numbers_are_stored_as_they_are_and_the_rest_in_zstd(replay: Any, tmp_path: Path) -> None:
+    streaming = pytest.importorskip('mcap.stream_reader', reason='the mcap package is the judge')
+    assert replay(tmp_path / 'out', '--duration', '0.3') == 0
+    with (tmp_path / 'out' / 'out.mcap').open('rb') as file:
+        records = list(streaming.StreamReader(file, emit_chunks=True, validate_crcs=True).records)
+    topics = {r.id: r.topic for r in records if type(r).__name__ == 'Channel'}
+    kinds: dict[str, set[str]] = {'': set(), 'zstd': set()}
+    for record in records:
+        if type(record).__name__ == 'Chunk':
+            found = streaming.breakup_chunk(record)
+            kinds[record.compression] |= {topics[m.channel_id] for m in found}
+    assert kinds[''] == {'/perception/depth', '/perception/normals'}
+    assert '/perception/semantic' in kinds['zstd']
 
 
 def test_two_runs_give_the_same_bytes(replay: Any, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from rosbags.typesys import Stores, get_typestore
 from mtl_perception.commands import cli
 from mtl_perception.commands.replay import INCOMPLETE
 from mtl_perception.offline.cdr import RecordingError, header_stamp_ns
-from mtl_perception.offline.mcap import CHUNK
+from mtl_perception.offline.mcap import CHUNK, MESSAGE
 from mtl_perception.offline.recordings import Recorded, RecordingReader
 
 SAMPLE = Path(__file__).parents[2] / 'resource' / 'sample' / 'rooms'
@@ -121,15 +121,12 @@ def test_a_folder_without_metadata_is_a_bag(
         assert reader.counts == {IMAGE: 40, INFO: 40}
 
 
-@pytest.mark.parametrize('zstd', [True, False])
-def test_a_damaged_chunk_is_left_out(
-    zstd: bool, messages: Any, replay: Any, tmp_path: Path, capsys: Any
-) -> None:
+def write_chunks(file: Path, messages: list[Recorded], *, zstd: bool = True) -> bytearray:
+    """A bag of several chunks with checksums; its content."""
     pytest.importorskip('mcap', reason='writes chunks with checksums')
     from mcap.writer import CompressionType
     from mcap.writer import Writer as McapWriter
 
-    file = tmp_path / 'bag.mcap'
     kinds = {m.topic: m.type for m in messages}
     with RecordingReader(SAMPLE) as sample, file.open('wb') as opened:
         kind = CompressionType.ZSTD if zstd else CompressionType.NONE
@@ -142,7 +139,15 @@ def test_a_damaged_chunk_is_left_out(
         for m in messages:
             writer.add_message(channels[m.topic], m.time_ns, m.data, m.time_ns)
         writer.finish()
-    content = bytearray(file.read_bytes())
+    return bytearray(file.read_bytes())
+
+
+@pytest.mark.parametrize('zstd', [True, False])
+def test_a_damaged_chunk_is_left_out(
+    zstd: bool, messages: Any, replay: Any, tmp_path: Path, capsys: Any
+) -> None:
+    file = tmp_path / 'bag.mcap'
+    content = write_chunks(file, messages, zstd=zstd)
     starts = chunk_starts(content)
     start = starts[3]
     content[start + 5000 : start + 5010] = bytes(10)
@@ -157,6 +162,52 @@ def test_a_damaged_chunk_is_left_out(
     lost = [index for index, stamp in enumerate(everything) if stamp not in found]
     assert lost == list(range(lost[0], lost[-1] + 1))  # a gap, and all that is after it
     assert found == [stamp for stamp in everything if stamp in found]
+
+
+@pytest.mark.parametrize(
+    'broken',
+    [bytes(9), b'\xff' * 9, b'\x06\x07' + bytes(7), b'\x06' + (70_000).to_bytes(8, 'little')],
+    ids=['zeros', 'ones', 'too short', 'too long'],
+)
+@pytest.mark.parametrize('zstd', [True, False])
+def test_behind_a_broken_record_header_reading_goes_on(
+    zstd: bool, broken: bytes, messages: Any, tmp_path: Path
+) -> None:
+    """Also where the summary is missing, which would say where the others are."""
+    file = tmp_path / 'bag.mcap'
+    content = write_chunks(file, messages, zstd=zstd)
+    starts = chunk_starts(content)
+    content[starts[2] : starts[2] + 9] = broken
+    file.write_bytes(content[: starts[-1]])
+    with RecordingReader(file, salvage=True) as reader:
+        found = [m for m in reader.messages() if m.topic == IMAGE]
+        losses = '\n'.join(reader.losses)
+    assert f'1 damaged parts, the first at byte {starts[2]}' in losses
+    everything = [m for m in messages if m.topic == IMAGE]
+    images = [index for index, m in enumerate(everything) if m in found]
+    assert [everything[index] for index in images] == found
+    lost = sorted({*range(images[-1])} - {*images})
+    # Messages that are not compressed are found one by one.
+    assert len(lost) < 12 if zstd else not lost
+    assert lost == list(range(lost[0], lost[-1] + 1)) if lost else not zstd
+
+
+@pytest.mark.parametrize('broken', [bytes(9), b'\x05\x40' + bytes(7)], ids=['zeros', 'too short'])
+@pytest.mark.parametrize('topic', [IMAGE, INFO])
+def test_in_a_chunk_without_a_checksum_only_what_is_broken_is_lost(
+    topic: str, broken: bytes, messages: Any, replay: Any, tmp_path: Path, capsys: Any
+) -> None:
+    file = write(tmp_path / 'bag', messages, zstd=False)
+    content = bytearray(file.read_bytes())
+    hit = [m for m in messages if m.topic == topic][15]
+    place = content.index(hit.data) - 31
+    assert content[place] == MESSAGE
+    content[place : place + 9] = broken
+    file.write_bytes(content[:-100])
+    assert replay(file) == INCOMPLETE
+    assert 'damaged parts' in capsys.readouterr().out
+    gone = stamps([hit])
+    assert answered(tmp_path / 'out') == [s for s in stamps(messages) if s not in gone]
 
 
 def chunk_starts(content: bytes) -> list[int]:

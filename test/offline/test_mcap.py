@@ -25,28 +25,37 @@ def text(words: str) -> bytes:
     return b'\0\1\0\0' + struct.pack('<I', len(content)) + content
 
 
-def written(*chunks: list[Message]) -> bytes:
+def packed(messages: list[Message]) -> bytes:
+    return b''.join(chunk(messages, zstd_codec()[0]))
+
+
+def written(*chunks: bytes) -> bytes:
     file = io.BytesIO()
     mcap = McapFile(file, [channel('/a'), channel('/b'), channel('/never', 'std_msgs/msg/Bool')])
     mcap.begin()
-    for messages in chunks:
-        mcap.append(chunk(messages, zstd_codec()[0]))
+    for records in chunks:
+        mcap.append(records)
     mcap.finish({'made by': {'program': 'test'}, 'empty': {}})
     return file.getvalue()
 
 
-MESSAGES = (
-    [Message(1, 30, text('x')), Message(2, 10, text('y' * 1000)), Message(1, 20, text('z'))],
-    [],
-    [Message(2, 40, text(''))],
-)
+MESSAGES = [
+    Message(1, 30, [text('x')]),
+    Message(2, 10, [text('y' * 1000)]),
+    Message(1, 20, [text('z')]),
+]
+LAST = [Message(2, 40, [text('')[:3], text('')[3:]])]  # in pieces
+CHUNKS = packed(MESSAGES), b'', b''.join(chunk(LAST, None))
+# A step's, written at once.
+TOGETHER = (b''.join(CHUNKS),)
 
 
-def test_an_independent_reader_finds_everything() -> None:
+@pytest.mark.parametrize('chunks', [CHUNKS, TOGETHER], ids=['apart', 'together'])
+def test_an_independent_reader_finds_everything(chunks: tuple[bytes, ...]) -> None:
     reading = pytest.importorskip('mcap.reader', reason='the mcap package is the judge')
     ros2 = pytest.importorskip('mcap_ros2.decoder', reason='decodes ROS messages')
     reader = reading.make_reader(
-        io.BytesIO(written(*MESSAGES)),
+        io.BytesIO(written(*chunks)),
         validate_crcs=True,
         decoder_factories=[ros2.DecoderFactory()],
     )
@@ -66,9 +75,10 @@ def test_an_independent_reader_finds_everything() -> None:
     }
 
 
-def test_every_record_of_the_stream_is_valid() -> None:
+@pytest.mark.parametrize('chunks', [CHUNKS, TOGETHER], ids=['apart', 'together'])
+def test_every_record_of_the_stream_is_valid(chunks: tuple[bytes, ...]) -> None:
     streaming = pytest.importorskip('mcap.stream_reader', reason='the mcap package is the judge')
-    data = written(*MESSAGES)
+    data = written(*chunks)
     records: list[Any] = list(
         streaming.StreamReader(io.BytesIO(data), emit_chunks=True, validate_crcs=True).records
     )
@@ -76,6 +86,9 @@ def test_every_record_of_the_stream_is_valid() -> None:
     assert names[0] == 'Header'
     assert names[-1] == 'Footer'
     assert names.count('Chunk') == names.count('ChunkIndex') == 2
+    stored = [record for record in records if type(record).__name__ == 'Chunk']
+    assert [record.compression for record in stored] == ['zstd', '']
+    assert b'yyyy' not in stored[0].data
     # Offsets in the summary point at the records that they are of.
     for record in records:
         if type(record).__name__ == 'ChunkIndex':
@@ -99,6 +112,6 @@ def test_a_file_without_messages_is_a_file() -> None:
 
 def test_a_chunk_depends_on_its_messages_only() -> None:
     compress, decompress = zstd_codec()
-    assert chunk(MESSAGES[0], compress) == chunk(MESSAGES[0], compress)
-    assert chunk(MESSAGES[0], compress) in written(*MESSAGES)
+    assert packed(MESSAGES) == packed(MESSAGES)
+    assert packed(MESSAGES) in written(*CHUNKS)
     assert decompress(compress(b'labels' * 99)) == b'labels' * 99

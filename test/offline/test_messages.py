@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_messages_are_those_of_the_node(bundle: Bundle, camera: str, frame_id: s
     assert list(stored) == list(published)
     assert ('points' in stored) == (camera != 'none')
     for name, data in published.items():
-        assert bytes(stored[name]) == data, name
+        assert b''.join(stored[name]) == data, name
 
 
 def test_label_info_is_that_of_the_node(bundle: Bundle) -> None:
@@ -102,7 +103,16 @@ def test_cameras_do_not_share_buffers(bundle: Bundle) -> None:
     """A cloud is made in a buffer that the next one overwrites: messages keep their own bytes."""
     encoder = Encoder(bundle, outputs_of(bundle))
     first = predict(bundle, CAMERAS['plain'], 'left')
-    once = {name: bytes(data) for name, data in encoder(first).items()}
+    once = {name: b''.join(data) for name, data in encoder(first).items()}
     kept = encoder(first)
     encoder(predict(bundle, CAMERAS['with distortion'], 'left'))
-    assert {name: bytes(data) for name, data in kept.items()} == once
+    assert {name: b''.join(data) for name, data in kept.items()} == once
+
+
+def test_pixels_are_not_copied(bundle: Bundle) -> None:
+    prediction = predict(bundle, CAMERAS['plain'], 'camera')
+    # Whole rows of the grid, as VGA has on the shipped one.
+    rows = {name: np.ascontiguousarray(array) for name, array in prediction.arrays.items()}
+    stored = Encoder(bundle, outputs_of(bundle))(replace(prediction, arrays=rows))
+    for name, array in rows.items():
+        assert np.shares_memory(np.asarray(stored[name][-1]), array), name

@@ -118,6 +118,21 @@ def test_calibrations_in_turns_are_a_clash_and_a_zoom_is_not() -> None:
     assert 'in turns' in match.problem
 
 
+def test_a_camera_may_be_calibrated_again_and_back() -> None:
+    now = 0.0
+    infos = CameraInfos(clock=lambda: now)
+    for stamp, fx in enumerate((100.0, 200.0, 100.0), 1):
+        infos.add(of_focal(fx, stamp))  # by a driver that is started again, and says it once
+        now += 60.0
+    match = infos.match(header(99), waited=True)
+    assert (match.problem, match.info.k[0]) == ('', 100.0)
+    infos.add(of_focal(200.0, 3))
+    assert 'one stamp' not in infos.match(header(99), waited=True).problem, 'of long ago'
+    infos.add(of_focal(100.0, 4))
+    infos.add(of_focal(200.0, 5))
+    assert 'in turns' in infos.match(header(99), waited=True).problem
+
+
 def test_without_stamps_the_newest_counts() -> None:
     infos = CameraInfos()
     for fx in (100.0, 200.0, 100.0):

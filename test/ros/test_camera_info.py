@@ -92,6 +92,23 @@ def test_a_camera_info_that_was_published_before_is_received(
         client.node.destroy_publisher(latched)
 
 
+def test_kept_infos_are_asked_for_only_while_somebody_keeps_them(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    def kept_wanted() -> bool:
+        wanted = client.node.get_subscriptions_info_by_topic('/camera_info')
+        return any(s.qos_profile.durability == LATCHED.durability for s in wanted)
+
+    latched = client.node.create_publisher(CameraInfo, '/camera_info', LATCHED)
+    start_node(bundle=tiny_bundle, autostart=True)
+    client.subscribe(Image, '/perception/depth')
+    client.wait(kept_wanted, 'subscription to what is kept')
+    client.node.destroy_publisher(latched)
+    # Else the other publisher would be warned of a subscription that it cannot serve, for ever.
+    client.wait(lambda: not kept_wanted(), 'end of that subscription')
+    assert client.node.count_subscribers('/camera_info') == 1
+
+
 def test_a_durability_that_would_do_nothing_is_refused(
     client: Any, start_node: Callable[..., Any], tiny_bundle: Path
 ) -> None:
@@ -220,6 +237,28 @@ def test_a_calibration_that_is_not_credible_is_warned_of(
     assert words in diagnostic.message
     status = client.status(lambda s: s.frames_processed)
     assert status.calibration == PerceptionStatus.CALIBRATION_NOT_CREDIBLE
+
+
+def test_each_new_reason_not_to_believe_a_calibration_is_logged(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    node = start_node(bundle=tiny_bundle, autostart=True)
+    client.subscribe(Image, '/perception/depth')
+    driver.wait_for_node()
+    for spoil, words, times in (
+        (far_centre, 'the principal point is at (960, 32)', 1),
+        (binned_twice, 'binning is 2x2, and yet', 1),
+        (None, '', 0),
+        (binned_twice, 'binning is 2x2, and yet', 2),
+    ):
+        image = driver.image(GRAY)
+        info = driver.info(image.header, WIDTH, HEIGHT)
+        if spoil is not None:
+            spoil(info)
+        driver.publish(image, info)
+        sentence = words or 'depth is in metres'
+        client.diagnostic('calibration', lambda s, part=sentence: part in s.message)
+        assert not words or node.text().count(words) == times
 
 
 def test_what_the_driver_leaves_empty_is_filled_in(

@@ -113,10 +113,12 @@ class BalancingConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Trained networks whose predictions are labels, too: see ``loop.distillation``."""
+    """Trained networks that teach what they predict: see ``loop.distillation``."""
 
     teachers: tuple[str, ...] = ()  # checkpoints, or folders of bundles
-    weight: float = 1.0  # of the losses with their labels, beside those with the data's
+    weight: float = 1.0  # of the losses with what they say, beside those with the data's labels
+    soft: bool = False  # whether they say how likely everything is; else their labels count alone
+    temperature: float = 1.0  # T of probabilities, where ``soft``
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Losses(NamedTuple):
     Attributes:
         final: unweighted losses of the final predictions, by task.
         auxiliary: of all auxiliary predictions, times the weights of these, by task.
-        taught: of the final predictions with labels of teachers, times their weight, by task.
+        taught: of the final predictions beside those of teachers, times their weight, by task.
         penalties: further terms of the network, by name.
     """
 
@@ -74,12 +74,13 @@ def losses_of(run: Run, batch: Batch, predictions: Predictions) -> Losses:
         for task, loss in multi_task_loss(precise(scale.logits), batch, run.trained_tasks).items():
             weighted = scale.weight * loss
             auxiliary[task] = auxiliary[task] + weighted if task in auxiliary else weighted
-    targets = {name: batch[f'{name}.taught'] for name in run.taught}
-    taught = multi_task_loss(precise(predictions.final), targets, run.taught)
-    weight = run.config.distill.weight
+    taught: dict[str, Tensor] = {}
+    for teacher in run.teachers:
+        for task, loss in teacher.losses(precise(predictions.final), batch).items():
+            taught[task] = run.config.distill.weight * loss
     with run.fabric.autocast():
         penalties = run.net.penalties(final)
-    return Losses(final, auxiliary, {t: weight * loss for t, loss in taught.items()}, penalties)
+    return Losses(final, auxiliary, taught, penalties)
 
 
 def labelled(run: Run, batch: Batch) -> list[str]:

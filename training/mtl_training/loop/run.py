@@ -46,7 +46,7 @@ class Run:
         data: folder of the data set.
         tasks: what is judged, by name.
         trained_tasks: and what is trained only for the sake of those.
-        teachers: whose predictions are labels, too.
+        teachers: from whose predictions it learns, too.
         predict: normalised images -> predictions with a graph.
         frozen: modules that keep their weights and statistics.
         metrics: figures of the last validation.
@@ -139,7 +139,7 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
             f'0, as of {", ".join(signed)} in task_set {config.task_set}; expected another method'
         )
     teachers = open_teachers(
-        config.distill.teachers,
+        config.distill,
         tasks,
         CLASS_SETS[config.task_set],
         config.data.canonical_focal,

@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
     Attributes:
         losses: unweighted losses by task, those of auxiliary predictions by ``auxiliary_TASK``,
-            those with labels of teachers by ``taught_TASK``, penalties by name, and the ``total``
+            those beside teachers by ``taught_TASK``, penalties by name, and the ``total``
             of all, times the weights of the tasks.
         weights: by ``weight_TASK``, what the loss of each task was multiplied by, its own weight
             included; 0 for those that were left out. Empty where a method has no such.
@@ -54,7 +54,7 @@ def make_step(run: Run, batch: Batch, rate: float) -> Step:
     for module in run.frozen:
         module.eval()
     for teacher in run.teachers:
-        batch = {**batch, **teacher.labels(batch)}
+        batch = {**batch, **teacher.targets(batch)}
     weights = {task: run.weights[task] for task in labelled(run, batch)}
     parts = split(
         sub_sample(batch, run.config.optim.loss_stride, run.progress.step),
@@ -163,12 +163,13 @@ def split(batch: Batch, count: int) -> list[Batch]:
 
 
 def sub_sample(batch: Batch, stride: int, step: int) -> Batch:
-    """Labels of every ``stride``-th pixel; the place in a cell changes with the step."""
+    """Labels of every ``stride``-th pixel; the place in a cell changes with the step.
+
+    What soft teachers say is on a coarse grid as it is.
+    """
     if stride == 1:
         return batch
     cell = step % stride**2
     rows, columns = slice(cell // stride, None, stride), slice(cell % stride, None, stride)
-    return {
-        name: tensor[..., rows, columns] if tensor.ndim > 1 and name != 'image' else tensor
-        for name, tensor in batch.items()
-    }
+    fine = [n for n, x in batch.items() if x.ndim > 1 and n != 'image' and not n.endswith('.soft')]
+    return {**batch, **{name: batch[name][..., rows, columns] for name in fine}}

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from mtl_training.models.asp_mtl import ASPMTL
 from mtl_training.models.astmt import ASTMT
 from mtl_training.models.backbones import BACKBONES, pyramid
 from mtl_training.models.baseline import MTLBaseline
@@ -51,6 +52,7 @@ SYSTEMS: dict[str, type[Network]] = {
     'psd': PSD,
     'jtrl': JTRL,
     'cross_stitch': CrossStitch,
+    'asp_mtl': ASPMTL,
     'astmt': ASTMT,
     'nddr': NDDR,
     'mtan': MTAN,

@@ -61,6 +61,10 @@ CARDS: dict[str, Card] = {
     ),
     'nddr': Card('resnet18_d8', 'cross-stitch would do, but all channels should mix'),
     'mtan': Card('resnet18_d8', 'one encoder should be shared and each task select from it'),
+    'asp_mtl': Card(
+        'resnet18_d8',
+        'data sets have labels of some tasks each, and a backbone for each task can be paid',
+    ),
     'astmt': Card(
         'seresnet50_d16', 'tasks are wanted one at a time, or hinder each other; one pass for each'
     ),

@@ -33,8 +33,8 @@ class BinaryTask(Task):
         return 1
 
     @abstractmethod
-    def positive_weight(self, target: Tensor, valid: Tensor) -> Tensor:
-        """w for a batch of targets, of which some are valid."""
+    def positive_weight(self, truth: Tensor, valid: Tensor) -> Tensor:
+        """w for a batch of labels or probabilities, of which some are valid, the others 0."""
 
     def logit(self, logits: Tensor) -> Tensor:
         """log p / (1 - p), [B, 1, H, W]."""
@@ -66,12 +66,26 @@ class BinaryTask(Task):
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
         """The balanced binary cross entropy, mean over labelled pixels."""
         valid = target != self.no_label
-        weight = self.positive_weight(target, valid)
-        truth = target * valid
-        entropy = functional.binary_cross_entropy_with_logits(
-            self.logit(logits), truth, reduction='none'
-        )
-        return masked_mean(torch.where(truth > 0.5, weight, 1 - weight) * entropy, valid)
+        return self.entropy(self.logit(logits), target * valid, valid)
+
+    def entropy(self, logit: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+        """(w y + (1 - w) (1 - y)) -(y log p + (1 - y) log(1 - p)), mean over valid pixels.
+
+        Of labels that is the loss above. Of probabilities y it is smallest at p = y, which the loss
+        above is not.
+        """
+        weight = self.positive_weight(truth, valid)
+        entropy = functional.binary_cross_entropy_with_logits(logit, truth, reduction='none')
+        return masked_mean((weight * truth + (1 - weight) * (1 - truth)) * entropy, valid)
+
+    def soften(self, logits: Tensor, zoom: Tensor, temperature: float) -> Tensor:
+        """y = sigmoid(z / T) [B, 1, h, w]."""
+        return (self.logit(logits) / temperature).sigmoid()
+
+    def soft_criterion(self, logits: Tensor, soft: Tensor, temperature: float) -> Tensor:
+        """T^2 times ``entropy`` of z / T."""
+        everywhere = torch.ones_like(soft, dtype=torch.bool)
+        return temperature**2 * self.entropy(self.logit(logits) / temperature, soft, everywhere)
 
     def decode(self, logits: Tensor, zoom: Tensor) -> NDArray[np.float32]:
         """Probabilities float32 [B, H, W]."""

@@ -72,6 +72,22 @@ class ClassTask(Task):
         )
         return total / (target != self.no_label).sum().clamp(min=1)
 
+    def soften(self, logits: Tensor, zoom: Tensor, temperature: float) -> Tensor:
+        """p = softmax(z / T) [B, classes, h, w]."""
+        return (logits / temperature).softmax(dim=1)
+
+    def soft_criterion(self, logits: Tensor, soft: Tensor, temperature: float) -> Tensor:
+        """-T^2 (sum_c w_c p_c) sum_c p_c log softmax(z / T)_c, mean over pixels.
+
+        A pixel weighs what its classes weigh on average: weights within the second sum would draw
+        the network away from the teacher's probabilities.
+        """
+        entropy = functional.cross_entropy(logits / temperature, soft, reduction='none')
+        if self.class_weights:
+            weights = soft.new_tensor(self.class_weights).view(-1, 1, 1)
+            entropy = entropy * (weights * soft).sum(dim=1)
+        return temperature**2 * entropy.mean()
+
     def metric(self) -> MeanIoU:
         """Mean intersection over union."""
         return MeanIoU([label.name for label in self.classes])

@@ -20,13 +20,16 @@ from mtl_training.tasks.task import Figure, Picture, Task, levels, masked_mean, 
 FAR = 6.0  # metres at the dark end of the colours
 # The confidence is the probability that depth is within this factor, as delta1 of the papers.
 CONFIDENT_FACTOR = 1.25
+SURE = 1e-6  # the smallest scale of log depth that is divided by
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthTask(Task):
     """Depth of some parametrisation; networks predict canonical depth, metres / zoom.
 
-    Stored: uint16 millimetres, 0 where there is none.
+    Stored: uint16 millimetres, 0 where there is none. Soft: canonical metres d* and the scale b* of
+    a Laplace distribution of log depth around log d*, [B, 2, h, w]; b* is 0 where a teacher does
+    not say how sure it is, d* at most 0 where it knows nothing.
     """
 
     name: ClassVar[str] = 'depth'
@@ -109,6 +112,16 @@ class L1Depth(DepthTask):
         """|d - d*|, mean over pixels with depth."""
         return masked_mean((logits - target).abs(), target > 0)
 
+    def soften(self, logits: Tensor, zoom: Tensor, temperature: float) -> Tensor:
+        """Canonical metres, as if the teacher were sure."""
+        return torch.cat([logits * zoom.view(-1, 1, 1, 1), torch.zeros_like(logits)], dim=1)
+
+    def soft_criterion(self, logits: Tensor, soft: Tensor, temperature: float) -> Tensor:
+        """|d - d*|, mean over pixels, each weighed by the teacher's confidence in it."""
+        depth, scale = soft.split(1, dim=1)
+        confidence = 1 - torch.exp(-math.log(CONFIDENT_FACTOR) / scale)
+        return masked_mean((logits - depth).abs(), confidence * (depth > 0))
+
     def decode(self, logits: Tensor, zoom: Tensor) -> NDArray[np.float32]:
         """Metres float32 [B, H, W]."""
         return metres(logits[:, 0], zoom)
@@ -139,11 +152,31 @@ class LaplaceDepth(DepthTask):
 
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
         """-log likelihood: |log d* - mu| / exp(s) + s + log 2, mean over pixels with depth."""
+        return self.entropy(logits, target, torch.zeros_like(target))
+
+    def soften(self, logits: Tensor, zoom: Tensor, temperature: float) -> Tensor:
+        """exp(mu) as canonical metres, and exp(s)."""
         mean, log_scale = logits.split(1, dim=1)
-        valid = target > 0
-        error = mean - torch.where(valid, target, 1.0).log()
-        likelihood = error.abs() * torch.exp(-log_scale) + log_scale + math.log(2)
-        loss = masked_mean(likelihood, valid)
+        return torch.cat([mean.exp() * zoom.view(-1, 1, 1, 1), log_scale.exp()], dim=1)
+
+    def soft_criterion(self, logits: Tensor, soft: Tensor, temperature: float) -> Tensor:
+        """The cross entropy of the teacher's distribution and the network's."""
+        return self.entropy(logits, *soft.split(1, dim=1))
+
+    def entropy(self, logits: Tensor, depth: Tensor, scale: Tensor) -> Tensor:
+        """-E[log likelihood] of x with a Laplace distribution of scale b* around log d*.
+
+        E|x - mu| / exp(s) + s + log 2,   E|x - mu| = e + b* exp(-e / b*),   e = |log d* - mu|
+
+        With b* = 0 that is the likelihood of d*. With the teacher's b* a network becomes as sure as
+        the teacher is, and not as sure as it is of being near the teacher.
+        """
+        mean, log_scale = logits.split(1, dim=1)
+        valid = depth > 0
+        error = mean - torch.where(valid, depth, 1.0).log()
+        distance = error.abs()
+        expected = distance + scale * torch.exp(-distance / scale.clamp(min=SURE))
+        loss = masked_mean(expected * torch.exp(-log_scale) + log_scale + math.log(2), valid)
         if self.gradients:
             loss = loss + self.gradients * gradient_loss(error, valid)
         return loss

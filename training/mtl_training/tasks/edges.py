@@ -27,9 +27,9 @@ class EdgesTask(BinaryTask):
     weight: float = 50.0
     edge_weight: float = 0.95
 
-    def positive_weight(self, target: Tensor, valid: Tensor) -> Tensor:
+    def positive_weight(self, truth: Tensor, valid: Tensor) -> Tensor:
         """The same for all batches."""
-        return target.new_tensor(self.edge_weight)
+        return truth.new_tensor(self.edge_weight)
 
     def metric(self) -> EdgeF:
         """F within a tolerance."""

@@ -85,6 +85,14 @@ class NormalsTask(Task):
             return masked_mean(distance, valid.expand_as(distance))
         return masked_mean(distance.sum(dim=1, keepdim=True), valid)
 
+    def soften(self, logits: Tensor, zoom: Tensor, temperature: float) -> Tensor:
+        """Unit vectors [B, 3, h, w]."""
+        return functional.normalize(logits, dim=1)
+
+    def soft_criterion(self, logits: Tensor, soft: Tensor, temperature: float) -> Tensor:
+        """The loss with labels."""
+        return self.criterion(logits, soft)
+
     def metric(self) -> NormalError:
         """Angles in degrees."""
         return NormalError()

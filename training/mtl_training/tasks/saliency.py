@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mtl_perception.offline.metrics import MaxF
 from mtl_training.tasks.binary import BinaryTask
-from mtl_training.tasks.task import Figure
+from mtl_training.tasks.task import Figure, masked_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class SaliencyTask(BinaryTask):
         """log p / (1 - p), [B, 1, H, W]."""
         return logits[:, 1:] - logits[:, :1] if self.two_class else logits
 
-    def positive_weight(self, target: Tensor, valid: Tensor) -> Tensor:
+    def positive_weight(self, truth: Tensor, valid: Tensor) -> Tensor:
         """The share of negatives in the batch."""
-        return (target == 0).sum() / valid.sum().clamp(min=1)
+        return masked_mean(1 - truth, valid)
 
     def metric(self) -> MaxF:
         """The largest F of all thresholds."""

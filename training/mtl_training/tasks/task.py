@@ -128,6 +128,36 @@ class Task(ABC):
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
         """See ``loss``, with logits and labels of one size."""
 
+    # Learning from a network that has the task, too
+
+    @abstractmethod
+    def soften(self, logits: Tensor, zoom: Tensor, temperature: float) -> Tensor:
+        """What a teacher says, with all that it thinks likely: what ``soft_loss`` takes.
+
+        Args:
+            logits: [B, C, h, w] of the teacher, as ``gather`` gives them.
+            zoom: [B] the teacher's over that of the network that learns: canonical metres of the
+                former, times it, are canonical metres of the latter.
+            temperature: T of probabilities, softmax(z / T); depth and normals have none.
+        """
+
+    def soft_loss(self, logits: Tensor, soft: Tensor, temperature: float) -> Tensor:
+        """The unweighted loss of a batch beside what a teacher says, a mean over pixels.
+
+        It is smallest where the network says the same. T^2 keeps its gradients of one size at all
+        T (Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, Sec. 2).
+
+        Args:
+            logits: [B, C, h, w], up-sampled to the teacher's here.
+            soft: of ``soften``, whatever the losses of the two tasks.
+            temperature: T that it was made with.
+        """
+        return self.soft_criterion(resize(self.gather(logits), soft.shape[-2:]), soft, temperature)
+
+    @abstractmethod
+    def soft_criterion(self, logits: Tensor, soft: Tensor, temperature: float) -> Tensor:
+        """See ``soft_loss``, with both of one size."""
+
     # Judging and showing
 
     @abstractmethod
