@@ -19,11 +19,14 @@ from .pictures import (
     Lens,
     PictureSource,
     VideoSource,
+    is_turned,
     picture_files,
 )
 from .recordings import BAG_SUFFIXES, RecordingReader, bag_files
 from .sources import BagSource, Source
 
+# A calibration is of the pixels as they are, and a robot's camera that hangs is no reason to turn.
+_AS_STORED = 'they are taken as they are stored'
 _BLOCK = 1 << 16
 _READ = 1 << 26  # at most about so many bytes of an input are read to know it again
 
@@ -96,11 +99,16 @@ def open_input(path: Path, reading: Reading) -> Iterator[Input]:
         taken = [f'{len(pictures)} pictures of {path}, {rate:g} a second']
         if depths:
             taken.append(f'{depths} pictures of 16-bit gray, as depth is stored, are left out')
+        if turned := sum(map(is_turned, pictures)):
+            taken.append(f'{turned} of them ask in EXIF data to be shown turned: {_AS_STORED}')
         source = PictureSource(str(path), pictures, rate, reading.lens)
         yield Input(source, taken=taken, files=pictures)
     else:
         video = VideoSource(path, reading.rate, reading.lens)
-        yield Input(video, taken=[f'the video {path}'], files=[path], losses=lambda: video.losses)
+        taken = [f'the video {path}']
+        if video.turned:
+            taken.append(f'it asks to be shown turned by {video.turned} degrees: {_AS_STORED}')
+        yield Input(video, taken=taken, files=[path], losses=lambda: video.losses)
 
 
 def fingerprint(files: Sequence[Path]) -> str:

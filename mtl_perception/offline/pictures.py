@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +30,7 @@ PICTURE_RATE = 10.0
 
 _WHOLE = 0.98  # of the images that a video speaks of
 _UNCALIBRATED = 'there is no CameraInfo; give --focal or --fov'
+_EXIF_WITHIN, _EXIF_MARKS, _ORIENTATION = 1 << 12, (b'Exif\0\0', b'eXIf'), 0x0112
 # Where a PNG says how it stores pixels: 16 bits of gray are depth, by everybody's custom.
 _PNG_DEPTH, _PNG_FORMAT = b'\x10\x00', slice(24, 26)
 
@@ -69,6 +72,31 @@ def _is_depth(path: Path) -> bool:
         return False
     with path.open('rb') as file:
         return file.read(_PNG_FORMAT.stop)[_PNG_FORMAT] == _PNG_DEPTH
+
+
+def is_turned(path: Path) -> bool:
+    """Whether a JPEG or PNG says in its EXIF data that it is to be shown turned or mirrored."""
+    with suppress(OSError), path.open('rb') as file:
+        return _orientation(file.read(_EXIF_WITHIN)) > 1
+    return False
+
+
+def _orientation(head: bytes) -> int:
+    """What EXIF data say about it, from 1 (as stored) to 8; 0 where there are none."""
+    mark = next((mark for mark in _EXIF_MARKS if mark in head), None)
+    if mark is None:
+        return 0
+    place = head.find(mark) + len(mark)
+    order = '<' if head[place : place + 2] == b'II' else '>'
+    with suppress(struct.error):  # of what is cut off
+        (first,) = struct.unpack_from(f'{order}I', head, place + 4)
+        (count,) = struct.unpack_from(f'{order}H', head, place + first)
+        for index in range(count):
+            entry = place + first + 2 + 12 * index
+            tag, _, _, value = struct.unpack_from(f'{order}HHIH', head, entry)
+            if tag == _ORIENTATION:
+                return int(value)
+    return 0
 
 
 class PictureSource:
@@ -127,6 +155,7 @@ class VideoSource:
 
     Attributes:
         losses: what was found missing so far, a line each.
+        turned: degrees by which it asks to be shown turned.
 
     Raises:
         RecordingError: it is not such a file.
@@ -147,6 +176,7 @@ class VideoSource:
         self._own_rate = video.get(cv2.CAP_PROP_FPS)
         if not self._own_rate > 0:
             self._own_rate = PICTURE_RATE
+        self.turned = round(video.get(cv2.CAP_PROP_ORIENTATION_META)) % 360
         video.release()
 
     def _open(self) -> cv2.VideoCapture:

@@ -12,6 +12,7 @@ needs the package `ros-humble-rosbag2-storage-mcap`; from Iron on MCAP is part o
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -153,6 +154,7 @@ class RecordingReader:
         self.path = Path(path)
         self.types = types or Types()
         self._salvage = salvage
+        self._bad: set[tuple[str, int]] = set()  # topic and time of what cannot be read
 
     def __enter__(self) -> RecordingReader:
         self._opened = ExitStack()
@@ -179,7 +181,9 @@ class RecordingReader:
     @property
     def losses(self) -> list[str]:
         """What was found missing so far, a line each."""
-        return self._storage.losses
+        bad = Counter(topic for topic, _ in self._bad)
+        lines = [f'{count} messages on {topic} cannot be read' for topic, count in bad.items()]
+        return [*self._storage.losses, *lines]
 
     def _open(self) -> Storage:
         self._ros1 = self.path.suffix == '.bag'
@@ -205,8 +209,6 @@ class RecordingReader:
 
     def _salvaged(self, error: Exception) -> Salvaged:
         """What is left of it after an error; refuses where nothing is."""
-        if self._ros1:
-            raise self._unreadable(error) from error
         try:
             return Salvaged(self.path)
         except RecordingError:
@@ -262,7 +264,14 @@ class RecordingReader:
                 salvaging = True
                 continue
             done += 1
-            yield Recorded(topic.name, topic.type, time_ns, self._as_cdr(topic.type, data))
+            try:
+                data = self._as_cdr(topic.type, data)
+            except Exception as error:  # of a damaged message of ROS 1, and of its definition
+                if not self._salvage:
+                    raise self._unreadable(error) from error
+                self._bad.add((topic.name, time_ns))
+                continue
+            yield Recorded(topic.name, topic.type, time_ns, data)
 
     def _as_cdr(self, kind: str, data: Any) -> bytes:
         if self._ros1:

@@ -14,15 +14,17 @@ from ..files import natural
 from .cdr import RecordingError
 from .mcap import zstd_codec
 from .salvage_mcap import SalvagedMcap
+from .salvage_ros1 import SalvagedRos1
 from .salvage_sqlite import SalvagedSqlite
 from .storage import Storage, StoredTopic
 
-_SALVAGED: dict[str, Callable[[Path], Storage]] = {'.mcap': SalvagedMcap, '.db3': SalvagedSqlite}
+_ROSBAG2: dict[str, Callable[[Path], Storage]] = {'.mcap': SalvagedMcap, '.db3': SalvagedSqlite}
+_SALVAGED: dict[str, Callable[[Path], Storage]] = {**_ROSBAG2, '.bag': SalvagedRos1}
 _ZSTD = b'\x28\xb5\x2f\xfd'  # CDR begins with a zero
 
 
 class Salvaged:
-    """What can be read of a .mcap or .db3 file, or of a folder of them; see ``Storage``.
+    """What can be read of a .mcap, .db3 or .bag file, or of a rosbag2 folder; see ``Storage``.
 
     Args:
         path: of the file or folder.
@@ -81,9 +83,9 @@ class Salvaged:
             metadata: Any = yaml.safe_load((folder / 'metadata.yaml').read_text())
             names = metadata['rosbag2_bagfile_information']['relative_file_paths']
             paths = [folder / PurePath(name).name for name in names]
-            if all(path.suffix in _SALVAGED for path in paths):
+            if all(path.suffix in _ROSBAG2 for path in paths):
                 return paths
-        paths = [path for path in folder.iterdir() if path.suffix in _SALVAGED]
+        paths = [path for path in folder.iterdir() if path.suffix in _ROSBAG2]
         self.notes.append(
             f'{folder} has no metadata.yaml that can be read; its {len(paths)} files are taken in '
             'the order of their names (ros2 bag reindex)'

@@ -6,12 +6,10 @@ in the order in which the whole file would be. Format: https://mcap.dev/spec
 
 from __future__ import annotations
 
-import heapq
 import struct
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
@@ -33,29 +31,11 @@ from .mcap import (
     zstd_module,
 )
 from .mcap_resync import is_chunk, is_record, next_record
+from .salvage_blocks import Block, add_message, by_time
 from .storage import QOS, StoredTopic
 
-# Messages outside of chunks are read in runs of about so many bytes.
-_RUN_BYTES = 1 << 20
 # Of definitions that rosbags can parse.
 _ENCODINGS = ('ros2msg', 'ros2idl', 'omgidl')
-
-
-@dataclass
-class _Block:
-    """A chunk, or messages one after the other: where it is, and between which times.
-
-    Attributes:
-        chunk: whether it is one.
-        cut: whether its end is missing.
-    """
-
-    start: int
-    end: int
-    first_ns: int
-    last_ns: int
-    chunk: bool
-    cut: bool = False
 
 
 class SalvagedMcap:
@@ -75,7 +55,7 @@ class SalvagedMcap:
         self._schemas: dict[int, tuple[str, str]] = {}  # type, definition
         self._channels: dict[int, tuple[str, int, str]] = {}  # topic, schema, QoS
         self._counts: Counter[int] = Counter()
-        self._blocks: list[_Block] = []
+        self._blocks: list[Block] = []
         self._expected: int | None = None
         self._damaged: list[str] = []
         self._file = path.open('rb')
@@ -93,33 +73,12 @@ class SalvagedMcap:
         self, names: Collection[str], start_ns: int | None, stop_ns: int | None
     ) -> Iterator[tuple[StoredTopic, int, bytes]]:
         wanted = {n: topic for n, topic in self._by_channel.items() if topic.name in names}
-        start, stop = start_ns or 0, 2**64 if stop_ns is None else stop_ns
-        blocks = [b for b in self._blocks if start <= b.last_ns and b.first_ns < stop]
-        for time_ns, _, found in heapq.merge(
-            *(self._stored(block, wanted, start, stop) for block in blocks),
-            key=lambda entry: entry[:2],
-        ):
-            if found is not None:
-                channel, data = found
-                yield wanted[channel], time_ns, data
+        yield from by_time(self._blocks, self._read, wanted, start_ns, stop_ns)
 
-    def _stored(
-        self, block: _Block, wanted: Collection[int], start: int, stop: int
-    ) -> Iterator[tuple[int, int, tuple[int, bytes] | None]]:
-        """Messages of a block by time; it is read when its own time has come."""
-        yield block.first_ns, 0, None
-        found = [
-            (time_ns, channel, data)
-            for channel, time_ns, data in _messages(self._content(block))
-            if channel in wanted and start <= time_ns < stop
-        ]
-        for time_ns, channel, data in sorted(found, key=lambda entry: entry[0]):
-            yield time_ns, block.start, (channel, data)
-
-    def _content(self, block: _Block) -> bytes:
+    def _read(self, block: Block) -> Iterator[tuple[int, int, bytes]]:
         self._file.seek(block.start)
         content = self._file.read(block.end - block.start)
-        return _unpacked(content[9:], cut=block.cut) if block.chunk else content
+        return _messages(_unpacked(content[9:], cut=block.cut) if block.chunk else content)
 
     def _scan(self) -> None:
         """Find out what there is, once through the file."""
@@ -199,17 +158,12 @@ class SalvagedMcap:
                 self._record(kind, unpacked[start:stop])
         if times:
             end = place + 9 + len(content)
-            self._blocks.append(_Block(place, end, min(times), max(times), chunk=True, cut=cut))
+            self._blocks.append(Block(place, end, min(times), max(times), chunk=True, cut=cut))
 
     def _alone(self, place: int, end: int, content: mmap) -> None:
         channel, _, time_ns = struct.unpack_from('<HIQ', content, place + 9)
         self._counts[channel] += 1
-        last = self._blocks[-1] if self._blocks else None
-        if last and not last.chunk and last.end == place and end - last.start < _RUN_BYTES:
-            last.end = end
-            last.first_ns, last.last_ns = min(last.first_ns, time_ns), max(last.last_ns, time_ns)
-        else:
-            self._blocks.append(_Block(place, end, time_ns, time_ns, chunk=False))
+        add_message(self._blocks, place, end, time_ns)
 
     def _record(self, kind: int, record: bytes) -> None:
         if kind == SCHEMA:

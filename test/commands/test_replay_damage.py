@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -208,6 +209,70 @@ def test_in_a_chunk_without_a_checksum_only_what_is_broken_is_lost(
     assert 'damaged parts' in capsys.readouterr().out
     gone = stamps([hit])
     assert answered(tmp_path / 'out') == [s for s in stamps(messages) if s not in gone]
+
+
+def write_ros1(file: Path, messages: list[Recorded], compression: str) -> bytearray:
+    """A ROS 1 bag of several chunks; its content."""
+    from rosbags import rosbag1
+
+    store, cdr = get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.ROS2_HUMBLE)
+    writer = rosbag1.Writer(file)
+    writer.chunk_threshold = 60_000
+    if compression != 'none':
+        writer.set_compression(rosbag1.Writer.CompressionFormat[compression.upper()])
+    kinds = {m.topic: m.type for m in messages}
+    with writer:
+        channels = {t: writer.add_connection(t, k, typestore=store) for t, k in kinds.items()}
+        for m in messages:
+            writer.write(channels[m.topic], m.time_ns, cdr.cdr_to_ros1(m.data, m.type))
+    return bytearray(file.read_bytes())
+
+
+@pytest.mark.parametrize('compression', ['none', 'bz2', 'lz4'])
+def test_a_ros1_bag_that_was_not_closed_is_replayed(
+    compression: str, messages: Any, replay: Any, tmp_path: Path, capsys: Any
+) -> None:
+    file = tmp_path / 'killed.bag'
+    content = write_ros1(file, messages, compression)
+    chunks = [m.start() for m in re.finditer(b'compression=', content)]
+    assert len(chunks) > 4
+    at = content.index(b'index_pos=') + 10
+    content[at : at + 8] = bytes(8)  # which is written in the end
+    file.write_bytes(content[: chunks[-2]])
+    assert replay(file) == INCOMPLETE
+    assert 'rosbag reindex' in capsys.readouterr().out
+    found = answered(tmp_path / 'out')
+    assert len(found) > 20
+    assert found == stamps(messages)[: len(found)]
+    with pytest.raises(RecordingError, match='rosbag reindex'):
+        RecordingReader(file).__enter__()
+
+
+@pytest.mark.parametrize('compression', ['none', 'bz2', 'lz4'])
+@pytest.mark.parametrize('where', ['header', 'content'])
+def test_what_is_around_a_damaged_part_of_a_ros1_bag_is_read(
+    where: str, compression: str, messages: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / 'damaged.bag'
+    content = write_ros1(file, messages, compression)
+    chunks = [m.start() for m in re.finditer(b'compression=', content)]
+    at = chunks[2] - 8 if where == 'header' else chunks[2] + 3000
+    content[at : at + 40] = b'\xee' * 40
+    file.write_bytes(content)
+    everything = [header_stamp_ns(m.data) for m in messages if m.topic == IMAGE]
+    with RecordingReader(file, salvage=True) as reader:
+        found = [header_stamp_ns(m.data) for m in reader.messages([IMAGE])]
+        losses = reader.losses
+    lost = [index for index, stamp in enumerate(everything) if stamp not in found]
+    assert found == [stamp for stamp in everything if stamp in found]
+    if where == 'content' and compression != 'bz2':
+        assert len(lost) <= 1  # there are no checksums; what is in a message tells, or nothing
+    else:
+        assert len(lost) < 12
+        assert losses
+    if lost:
+        assert lost == list(range(lost[0], lost[-1] + 1))
+        assert lost[-1] < len(everything) - 5
 
 
 def chunk_starts(content: bytes) -> list[int]:

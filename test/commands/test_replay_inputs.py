@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 pytest.importorskip('rosbags', reason='recordings need rosbags')
 pytest.importorskip('onnxruntime', reason='runs the tiny network')
 
+from mtl_perception import images
 from mtl_perception.commands import cli
 from mtl_perception.commands.replay import INCOMPLETE
 from mtl_perception.offline.ground_truth import image_array
@@ -104,6 +107,67 @@ def test_a_damaged_picture_is_counted(
     assert replay(pictures, tmp_path / 'out', '--fov', '90') == INCOMPLETE
     assert '1 images could not be used: truncated' in capsys.readouterr().out
     assert list(depths(tmp_path / 'out')) == [0, 200_000_000]
+
+
+def exif(order: str, orientation: int) -> bytes:
+    """EXIF data that says nothing but how a picture is turned."""
+    mark = b'II' if order == '<' else b'MM'
+    head = struct.pack(f'{order}HIHHHIHHI', 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    return mark + head
+
+
+def with_exif(picture: bytes, data: bytes) -> bytes:
+    if picture.startswith(b'\xff\xd8'):
+        data = b'Exif\0\0' + data
+        return picture[:2] + b'\xff\xe1' + struct.pack('>H', 2 + len(data)) + data + picture[2:]
+    block = b'eXIf' + data
+    end = 33  # of IHDR
+    record = struct.pack('>I', len(data)) + block + struct.pack('>I', crc32(block))
+    return picture[:end] + record + picture[end:]
+
+
+@pytest.mark.parametrize('strict', [True, False], ids=['simplejpeg', 'opencv'])
+def test_pictures_are_taken_as_they_are_stored(
+    strict: bool, replay: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV turns by EXIF data, unless it is told not to; a calibration is of what is stored."""
+    if not strict:
+        monkeypatch.setattr(images, 'STRICT_JPEG', False)
+    half = red(60)
+    half[:, WIDTH // 2 :] = red(160)[:, WIDTH // 2 :]
+    for name in ('plain', 'turned'):
+        (tmp_path / name).mkdir()
+        for index, (suffix, order) in enumerate((('.jpg', '<'), ('.jpg', '>'), ('.png', '>'))):
+            content = cv2.imencode(suffix, half)[1].tobytes()
+            if name == 'turned':
+                content = with_exif(content, exif(order, (6, 3, 8)[index]))
+            (tmp_path / name / f'{index}{suffix}').write_bytes(content)
+    turned = cv2.imread(str(tmp_path / 'turned' / '0.jpg'))
+    assert turned.shape[:2] == (WIDTH, HEIGHT)  # so it is one that OpenCV turns
+    for name in ('plain', 'turned'):
+        assert replay(tmp_path / name, tmp_path / f'{name}_out', '--fov', '70') == 0
+        said = capsys.readouterr().out
+        assert ('3 of them ask in EXIF data to be shown turned' in said) == (name == 'turned')
+    plain, turned = (
+        [m.data.tobytes() for m in stored(tmp_path / f'{n}_out', '/perception/depth').values()]
+        for n in ('plain', 'turned')
+    )
+    assert plain == turned
+
+
+def test_a_video_is_taken_as_it_is_stored(replay: Any, tmp_path: Path, capsys: Any) -> None:
+    path = video(tmp_path / 'drive.mp4', 'mp4v')
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b'tkhd') + 44
+    content[matrix : matrix + 36] = struct.pack('>9i', 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    turned = cv2.VideoCapture(str(path)).read()[1]
+    assert turned.shape[:2] == (WIDTH, HEIGHT)  # so it is one that OpenCV turns
+    assert replay(path, tmp_path / 'out', '--fov', '70') == 0
+    said = capsys.readouterr().out
+    assert 'it asks to be shown turned by' in said
+    info = stored(tmp_path / 'out', '/perception/camera_info')[0]
+    assert (info.width, info.height) == (96, 64)
 
 
 def video(path: Path, code: str) -> Path:

@@ -537,6 +537,40 @@ def test_leaks_let_a_share_through() -> None:
     assert set(dropped(gradients, torch.ones(1, 1), leak=1.0).flatten().tolist()) == {2.0}
 
 
+# ----------------------------------------------------------------------------------- adversarial
+
+
+def test_discriminators_of_scales_are_averaged() -> None:
+    """Each of two is at a loss: log 2 for each of two tasks, times w / (1 - w)."""
+    method = make_balancer('adversarial', TASKS, weight=0.2)
+    assert isinstance(method, LossBalancer)
+    method.meet([3, 5])
+    for parameter in method.parameters():
+        torch.nn.init.zeros_(parameter)
+    features = [torch.randn(2, channels, 4, 4, requires_grad=True) for channels in (3, 5)]
+    loss = sum((x.square().mean() for x in features), torch.zeros(()))
+    found = method.penalties({'a': loss, 'b': 2 * loss}, features)
+    assert found['discriminator'].item() == pytest.approx(0.2 / 0.8 * 2 * math.log(2))
+
+
+def test_what_made_gradients_hears_more_of_the_discriminator_with_every_step() -> None:
+    """alpha = 2 / (1 + exp(-10 p)) - 1 for p = 0, 1/2 and 1."""
+    torch.manual_seed(0)
+    method = make_balancer('adversarial', TASKS, steps=2)
+    assert isinstance(method, LossBalancer)
+    method.meet([3])
+    feature = torch.randn(2, 3, 4, 4, requires_grad=True)
+    found = []
+    for _ in range(3):
+        losses = {'a': feature.square().mean(), 'b': feature.exp().mean()}
+        (penalty,) = method.penalties(losses, [feature]).values()
+        found.append(torch.autograd.grad(penalty, feature)[0].norm().item())
+        method.observe(losses)
+    assert found[0] == 0
+    expected = (2 / (1 + math.exp(-5)) - 1) / (2 / (1 + math.exp(-10)) - 1)
+    assert found[1] / found[2] == pytest.approx(expected, rel=1e-4)
+
+
 # --------------------------------------------------------------------------------------- torchjd
 
 CONFLICT = torch.tensor([[4.0, 0.0, 0.0], [-1.0, 1.0, 0.0]])
@@ -591,6 +625,15 @@ def test_aggregators_go_on_where_they_were(aggregator: str) -> None:
         assert torch.equal(one(matrix, losses).shared, two(matrix, losses).shared)
     again = make_balancer('torchjd', names, aggregator=aggregator)
     assert torch.equal(again(matrices[0], losses).shared, steps[0])
+
+
+@pytest.mark.parametrize('aggregator', ['graddrop', 'pcgrad'])
+def test_aggregators_draw_anew_in_every_step(aggregator: str) -> None:
+    pytest.importorskip('torchjd')
+    method = make_balancer('torchjd', 'abc', aggregator=aggregator)
+    matrix = torch.tensor([[1.0, 0.2, 0.0], [-1.0, 0.5, 0.3], [-0.4, -1.0, 0.5]])  # a against all
+    losses = {task: torch.ones(()) for task in 'abc'}
+    assert len({tuple(method(matrix, losses).shared.tolist()) for _ in range(9)}) > 1
 
 
 # ----------------------------------------------------------------------- where labels are missing
