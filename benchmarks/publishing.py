@@ -66,7 +66,7 @@ def main() -> None:
         marks.append(time.thread_time())
         (prediction,) = pipeline([frame], list(bundle.outputs))
         marks.append(time.thread_time())
-        count = outlets.publish(prediction)
+        count = outlets.publish(prediction, outlets.listened())
         marks.append(time.thread_time())
         stages = ('resize', 'engine', 'pipeline: resize, engine, post', f'publish {count} topics')
         for stage, before, after in zip(stages, marks, marks[1:], strict=False):

@@ -120,6 +120,7 @@ class CloudBuilder:
         self._label = np.empty((height, width), np.int32)
         self._no_normals = np.full((height, width, 3), np.nan, np.float32)
         self._rays_of: tuple[CameraModel, int] | None = None
+        self._sees_all = True  # whether every pixel has a ray
         self._rays = np.empty((3, height, width), np.float32)
 
     def _back_project(
@@ -129,8 +130,10 @@ class CloudBuilder:
         if (calibration, stride) != self._rays_of:
             self._rays[...] = np.moveaxis(calibration.rays()[::stride, ::stride], -1, 0)
             self._rays_of = calibration, stride
+            self._sees_all = not np.isnan(self._rays[2]).any()
         z = self._xyz[2]
-        z[...] = depth
-        z[~np.isfinite(depth)] = np.nan
+        np.copyto(z, depth)
+        np.copyto(z, np.nan, where=~np.isfinite(depth))
         np.multiply(self._rays[:2], z, out=self._xyz[:2])
-        z *= self._rays[2]
+        if not self._sees_all:
+            z *= self._rays[2]

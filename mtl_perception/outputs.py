@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +32,8 @@ Content = NDArray[Any] | Cloud | CameraModel | bytes
 # The content of one output of a prediction; None where the prediction cannot give it. A maker may
 # keep buffers: each camera has its own, and content lasts until the maker is called again.
 Make = Callable[[Prediction], Content | None]
-_FARTHEST_MM = 65535  # that 16 bits hold
+# Metres, the last float below what 16 bits of millimetres hold.
+_FARTHEST = float(np.nextafter(np.float32(65.535), np.float32(0)))
 Painter = Callable[[NDArray[Any]], NDArray[np.uint8]]
 
 
@@ -126,7 +128,7 @@ def _mask(bundle: Bundle) -> Make:
             return None
         shown = np.zeros(256, np.uint8)
         shown[[ids[name] for name in prediction.options.mask_classes]] = 255
-        return np.take(shown, labels)
+        return np.asarray(cv2.LUT(labels, shown), np.uint8)
 
     return make
 
@@ -140,8 +142,10 @@ def _millimetres(_: Bundle) -> Make:
         depth = prediction.arrays.get('depth')
         if depth is None:
             return None
-        known = (depth > 0) & (depth < _FARTHEST_MM / 1e3)  # NaN and Inf are not
-        return np.rint(1e3 * np.where(known, depth, 0)).astype(np.uint16)
+        near = cv2.threshold(depth, _FARTHEST, 0, cv2.THRESH_TOZERO_INV)[1]
+        near *= np.float32(1e3)
+        # Rounds, and gives 0 for NaN and what is negative.
+        return np.asarray(cv2.add(near, 0.0, dtype=cv2.CV_16U), np.uint16)
 
     return make
 

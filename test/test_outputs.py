@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtl_perception import colors
 from mtl_perception.bundle import load_bundle
 from mtl_perception.camera import CameraModel
 from mtl_perception.clouds import Cloud
@@ -91,6 +92,47 @@ def test_depth_in_millimetres_is_that_in_metres_where_it_is_known(pipeline):
     content = output.maker(pipeline.bundle)(prediction)
     assert content[0, :7].tolist() == [0, 0, 0, 0, 0, 65534, 2000]
     assert (content[1:] == 2000).all()
+
+
+def test_contents_are_bit_by_bit_what_their_formulas_say(pipeline):
+    """They are computed in fewer passes than the formulas have."""
+    prediction = predict(pipeline, ['depth', 'semantic'])
+    arrays, rng = prediction.arrays, np.random.default_rng(0)
+    depth = np.exp(rng.normal(0, 3, arrays['depth'].shape)).astype(np.float32)
+    depth[::5] = 1e-3 * rng.integers(0, 70000, depth[::5].shape) + 5e-4  # ties, and the last one
+    for place, value in enumerate([np.nan, np.inf, -np.inf, 0.0, -1.0, 65.535]):
+        depth[rng.integers(0, 9, depth.shape) == place] = value
+    labels = rng.integers(0, 256, depth.shape, np.uint8)
+    arrays |= {'depth': depth, 'semantic': labels}
+    contents = {
+        output.name: output.maker(pipeline.bundle)(prediction)
+        for output in outputs_of(pipeline.bundle)
+        if not {*output.needs} - {*arrays} and not output.of
+    }
+    known = (depth > 0) & (depth < 65.535)
+    millimetres = np.rint(np.float32(1e3) * np.where(known, depth, 0)).astype(np.uint16)
+    np.testing.assert_array_equal(contents['depth_mm'], millimetres)
+    shown = np.zeros(256, np.uint8)
+    ids = {item.name: item.id for item in pipeline.bundle.classes}
+    shown[[ids[name] for name in prediction.options.mask_classes]] = 255
+    np.testing.assert_array_equal(contents['mask'], shown[labels])
+    finite = np.where(np.isfinite(depth), depth, np.float32(np.nan))
+    cloud = np.frombuffer(contents['points'].data, np.float32).reshape(*depth.shape, 8)
+    assert cloud[..., 2].tobytes() == finite.tobytes(), 'also every NaN is the same'
+    rays = prediction.calibration.rays()
+    assert cloud[..., 0].tobytes() == (rays[..., 0] * finite).tobytes()
+    near, far = colors.depth_range(pipeline.bundle)
+    log_far = np.log(far)
+    slope = 253 / (np.log(near) - log_far)
+    levels = np.full(depth.shape, 255, np.uint8)
+    levels[~(depth > 0)] = 0
+    inside = (depth > 0) & (depth < np.inf)
+    level = np.log(depth[inside]) * np.float32(slope) + np.float32(1.5 - log_far * slope)
+    levels[inside] = np.clip(level, 1, 254).astype(np.uint8)
+    # The logarithm of another library may be another bit, and a level with it.
+    differs = (contents['depth_color'] != colors.look_up(levels, colors._depth_lut())).any(-1)
+    assert differs.mean() < 1e-3
+    assert not differs[~inside].any()
 
 
 def test_nothing_is_made_of_tensors_that_were_not_computed(pipeline):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import PerceptionError
-from ..bundle import Bundle, default_bundle, load_bundle
+from ..bundle import SHIPPED_BUNDLES, Bundle, default_bundle, load_bundle
 from ..engines.choice import open_engine
 from ..engines.engine import BACKENDS
 from ..offline.inputs import open_input
@@ -139,9 +139,9 @@ def parse_variant(text: str, bundle: Path | None) -> Variant:
         bundle: where none is named; None: the shipped one.
 
     Raises:
-        PerceptionError: it is neither a folder nor an engine.
+        PerceptionError: it is neither a bundle nor an engine.
     """
-    if (Path(text) / 'bundle.yaml').is_file():
+    if (Path(text) / 'bundle.yaml').is_file() or text in SHIPPED_BUNDLES:
         return Variant(Path(text))
     folder, _, engine = text.rpartition('@')
     backend, _, precision = engine.partition(':')

@@ -162,9 +162,14 @@ class BagSource:
                 except RecordingError:
                     bad += 1
             if bad:
-                self.losses.append(f'{bad} messages on {topic} cannot be read')
+                self.lose(f'{bad} messages on {topic} cannot be read')
             self._infos[topic] = table
         return self._infos[topic]
+
+    def lose(self, what: str) -> None:
+        """Say that something could not be read, once."""
+        if what not in self.losses:
+            self.losses.append(what)
 
     def shot(self, camera: CameraTopics, message: Recorded) -> Shot:
         """The shot of an image message."""
@@ -280,7 +285,11 @@ class _Cutter:
 
     def _remember(self, message: Recorded) -> None:
         near = self._near[message.topic]
-        near.append((header_stamp_ns(message.data), message))
+        try:
+            near.append((header_stamp_ns(message.data), message))
+        except RecordingError as error:
+            self._source.lose(f'{message.topic}: {error}')
+            return
         oldest = self._waiting[0][0].time_ns if self._waiting else message.time_ns
         while near[0][1].time_ns < oldest - _LATE_NS:
             near.popleft()

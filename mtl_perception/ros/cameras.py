@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -193,8 +193,7 @@ class Camera:
 
     def _receive_image(self, mailbox: Mailbox[Camera, Arrival], message: Any) -> None:
         self.statistics.count('frames_received')
-        calibrated = any(output.calibrated for output in self.listened())
-        waits = calibrated and self._infos.due(message.header)
+        waits = self._outlets.needs_calibration() and self._infos.due(message.header)
         arrival = Arrival(message, perf_counter(), waits)
         if len(self._arrivals) < RATE_OF:
             self._arrivals.append(arrival.time)
@@ -257,10 +256,10 @@ class Camera:
         if self.statistics.reject(kind, reason):
             self._logger.warning(f'Bad image ({kind}): {reason}')
 
-    def publish(self, prediction: Prediction, arrival: Arrival) -> None:
-        """Publish what somebody listens to of a prediction."""
+    def publish(self, prediction: Prediction, arrival: Arrival, outputs: Iterable[Output]) -> None:
+        """Publish some outputs of a prediction."""
         start = perf_counter()
-        self.statistics.count('messages_published', self._outlets.publish(prediction))
+        self.statistics.count('messages_published', self._outlets.publish(prediction, outputs))
         end = perf_counter()
         self.statistics.count('frames_processed')
         for stage, milliseconds in prediction.timings_ms.items():

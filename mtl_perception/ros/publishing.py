@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
 from typing import Any
 
@@ -58,13 +59,17 @@ class Outlets:
 
     def listened(self) -> list[Output]:
         """The outputs that somebody subscribes to."""
-        return [output for output, p in self._publishers.items() if p.get_subscription_count() > 0]
+        return [output for output in self._publishers if self._is_listened(output)]
 
-    def publish(self, prediction: Prediction) -> int:
-        """Publish what somebody listens to of a prediction; returns the number of messages."""
+    def needs_calibration(self) -> bool:
+        """Whether somebody subscribes to an output that depends on the camera's calibration."""
+        return any(o.calibrated and self._is_listened(o) for o in self._publishers)
+
+    def publish(self, prediction: Prediction, outputs: Iterable[Output]) -> int:
+        """Publish some outputs of a prediction; returns the number of messages."""
         header = header_of(prediction.frame)
         published = 0
-        for output in self.listened():
+        for output in outputs:
             content = self._makers[output](prediction)
             if content is not None:
                 message = to_message(output, content, self._messages.get(output))
@@ -73,6 +78,9 @@ class Outlets:
                 self._publishers[output].publish(message)
                 published += 1
         return published
+
+    def _is_listened(self, output: Output) -> bool:
+        return bool(self._publishers[output].get_subscription_count() > 0)
 
     def _publisher(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
         return self._node.create_lifecycle_publisher(

@@ -10,6 +10,7 @@ from .. import one_line
 from ..bundle import Bundle
 from ..engines.engine import EngineError
 from ..engines.supervisor import EngineSupervisor
+from ..outputs import Output
 from ..pipeline import Frame, Options, Pipeline, Prediction
 from .cameras import Arrival, Camera
 from .mailbox import Mailbox
@@ -133,10 +134,11 @@ class Worker:
     def _process(self, pipeline: Pipeline, arrivals: Mapping[Camera, Arrival]) -> None:
         """Run the network once on what has come, as far as somebody listens."""
         cameras = {camera.name: camera for camera in arrivals}
+        listened = {camera: camera.listened() for camera in arrivals}
         frames: list[Frame] = []
         wanted: set[str] = set()
         for camera, arrival in arrivals.items():
-            outputs = camera.listened()
+            outputs = listened[camera]
             frame = self._frame(camera, arrival) if outputs else None
             if frame is not None:
                 frames.append(frame)
@@ -159,7 +161,7 @@ class Worker:
         self.supervisor.succeeded()
         for prediction in predictions:
             camera = cameras[prediction.frame.camera]
-            self._publish(camera, prediction, arrivals[camera])
+            self._publish(camera, prediction, arrivals[camera], listened[camera])
 
     def _frame(self, camera: Camera, arrival: Arrival) -> Frame | None:
         try:
@@ -169,14 +171,16 @@ class Worker:
                 camera.reject('reading', _reason(error))
             return None
 
-    def _publish(self, camera: Camera, prediction: Prediction, arrival: Arrival) -> None:
+    def _publish(
+        self, camera: Camera, prediction: Prediction, arrival: Arrival, outputs: Sequence[Output]
+    ) -> None:
         """Publish what the network said.
 
         In a thread of its own, while the network runs on the next images, this took both longer on
         two cores: latency grew by a third, and fewer images were processed.
         """
         try:
-            camera.publish(prediction, arrival)
+            camera.publish(prediction, arrival, outputs)
         except Exception as error:  # a fault of ours, with this image
             if self._alive():  # else interrupted in the middle of it
                 camera.reject('publishing', _reason(error))

@@ -14,6 +14,7 @@ cv2 = pytest.importorskip('cv2')
 pytest.importorskip('rosbags', reason='reads recordings')
 pytest.importorskip('onnxruntime', reason='runs the tiny network')
 
+from mtl_perception.bundle import SHIPPED_BUNDLES  # noqa: E402
 from mtl_perception.commands import cli  # noqa: E402
 from mtl_perception.commands.runs import Variant, parse_variant  # noqa: E402
 from mtl_perception.offline.inputs import Reading, open_input  # noqa: E402
@@ -141,6 +142,8 @@ def test_what_keeps_a_report_from_being_written_is_told_before_the_run(
 
 def test_a_variant_is_a_bundle_an_engine_or_both(tiny_bundle: Path, tmp_path: Path) -> None:
     assert parse_variant(str(tiny_bundle), None) == Variant(tiny_bundle, 'auto', 'fp32')
+    shipped = SHIPPED_BUNDLES[-1]  # by its name, as everywhere
+    assert parse_variant(shipped, tmp_path) == Variant(Path(shipped), 'auto', 'fp32')
     assert parse_variant('openvino:fp16', tmp_path) == Variant(tmp_path, 'openvino', 'fp16')
     both = parse_variant(f'{tiny_bundle}@onnxruntime:int8', tmp_path)
     assert both == Variant(tiny_bundle, 'onnxruntime', 'int8')

@@ -7,6 +7,7 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,24 @@ def test_in_a_chunk_without_a_checksum_only_what_is_broken_is_lost(
     assert 'damaged parts' in capsys.readouterr().out
     gone = stamps([hit])
     assert answered(tmp_path / 'out') == [s for s in stamps(messages) if s not in gone]
+
+
+def test_messages_that_are_too_short_do_not_end_a_replay(
+    messages: Any, replay: Any, tmp_path: Path, capsys: Any
+) -> None:
+    """Neither images nor CameraInfos nor what is true."""
+    with RecordingReader(SAMPLE) as sample:
+        last = messages[-1].time_ns
+        truth = list(sample.messages(['/ground_truth/depth'], None, last))
+    short = [replace(m, data=m.data[:7]) for m in (messages[4], messages[5], truth[2])]
+    kept = [*messages[:4], *short[:2], *messages[6:], *truth[:2], short[2], *truth[3:]]
+    write(tmp_path / 'bag', sorted(kept, key=lambda m: m.time_ns))
+    assert replay(tmp_path / 'bag', '--evaluate') == INCOMPLETE
+    said = capsys.readouterr().out
+    assert f'1 messages on {INFO} cannot be read' in said
+    assert '/ground_truth/depth: message of 7 bytes is too short' in said
+    assert '1 images could not be used: unreadable' in said
+    assert len(answered(tmp_path / 'out')) == len(stamps(messages)) - 1
 
 
 def write_ros1(file: Path, messages: list[Recorded], compression: str) -> bytearray:

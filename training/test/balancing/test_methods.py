@@ -627,6 +627,16 @@ def test_aggregators_go_on_where_they_were(aggregator: str) -> None:
     assert torch.equal(again(matrices[0], losses).shared, steps[0])
 
 
+def test_nash_mtl_begins_its_search_where_the_step_before_ended() -> None:
+    pytest.importorskip('torchjd')
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 2, 8)
+    losses = named(torch.ones(2))
+    method, anew = (make_balancer('torchjd', TASKS, aggregator='nash_mtl') for _ in range(2))
+    method(first * 100, losses)
+    assert not torch.equal(method(second, losses).shared, anew(second, losses).shared)
+
+
 @pytest.mark.parametrize('aggregator', ['graddrop', 'pcgrad'])
 def test_aggregators_draw_anew_in_every_step(aggregator: str) -> None:
     pytest.importorskip('torchjd')
