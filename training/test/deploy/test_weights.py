@@ -133,6 +133,48 @@ def test_a_bundle_becomes_the_checkpoint_that_it_was_made_of(
     assert (again / 'model.onnx').read_bytes() == (half / 'model.onnx').read_bytes()
 
 
+def test_networks_are_averaged_by_their_shares(
+    checkpoint: Path, half: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors, meta = read_checkpoint(checkpoint)
+    twice, out = tmp_path / 'twice.safetensors', tmp_path / 'mean.safetensors'
+    changed = {n: 2 * t if t.is_floating_point() else t + 3 for n, t in tensors.items()}
+    save_checkpoint(twice, changed, meta)
+    words = ['checkpoint', str(checkpoint), str(twice), '--shares', '0.75', '0.25']
+    assert main([*words, '--out', str(out)]) == 0
+    assert 'of last.safetensors and twice.safetensors' in capsys.readouterr().out
+    averaged, says = read_checkpoint(out)
+    assert says['config'] == meta['config']
+    assert says['metrics'] == {}
+    for name, tensor in tensors.items():
+        expected = 1.25 * tensor if tensor.is_floating_point() else tensor
+        torch.testing.assert_close(averaged[name], expected)
+    # A bundle is a checkpoint here, too, and equal shares are what is taken otherwise.
+    assert main(['checkpoint', str(half), str(half), '--out', str(out)]) == 0
+    network, _ = load_checkpoint(out)
+    for name, weights in load_checkpoint(half)[0].state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], weights)
+
+
+def test_what_cannot_be_averaged_is_told(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ['--out', str(tmp_path / 'x.safetensors')]
+    less = load_config(TINY, [*SMALL, 'tasks=[semantic]'])
+    other = tmp_path / 'other.safetensors'
+    net = build_network(less, pretrained=False)
+    save_checkpoint(other, net.state_dict(prefix='net.'), describe_run(less, net, 0, {}))
+    for words, reason in (
+        ([str(checkpoint), str(other)], 'is not the same network as'),
+        ([str(checkpoint), str(checkpoint), '--shares', '0.5', '0.6'], 'add up to 1'),
+        ([str(checkpoint), '--shares', '0.5', '0.5'], 'expected 1 that add up'),
+    ):
+        assert main(['checkpoint', *words, *out]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert reason in line
+    assert not (tmp_path / 'x.safetensors').exists()
+
+
 def test_training_goes_on_from_a_bundle(rooms: Path, half: Path, tmp_path: Path) -> None:
     quiet = ['run.validate_every=0', 'run.picture_every=0', 'optim.max_steps=1', 'optim.lr=1e-12']
     words = ['train', str(TINY), '--data', str(rooms), '--out', str(tmp_path), '--init', str(half)]
