@@ -14,7 +14,7 @@ from ..bundle import Bundle
 from . import telemetry
 from .engine import EngineError, EngineOptions
 from .machine import cpu_name
-from .parts import Parts, Runner
+from .parts import Part, Parts
 from .subgraph import cut
 from .tensors import Tensor, check_images, check_results, check_tensors, model_file
 
@@ -133,9 +133,9 @@ class OnnxRuntimeEngine:
             self._parts.close()
         self._parts = None
 
-    def _open_part(self, outputs: Sequence[str]) -> Runner:
+    def _open_part(self, outputs: Sequence[str]) -> Part:
         """A session that computes these outputs only."""
-        return partial(self._run, self._new_session(cut(self._file.read(), outputs)))
+        return Part(partial(self._run, self._new_session(cut(self._file.read(), outputs))))
 
     def _new_session(self, content: bytes) -> Any:
         """A session of a model, the whole one or a part."""

@@ -19,7 +19,7 @@ from .cache import CacheError, EngineCache
 from .engine import EngineError, EngineOptions, Progress
 from .entries import Key
 from .machine import cpu_flags, cpu_name
-from .parts import Parts, Runner
+from .parts import Part, Parts, Runner
 from .subgraph import cut
 from .tensors import (
     Tensor,
@@ -167,10 +167,10 @@ class OpenVinoEngine:
         check_results(self.name, arrays, images)
         return arrays
 
-    def _open_part(self, outputs: Sequence[str]) -> Runner:
+    def _open_part(self, outputs: Sequence[str]) -> Part:
         """The part of the model that computes these outputs only; not kept in the cache."""
         part = cut(self._file.read(), outputs)
-        return self._runner(self._compile_model(self._core.read_model(part)))
+        return Part(self._runner(self._compile_model(self._core.read_model(part))))
 
     def _open(self, cache: EngineCache, progress: Progress) -> Any:
         """The compiled model: imported from the cache, or made from the ONNX file and put there."""

@@ -41,9 +41,26 @@ class Runner(Protocol):
         """Compute some of its outputs, see ``Engine.run``."""
 
 
-@dataclass
-class _Part:
+def _nothing() -> None:
+    """What a part holds that Python frees."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a model.
+
+    Attributes:
+        run: computes its outputs.
+        close: gives back what it holds, when it does not run.
+    """
+
     run: Runner
+    close: Callable[[], None] = _nothing
+
+
+@dataclass
+class _Kept:
+    part: Part
     used: float  # when it was last
 
 
@@ -67,7 +84,7 @@ class Parts:
     def __init__(
         self,
         whole: Runner,
-        open_part: Callable[[Sequence[str]], Runner] | None,
+        open_part: Callable[[Sequence[str]], Part] | None,
         bundle: Bundle,
         precision: str,
         *,
@@ -80,7 +97,7 @@ class Parts:
         self._precision = precision
         self._clock = clock
         self._lock = Lock()
-        self._parts: dict[frozenset[str], _Part] = {}
+        self._parts: dict[frozenset[str], _Kept] = {}
         self._runs: Counter[frozenset[str]] = Counter()  # for which each set was wanted
         self._thread: Thread | None = None
 
@@ -96,13 +113,15 @@ class Parts:
             if best is None:
                 return self._whole
             self._parts[best].used = now
-            return self._parts[best].run
+            return self._parts[best].part.run
 
     def close(self) -> None:
         """Forget all parts, and wait for the one that is being opened."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join()
+        for kept in self._parts.values():
+            kept.part.close()
         self._parts.clear()
 
     def _consider(self, wanted: frozenset[str], now: float) -> None:
@@ -115,21 +134,25 @@ class Parts:
             oldest = min(self._parts, key=lambda known: self._parts[known].used)
             if now - self._parts[oldest].used < IDLE_S:
                 return
-            del self._parts[oldest]
+            self._parts.pop(oldest).part.close()
         open_part = partial(self._open, self._open_part, wanted)
         self._thread = Thread(target=open_part, name='cut', daemon=True)
         self._thread.start()
 
-    def _open(self, open_part: Callable[[Sequence[str]], Runner], wanted: frozenset[str]) -> None:
+    def _open(self, open_part: Callable[[Sequence[str]], Part], wanted: frozenset[str]) -> None:
         outputs = [name for name in self._bundle.outputs if name in wanted]
         try:
-            run = open_part(outputs)
-            self._check(run, outputs)
+            part = open_part(outputs)
+            try:
+                self._check(part.run, outputs)
+            except Exception:
+                part.close()
+                raise
         except Exception as error:  # the whole model goes on
             self.problems[wanted] = one_line(error)
             return
         with self._lock:
-            self._parts[wanted] = _Part(run, self._clock())
+            self._parts[wanted] = _Kept(part, self._clock())
 
     def _check(self, run: Runner, outputs: Sequence[str]) -> None:
         """Raise EngineError where a part computes something else than the whole model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from ..bundle import DataFile
 from .cache import EngineCache
 from .engine import EngineError, EngineOptions, Progress
 from .entries import Key
+from .subgraph import cut
 from .tensorrt_api import Api, log_of, making
 from .tensorrt_build import build_plan
 
@@ -44,23 +45,27 @@ def open_plan(
     device: str,
     cache: EngineCache,
     progress: Progress,
+    *,
+    outputs: Sequence[str] = (),
 ) -> Plan:
     """Take a plan from the cache or build it; one that does not open is built again, once.
 
     Args:
         device: name of the GPU, which must be chosen in this thread.
         progress: what it raises ends a build.
+        outputs: of the model; the plan is for the part that computes these, or for all.
 
     Raises:
         EngineError: it cannot be built, or does not open though it was just built.
     """
-    key = _key(trt, model, options, device)
+    key = _key(trt, model, options, device, outputs)
 
     def build() -> tuple[bytes, Mapping[str, Any]]:
         started = time.monotonic()
         timing = cache.timing_file(f'{trt.__version__} {device}')
+        file = cut(model.read(), outputs) if outputs else model.read()
         content = build_plan(
-            trt, model.read(), options, progress=progress, timing=timing, name=str(model.path)
+            trt, file, options, progress=progress, timing=timing, name=str(model.path)
         )
         return content, {'build_s': round(time.monotonic() - started, 1)}
 
@@ -77,7 +82,9 @@ def open_plan(
     return Plan(engine, runtime, cached=not found.built, cache_problem=problem)
 
 
-def _key(trt: Api, model: DataFile, options: EngineOptions, device: str) -> Key:
+def _key(
+    trt: Api, model: DataFile, options: EngineOptions, device: str, outputs: Sequence[str]
+) -> Key:
     """All that the plan depends on."""
     return Key(
         kind='engine',
@@ -88,6 +95,7 @@ def _key(trt: Api, model: DataFile, options: EngineOptions, device: str) -> Key:
         precision=options.precision,
         max_batch=options.max_batch,
         options={'recipe': _RECIPE}
+        | ({'outputs': ','.join(outputs)} if outputs else {})
         | ({'dla_core': str(options.dla_core)} if options.dla_core >= 0 else {})
         | ({'workspace_mb': str(options.workspace_mb)} if options.workspace_mb else {}),
     )

@@ -11,7 +11,7 @@ import pytest
 from mtl_perception.bundle import load_bundle
 from mtl_perception.engines.engine import EngineError, EngineOptions
 from mtl_perception.engines.opening import open_unchecked
-from mtl_perception.engines.parts import IDLE_S, MOST, RUNS_BEFORE, Parts
+from mtl_perception.engines.parts import IDLE_S, MOST, RUNS_BEFORE, Part, Parts
 
 GRAY = np.full((1, 64, 96, 3), 100, np.uint8)
 
@@ -32,7 +32,7 @@ class Model:
             raise self.failure
         self.opened.append(list(outputs))
         run = SimpleNamespace(outputs=list(outputs), value=self.value)
-        return lambda images, names: self.arrays(images, names, run.value)
+        return Part(lambda images, names: self.arrays(images, names, run.value))
 
     def whole(self, images, names):
         return self.arrays(images, names, 1)

@@ -21,6 +21,7 @@ from mtl_perception.engines.cuda import open_gpu
 from mtl_perception.engines.engine import EngineError, EngineOptions
 from mtl_perception.engines.entries import Key
 from mtl_perception.engines.opening import open_unchecked
+from mtl_perception.engines.parts import RUNS_BEFORE
 from mtl_perception.engines.tensorrt import TensorRtEngine
 from mtl_perception.engines.tensorrt_api import import_tensorrt
 
@@ -261,6 +262,73 @@ def test_progress_and_its_end(open_engine, trt, cache):
     assert open_engine(max_batch=2).run(frames(1), ['depth'])
 
 
+# --- only what is wanted ---------------------------------------------------------------------
+
+
+def want(backend, bundle, outputs, batch=2):
+    """Run for the same outputs until a part is worth while, and wait for that."""
+    for seed in range(RUNS_BEFORE):
+        images = frames(batch, seed)
+        same(backend.run(images, outputs), expected(bundle, images, outputs))
+    for thread in threading.enumerate():
+        if thread.name == 'cut':
+            thread.join(60)
+    return backend._parts.runner(outputs).__self__
+
+
+def test_what_is_wanted_for_a_while_has_a_plan_of_its_own(open_engine, bundle, trt, gpu):
+    backend = open_engine(max_batch=2, cut=True)
+    part = want(backend, bundle, ['semantic'])
+    assert part.outputs == {'semantic'}
+    for batch in (1, 2):
+        images = frames(batch, 9)
+        same(backend.run(images, ['semantic']), expected(bundle, images, ['semantic']))
+        same(backend.run(images, OUTPUTS), expected(bundle, images))
+    backend.close()
+    assert gpu.nothing_left
+    again = open_engine(max_batch=2, cut=True)
+    assert want(again, bundle, ['semantic']).outputs == {'semantic'}
+    assert len(trt.builds) == 2, 'both plans come from the cache'
+
+
+@pytest.mark.parametrize('options', [{}, {'cut': True, 'dla_core': 0, 'precision': 'fp16'}])
+def test_without_parts_or_on_a_dla_the_whole_model_runs(
+    open_engine, tiny_bundle, make_bundle, trt, options
+):
+    bundle = with_half(tiny_bundle, make_bundle)
+    backend = open_engine(bundle=bundle, **options)
+    assert want(backend, bundle, ['semantic'], batch=1).outputs == {*bundle.outputs}
+    assert len(trt.builds) == 1
+
+
+def test_a_part_that_does_not_open_is_done_without(open_engine, bundle, trt, gpu):
+    backend = open_engine(max_batch=2, cut=True)
+    trt.refuse_plans = 9
+    assert want(backend, bundle, ['depth']).outputs == {*bundle.outputs}
+    assert 'another GPU' in backend._parts.problems[frozenset(['depth'])]
+    backend.close()
+    assert gpu.nothing_left
+
+
+def test_closing_gives_up_a_part_that_is_being_built(open_engine, bundle, trt, gpu, monkeypatch):
+    building, go_on = threading.Event(), TensorRtEngine._go_on
+
+    def held(self, *progress):
+        building.set()
+        assert self._closing.wait(60)
+        go_on(self, *progress)
+
+    monkeypatch.setattr(TensorRtEngine, '_go_on', held)
+    backend = open_engine(max_batch=2, cut=True)
+    for _ in range(RUNS_BEFORE):
+        backend.run(frames(2), ['edges'])
+    assert building.wait(60)
+    same(backend.run(frames(2), ['edges']), expected(bundle, frames(2), ['edges']))
+    backend.close()
+    assert len(trt.builds) == 1
+    assert gpu.nothing_left
+
+
 # --- options ---------------------------------------------------------------------------------
 
 
@@ -281,7 +349,7 @@ def test_dla(open_engine, tiny_bundle, make_bundle, trt):
     assert config.default_device_type is trt.DeviceType.DLA
     assert config.DLA_core == 1
     assert config.flags == [trt.BuilderFlag.GPU_FALLBACK]
-    assert backend._plan.runtime.DLA_core == 1
+    assert backend._whole.plan.runtime.DLA_core == 1
     assert backend.identity['provider'] == 'DLA core 1 and GPU, CUDA graph'
     assert backend.identity['precision'] == 'fp16'
     assert 'has no fp32' in refused(open_engine, dla_core=1)
