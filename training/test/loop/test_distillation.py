@@ -15,7 +15,7 @@ from mtl_training.loop.checkpoint import load_checkpoint
 from mtl_training.loop.config import ConfigError, DistillConfig, load_config
 from mtl_training.loop.distillation import HardTeacher, SoftTeacher, open_teachers
 from mtl_training.loop.run import prepare
-from mtl_training.loop.step import make_step
+from mtl_training.loop.step import make_step, sub_sample
 from mtl_training.loop.train import train
 from mtl_training.models import Network, Predictions
 from mtl_training.tasks import TASK_SETS, L1Depth, TaskSet
@@ -171,6 +171,13 @@ def test_a_network_comes_to_agree_with_its_teacher(
     batch['depth.labelled'][:] = False
     losses = [make_step(run, batch, rate=0.003).losses['taught_depth'].item() for _ in range(15)]
     assert losses[-1] < losses[0] - 0.25
+
+
+def test_soft_targets_stay_whole_on_a_coarser_grid() -> None:
+    batch = {'a': torch.rand(1, 4, 6), 'a.soft': torch.rand(1, 3, 2, 3)}
+    coarse = sub_sample(batch, 2, 3)
+    torch.testing.assert_close(coarse['a'], batch['a'][:, 1::2, 1::2])
+    assert coarse['a.soft'] is batch['a.soft']
 
 
 def test_soft_experts_teach_how_likely_all_is(experts: dict[str, Path], labelled: Path) -> None:
