@@ -98,6 +98,13 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
             self.get_logger().warning(sentence)
         self._warn_of_unknown_parameters(overrides=False)
 
+    @property
+    def default_callback_group(self) -> Any:
+        """rclpy's, without what is gone: it keeps a reference to everything it ever had."""
+        group = super().default_callback_group
+        group.entities = {entity for entity in group.entities if entity() is not None}
+        return group
+
     # Lifecycle
 
     def on_configure(self, state: Any) -> TransitionCallbackReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,10 @@ pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
 
 from diagnostic_msgs.msg import DiagnosticArray
 from mtl_perception_msgs.msg import PerceptionStatus
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
+
+from mtl_perception.ros.node import PerceptionNode
 
 GRAY = np.full((64, 96, 3), 100, np.uint8)
 
@@ -42,6 +46,26 @@ def test_the_lifecycle_goes_up_and_down_and_up(
         (mine,) = client.node.get_publishers_info_by_topic('/image')
         assert mine.node_name == 'test_client'
         client.wait(lambda: not client.node.count_publishers('/perception/edges'), 'cleanup')
+
+
+def test_turns_of_the_lifecycle_leave_nothing_in_the_node(client: Any, tiny_bundle: Path) -> None:
+    values = {'bundle': str(tiny_bundle), 'backend': 'onnxruntime', 'threads': 1}
+    node = PerceptionNode(
+        context=client.node.context,
+        namespace='turns',
+        parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
+    )
+    left = []
+    for _ in range(3):
+        assert node.bring_up()
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+        gc.collect()
+        left.append(len(node.default_callback_group.entities))
+    node.destroy_node()
+    del node  # which lets it leave the graph
+    gc.collect()
+    assert left[0] == left[1] == left[2]
 
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
