@@ -57,7 +57,7 @@ def scatter(across: str, up: str, points: Mapping[str, Curve], colors: Mapping[s
     )
 
 
-def reliability(measured: Mapping[str, Curve]) -> str:
+def reliability_diagram(measured: Mapping[str, Curve]) -> str:
     """How often what is said with some confidence is right, as a file of its own.
 
     Args:

@@ -17,7 +17,7 @@ from mtl_training.datasets.batches import Batch, Examples, loader
 from mtl_training.datasets.classes import CLASS_SETS, LabelClass
 from mtl_training.datasets.dataset import ClassesError, DataError, DataSet, thin_out
 from mtl_training.deploy.bundles import read_bundle
-from mtl_training.evaluation.charts import reliability
+from mtl_training.evaluation.charts import reliability_diagram
 from mtl_training.evaluation.judge import judge
 from mtl_training.evaluation.native import NativeExamples, at_native
 from mtl_training.evaluation.predictors import Judged, in_classes, judged_bundle, judged_network
@@ -119,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--json', type=Path, help='write the figures there as well')
     parser.add_argument(
-        '--calibration',
+        '--reliability',
         type=Path,
         metavar='FILE',
         help='draw how often what the network is sure of is right (.svg)',
@@ -195,9 +195,9 @@ def run(args: argparse.Namespace) -> int:
             indent=2,
         )
         args.json.write_text(text + '\n', encoding='utf-8')
-    if args.calibration:
-        args.calibration.parent.mkdir(parents=True, exist_ok=True)
-        args.calibration.write_text(curves(confidences['network']), encoding='utf-8')
+    if args.reliability:
+        args.reliability.parent.mkdir(parents=True, exist_ok=True)
+        args.reliability.write_text(curves(confidences['network']), encoding='utf-8')
     if args.sheet:
         few = batches(thin_out(frames, args.sheet_frames), 'sheet')
         shown = choose(tasks, args.sheet_tasks or list(tasks))
@@ -218,5 +218,5 @@ def curves(confidences: Calibration) -> str:
     }
     measured = {name: [(b.confidence, b.accuracy) for b in some] for name, some in bins.items()}
     if not any(measured.values()):
-        raise DataError('--calibration: the network has no confidence of what the data has')
-    return reliability({name: curve for name, curve in measured.items() if curve})
+        raise DataError('--reliability: the network has no confidence of what the data has')
+    return reliability_diagram({name: curve for name, curve in measured.items() if curve})

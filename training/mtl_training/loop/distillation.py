@@ -177,15 +177,13 @@ def open_teachers(
         TrainingError, BundleError: one cannot be read.
     """
     check(distill)
+    soft = partial(open_soft, temperature=distill.temperature)
+    open_one = soft if distill.soft else open_hard
     teachers: list[Teacher] = []
     for path in distill.teachers:
         taught = {name for teacher in teachers for name in teacher.tasks}
         left = {name: task for name, task in tasks.items() if name not in taught}
-        open_one = partial(open_soft, temperature=distill.temperature)
-        opened = (open_one if distill.soft else open_hard)(
-            Path(path), left, classes, canonical_focal, device
-        )
-        teachers.append(opened)
+        teachers.append(open_one(Path(path), left, classes, canonical_focal, device))
     return teachers
 
 

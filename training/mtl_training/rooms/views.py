@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -37,39 +40,39 @@ def random_view(
     scene: Scene, rng: np.random.Generator, width: int, height: int, view: ViewRange = ViewRange()
 ) -> Camera | None:
     """The most interesting of a few random unobstructed views, or None when the room has none."""
+    cameras = (_anywhere(scene, rng, width, height, view) for _ in range(80))
+    return _best(cameras, partial(interest, scene), 5)
+
+
+def _anywhere(
+    scene: Scene, rng: np.random.Generator, width: int, height: int, view: ViewRange
+) -> Camera | None:
     w, d, h = scene.size
-    best: tuple[float, Camera] | None = None
-    found = 0
-    for _ in range(80):
-        focal = width / 2 / np.tan(np.radians(rng.uniform(*view.field_of_view)) / 2)
-        eye = np.array(
-            [rng.uniform(0.25, w - 0.25), rng.uniform(0.25, d - 0.25), rng.uniform(*view.height)]
-        )
-        target = np.array(
-            [
-                rng.uniform(0.15, 0.85) * w,
-                rng.uniform(0.15, 0.85) * d,
-                np.clip(eye[2] + rng.normal(-0.15, 0.4), 0.1, h - 0.2),
-            ]
-        )
-        if np.linalg.norm(target - eye) < 1.0:
-            continue
-        camera = Camera(
-            width,
-            height,
-            float(focal),
-            look_at(eye, target, rng.normal(0, 0.03)),
-            eye.astype(np.float32),
-        )
-        score = interest(scene, camera)
-        if score is None:
-            continue
-        if best is None or score > best[0]:
-            best = (score, camera)
-        found += 1
-        if found >= 5:
-            break
-    return best[1] if best else None
+    focal = width / 2 / np.tan(np.radians(rng.uniform(*view.field_of_view)) / 2)
+    eye = np.array(
+        [rng.uniform(0.25, w - 0.25), rng.uniform(0.25, d - 0.25), rng.uniform(*view.height)]
+    )
+    target = np.array(
+        [
+            rng.uniform(0.15, 0.85) * w,
+            rng.uniform(0.15, 0.85) * d,
+            np.clip(eye[2] + rng.normal(-0.15, 0.4), 0.1, h - 0.2),
+        ]
+    )
+    if np.linalg.norm(target - eye) < 1.0:
+        return None
+    axes = look_at(eye, target, rng.normal(0, 0.03))
+    return Camera(width, height, float(focal), axes, eye.astype(np.float32))
+
+
+def _best(
+    cameras: Iterable[Camera | None], score: Callable[[Camera], float | None], enough: int
+) -> Camera | None:
+    """The one with the highest score of the first so many that have any; None without such."""
+    scored = ((score(camera), camera) for camera in cameras if camera is not None)
+    found = ((value, camera) for value, camera in scored if value is not None)
+    best = max(islice(found, enough), key=lambda pair: pair[0], default=None)
+    return None if best is None else best[1]
 
 
 @dataclass(frozen=True)
@@ -95,39 +98,37 @@ def close_view(
     A thing is drawn, then a point of it; the camera is as far from the point as ``view`` has it,
     and looks at it or a bit past it.
     """
-    w, d, h = scene.size
     things = np.flatnonzero(~np.isin(scene.labels, [0, *SHELL]))
     things = np.intersect1d(things, scene.triangle_instance)
-    best: tuple[float, Camera] | None = None
-    found = 0
-    for _ in range(200 if len(things) else 0):
-        triangle = rng.choice(np.flatnonzero(scene.triangle_instance == rng.choice(things)))
-        point = scene.vertices[3 * triangle : 3 * triangle + 3].mean(0)
-        distance, azimuth = rng.uniform(*view.distance), rng.uniform(0, 2 * np.pi)
-        if rng.random() < view.low_share:
-            rise = rng.uniform(*view.low) - point[2]
-        else:
-            rise = distance * np.sin(rng.uniform(0, np.radians(65)))
-        away = distance * distance - rise * rise
-        if away < 0.02:
-            continue
-        aside = np.sqrt(away) * np.array([np.cos(azimuth), np.sin(azimuth)])
-        eye = point + np.array([*aside, rise])
-        if not ((eye > 0.03) & (eye < np.array([w, d, h]) - 0.03)).all():
-            continue
-        focal = width / 2 / np.tan(np.radians(rng.uniform(*view.field_of_view)) / 2)
-        target = point + rng.normal(0, 0.15 * distance, 3)
-        axes = look_at(eye, target, rng.normal(0, 0.05))
-        camera = Camera(width, height, float(focal), axes, eye.astype(np.float32))
-        score = interest(scene, camera, CLOSE_CLEARANCE, (0.3, 1.8))
-        if score is None:
-            continue
-        if best is None or score > best[0]:
-            best = (score, camera)
-        found += 1
-        if found >= 4:
-            break
-    return best[1] if best else None
+    cameras = (
+        _near_by(scene, rng.choice(things), rng, width, height, view)
+        for _ in range(200 if len(things) else 0)
+    )
+    score = partial(interest, scene, clearance=CLOSE_CLEARANCE, median=(0.3, 1.8))
+    return _best(cameras, score, 4)
+
+
+def _near_by(
+    scene: Scene, thing: int, rng: np.random.Generator, width: int, height: int, view: CloseRange
+) -> Camera | None:
+    triangle = rng.choice(np.flatnonzero(scene.triangle_instance == thing))
+    point = scene.vertices[3 * triangle : 3 * triangle + 3].mean(0)
+    distance, azimuth = rng.uniform(*view.distance), rng.uniform(0, 2 * np.pi)
+    if rng.random() < view.low_share:
+        rise = rng.uniform(*view.low) - point[2]
+    else:
+        rise = distance * np.sin(rng.uniform(0, np.radians(65)))
+    away = distance * distance - rise * rise
+    if away < 0.02:
+        return None
+    aside = np.sqrt(away) * np.array([np.cos(azimuth), np.sin(azimuth)])
+    eye = point + np.array([*aside, rise])
+    if not ((eye > 0.03) & (eye < np.array(scene.size) - 0.03)).all():
+        return None
+    focal = width / 2 / np.tan(np.radians(rng.uniform(*view.field_of_view)) / 2)
+    target = point + rng.normal(0, 0.15 * distance, 3)
+    axes = look_at(eye, target, rng.normal(0, 0.05))
+    return Camera(width, height, float(focal), axes, eye.astype(np.float32))
 
 
 def interest(

@@ -256,7 +256,7 @@ def test_a_checkpoint_from_the_command_line(
     arguments = ['evaluate', '--checkpoint', str(last), '--data', str(rooms), '--workers', '0']
     arguments += ['--json', str(tmp_path / 'a.json'), '--sheet', str(tmp_path / 'a.png')]
     arguments += ['--sheet-tasks', 'semantic', 'depth', '--sheet-columns', '2']
-    arguments += ['--calibration', str(tmp_path / 'a.svg')]
+    arguments += ['--reliability', str(tmp_path / 'a.svg')]
     assert main(arguments) == 0
     drawing = ET.parse(tmp_path / 'a.svg').getroot()
     groups = {group[0].text: len(group) - 1 for group in drawing.iter(f'{SVG}g')}
