@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mtl_perception.bundle import default_bundle, load_bundle
 from mtl_perception.commands.bench_node import STAGES, Result, measure
+from mtl_perception.engines.engine import EngineOptions
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 
@@ -31,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--bundle', type=Path)
     parser.add_argument('--backend', default='auto')
+    parser.add_argument('--threads', type=int, default=0, help='of the engine; 0: automatic')
     parser.add_argument('--rate', type=float, default=30.0)
     parser.add_argument('--seconds', type=float, default=15.0)
     options = parser.parse_args()
@@ -41,6 +43,7 @@ def main() -> None:
         result = measure(
             bundle,
             backend=options.backend,
+            options=EngineOptions(threads=options.threads),
             size=size,
             rate=options.rate,
             seconds=options.seconds,

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from .. import PerceptionError
 
 if TYPE_CHECKING:
     from ..engines.engine import EngineOptions
+
+
+# Of the options of ``add_engine_options``.
+ENGINE_DEFAULTS: dict[str, Any] = {
+    'batch': 1, 'threads': 0, 'device': 0, 'provider': 'cpu', 'dla_core': -1, 'workspace_mb': 0,
+}  # fmt: skip
 
 
 def positive(text: str) -> float:
@@ -28,6 +37,22 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def refuse_unused(options: argparse.Namespace, defaults: Mapping[str, Any], why: str) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        defaults: of the options that are not used, by attribute.
+        why: they are not, as the end of a sentence that begins with their names.
+
+    Raises:
+        PerceptionError: some were given.
+    """
+    given = [name for name, default in defaults.items() if getattr(options, name) != default]
+    if given:
+        names = ', '.join('--' + name.replace('_', '-') for name in given)
+        raise PerceptionError(f'{names} {why}')
+
+
 def add_bundle(parser: argparse.ArgumentParser, *, option: bool) -> None:
     """Add the bundle: as ``--bundle``, or as an argument that may be left out."""
     text = 'bundle folder (default: the shipped one)'
@@ -39,12 +64,13 @@ def add_bundle(parser: argparse.ArgumentParser, *, option: bool) -> None:
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Add what ``engine_options`` reads."""
-    parser.add_argument('--batch', type=whole, default=1, help='largest batch (default: 1)')
-    parser.add_argument('--threads', type=int, default=0, help='CPU threads; 0: automatic')
-    parser.add_argument('--device', type=int, default=0, help='number of the GPU (default: 0)')
-    parser.add_argument('--provider', default='cpu', help='of onnxruntime: cpu, cuda or tensorrt')
-    parser.add_argument('--dla-core', type=int, default=-1, help='of a Jetson (default: the GPU)')
-    parser.add_argument('--workspace-mb', type=int, default=0, help='TensorRT, to build; 0: all')
+    parser.add_argument('--batch', type=whole, help='largest batch (default: 1)')
+    parser.add_argument('--threads', type=int, help='CPU threads; 0: automatic')
+    parser.add_argument('--device', type=int, help='number of the GPU (default: 0)')
+    parser.add_argument('--provider', help='of onnxruntime: cpu, cuda or tensorrt')
+    parser.add_argument('--dla-core', type=int, help='of a Jetson (default: the GPU)')
+    parser.add_argument('--workspace-mb', type=int, help='TensorRT, to build; 0: all')
+    parser.set_defaults(**ENGINE_DEFAULTS)
 
 
 def engine_options(options: argparse.Namespace, precision: str) -> EngineOptions:

@@ -5,20 +5,29 @@ from __future__ import annotations
 import argparse
 
 from ..bundle import default_bundle, load_bundle
-from .arguments import add_bundle, add_engine_options, engine_options, positive
+from .arguments import (
+    ENGINE_DEFAULTS,
+    add_bundle,
+    add_engine_options,
+    engine_options,
+    positive,
+    refuse_unused,
+)
 from .bench_engines import CANDIDATES, compare, report
 from .bench_node import measure
 from .graph import require_ros
+
+NODE_DEFAULTS = {'backend': 'auto', 'precision': 'fp32', 'size': (640, 480), 'rate': 30.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_bundle(parser, option=True)
-    parser.add_argument('--backend', default='auto', help='engine (default: auto)')
-    parser.add_argument(
-        '--size', type=_size, default=(640, 480), metavar='WxH', help='image (default: 640x480)'
-    )
-    parser.add_argument('--rate', type=positive, default=30.0, help='images per second (30)')
+    parser.add_argument('--backend', help='engine of the node (default: auto)')
+    parser.add_argument('--precision', help='of the node: fp32, fp16, bf16 or int8 (default: fp32)')
+    parser.add_argument('--size', type=_size, metavar='WxH', help='image (default: 640x480)')
+    parser.add_argument('--rate', type=positive, help='images per second (30)')
+    parser.set_defaults(**NODE_DEFAULTS)
     parser.add_argument(
         '--seconds', type=positive, default=15.0, help='how long to measure, each engine (15)'
     )
@@ -37,18 +46,23 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print."""
     bundle = load_bundle(options.bundle or default_bundle())
     if options.engines is not None:
+        refuse_unused(options, NODE_DEFAULTS, 'is of the node, and --engines measures no node')
         candidates = options.engines or CANDIDATES
         print(f'Measuring {len(candidates)} engines, {options.seconds:g} s each ...', flush=True)
         common = engine_options(options, 'fp32')
         rows = compare(bundle, candidates, common, seconds=options.seconds)
         print(report(rows, bundle, common))
         return 0
+    refuse_unused(
+        options, {'batch': ENGINE_DEFAULTS['batch']}, 'goes with --engines: the node has one camera'
+    )
     require_ros()
     expected_s = 2 * min(3.0, options.seconds / 3) + options.seconds + 15
     print(f'Measuring for about {expected_s:.0f} s ...', flush=True)
     result = measure(
         bundle,
         backend=options.backend,
+        options=engine_options(options, options.precision),
         size=options.size,
         rate=options.rate,
         seconds=options.seconds,

@@ -46,6 +46,8 @@ STAGES: dict[str, Callable[[Any], float]] = {
     'post': lambda status: status.post_ms,
     'publish': lambda status: status.publish_ms,
 }
+# Parameters of the node that are fields of ``EngineOptions``.
+ENGINE_PARAMETERS = ('precision', 'threads', 'provider', 'device', 'dla_core', 'workspace_mb')
 WARM_UP_S = 2.0
 IDLE_S = 4.0
 
@@ -181,13 +183,20 @@ def bare_engine(engine: Engine, bundle: Bundle, seconds: float) -> Timing:
 
 
 def measure(
-    bundle: Bundle, *, backend: str, size: tuple[int, int], rate: float, seconds: float
+    bundle: Bundle,
+    *,
+    backend: str,
+    options: EngineOptions,
+    size: tuple[int, int],
+    rate: float,
+    seconds: float,
 ) -> Result:
     """Run the benchmark.
 
     Args:
         bundle: what the node runs.
         backend: its engine.
+        options: of the engine, bare and in the node.
         size: (width, height) of the images.
         rate: images per second.
         seconds: how long images are sent.
@@ -198,10 +207,14 @@ def measure(
     os.environ.update(profile_settings(os.environ))
     camera = CameraTopics('/bench/image', 'sensor_msgs/msg/Image', '/bench/camera_info')
     bare_seconds = min(3.0, seconds / 3)
-    engine = open_engine(backend, bundle, EngineOptions()).engine
+    engine = open_engine(backend, bundle, options).engine
     before = bare_engine(engine, bundle, bare_seconds)
     reports: list[tuple[float, Any]] = []
-    parameters = {'bundle': str(bundle.folder.absolute()), 'backend': backend}
+    parameters = {
+        'bundle': str(bundle.folder.absolute()),
+        'backend': backend,
+        **{name: str(getattr(options, name)) for name in ENGINE_PARAMETERS},
+    }
     with (
         terminated_like_interrupted(),
         tempfile.TemporaryDirectory() as folder,

@@ -25,7 +25,13 @@ from ..offline.stored import (
 )
 from ..offline.truth import truth_readers
 from ..pipeline import Pipeline
-from .arguments import add_bundle, add_engine_options, engine_options
+from .arguments import (
+    ENGINE_DEFAULTS,
+    add_bundle,
+    add_engine_options,
+    engine_options,
+    refuse_unused,
+)
 from .judging import add_report
 from .reading import add_reading, reading
 
@@ -84,6 +90,8 @@ def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStac
     }
     if variants and options.input is None:
         raise PerceptionError('bundles and engines are run on a recording: give --input IN')
+    if not variants:
+        refuse_unused(options, ENGINE_DEFAULTS, 'is of engines, and nothing is run: bags only')
     camera = None
     said: list[Callable[[], Sequence[str]]] = []
     if options.input is not None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mtl_perception.bundle import load_bundle
 from mtl_perception.commands import bench_node as bench
+from mtl_perception.commands.cli import main
+from mtl_perception.commands.node_process import perception_node
+from mtl_perception.engines.engine import EngineOptions
 from mtl_perception.offline.cameras import CameraTopics
 from mtl_perception.offline.cdr import header_stamp_ns
 
@@ -70,9 +75,22 @@ def test_the_stream_is_steady_and_stamped() -> None:
 def test_a_real_node_is_measured(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    given: list[Mapping[str, str]] = []
+
+    def watched(parameters: Mapping[str, str], *rest: Any) -> Any:
+        given.append(parameters)
+        return perception_node(parameters, *rest)
+
+    monkeypatch.setattr(bench, 'perception_node', watched)
     measured = bench.measure(
-        load_bundle(tiny_bundle), backend='auto', size=(192, 128), rate=10.0, seconds=4.0
+        load_bundle(tiny_bundle),
+        backend='onnxruntime',
+        options=EngineOptions(threads=1),
+        size=(192, 128),
+        rate=10.0,
+        seconds=4.0,
     )
+    assert (given[0]['backend'], given[0]['threads']) == ('onnxruntime', '1')
     assert measured.published_hz == 10
     # 7 tensors, depth_mm, image, 3 pictures, mask, points, camera_info
     assert measured.topics == 15
@@ -83,3 +101,18 @@ def test_a_real_node_is_measured(tiny_bundle: Path, monkeypatch: pytest.MonkeyPa
     assert 20 < measured.peak_rss_mb < 2000
     assert measured.idle_cpu < 0.5
     assert 'CPUExecutionProvider' in measured.what
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['--batch', '2'], '--batch goes with --engines'),
+        (['--engines', '--backend', 'openvino', '--size', '64x64'], '--backend, --size is of the'),
+        (['--engines', '--precision', 'int8'], '--precision is of the node'),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['bench', *arguments]) == 1
+    assert said in capsys.readouterr().err

@@ -129,6 +129,8 @@ def test_what_cannot_be_compared_is_one_sentence(
     error = error_of(capsys, 'compare', 'nothing', bundle, '--input', str(recording))
     assert 'nothing is not a bag, a bundle folder, or BACKEND:PRECISION' in error
     assert 'has no outputs' in error_of(capsys, 'compare', str(recording), str(recording))
+    error = error_of(capsys, 'compare', str(recording), str(recording), '--threads', '1')
+    assert '--threads is of engines' in error
 
 
 def test_what_keeps_a_report_from_being_written_is_told_before_the_run(

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from mtl_training import cli
+
 # A command that says what the table of a sweep does.
 LOUD = """
 def add_arguments(parser): pass
@@ -33,3 +36,20 @@ def test_letters_that_a_terminal_lacks_are_spelt_out(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == '0.3 \\xb1 0.1\n'
+
+
+@pytest.mark.parametrize(
+    ('line', 'said'),
+    [
+        ('evaluate --checkpoint C --data D --precision int8', '--precision is of bundles'),
+        ('export --checkpoint C --out O --temperature-split train', 'goes with --temperature'),
+        ('export --checkpoint C --out O --calibration D', '--calibration goes with --precision'),
+        ('quantize B --limit 5 --threads 1', '--limit, --threads goes with --data'),
+        ('sweep SPACE --out O --reduction 2', '--reduction goes with --asha'),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(line.split()) == 1
+    assert said in capsys.readouterr().err

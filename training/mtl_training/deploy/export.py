@@ -12,6 +12,7 @@ from typing import Any
 import onnxruntime
 import torch
 
+from mtl_perception.commands.arguments import refuse_unused
 from mtl_perception.engines.agreement import Agreement
 from mtl_training.datasets.classes import CLASS_SETS
 from mtl_training.deploy import DeployError
@@ -144,6 +145,10 @@ def export(
     return found
 
 
+# What frames confidences are fitted on.
+FITTING = {'temperature_split': 'val', 'temperature_frames': 200}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `mtl_training export`."""
     parser.add_argument('--checkpoint', type=Path, required=True, help='file that train wrote')
@@ -176,15 +181,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='DATA',
         help='fit the confidences on frames that training has not seen (default: as trained)',
     )
-    parser.add_argument(
-        '--temperature-split', default='val', choices=('train', 'val'), help='(default: val)'
-    )
+    parser.add_argument('--temperature-split', choices=('train', 'val'), help='(default: val)')
     parser.add_argument(
         '--temperature-frames',
         type=int,
-        default=200,
         help='evenly spaced, 0 for all (default: %(default)s)',
     )
+    parser.set_defaults(**FITTING)
     parser.add_argument('--data', help='one line of provenance: what it was trained on')
     parser.add_argument(
         '--accuracy', type=Path, metavar='JSON', help='what `mtl_training evaluate --json` wrote'
@@ -211,7 +214,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export and print how near onnxruntime is to torch."""
+    """Export and print how near onnxruntime is to torch.
+
+    Raises:
+        DeployError, CheckpointError: what was given cannot be used.
+        PerceptionError: an option that would do nothing.
+    """
+    if not args.temperature:
+        refuse_unused(args, FITTING, 'goes with --temperature')
+    if not args.precision:
+        refuse_unused(args, {'calibration': None}, 'goes with --precision')
     net, meta = load_checkpoint(args.checkpoint)
     known = tasks_of(meta)
     tasks = choose(known, args.tasks or list(known))

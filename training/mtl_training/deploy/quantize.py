@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mtl_perception.commands.arguments import refuse_unused
 from mtl_training.deploy.bundles import read_bundle, write_bundle
 from mtl_training.deploy.judging import judge_variants
 from mtl_training.deploy.pictures import FRAMES, read_pictures
@@ -45,7 +46,10 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         DeployError, DataError, CheckpointError: nothing is written then.
+        PerceptionError: an option that would do nothing.
     """
+    if not args.data:
+        refuse_unused(args, {'frames': FRAMES, 'limit': 0, 'threads': 0}, 'goes with --data')
     bundle = read_bundle(args.bundle)
     calibration = []
     if args.data and args.precision:

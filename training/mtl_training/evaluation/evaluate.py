@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from mtl_perception.commands.arguments import refuse_unused
 from mtl_perception.offline.evaluation import Calibration
 from mtl_training.datasets import open_data
 from mtl_training.datasets.batches import Batch, Examples, loader
@@ -92,8 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument('--checkpoint', type=Path, help='a file that `mtl_training train` wrote')
     model.add_argument('--bundle', type=Path, help='a bundle folder, run through onnxruntime')
     parser.add_argument(
-        '--variant',
         '--precision',
+        '--variant',
         default='fp32',
         metavar='VARIANT',
         help='of the bundle: fp32, fp16, int8 or int8_u8s8 (default: %(default)s)',
@@ -140,11 +141,14 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         CheckpointError, DeployError, DataError: a network or data that cannot be read.
+        PerceptionError: an option that would do nothing.
     """
+    if args.checkpoint:
+        refuse_unused(args, {'precision': 'fp32'}, 'is of bundles, and --checkpoint is none')
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.bundle:
-        network = judged_bundle(read_bundle(args.bundle), args.variant, args.threads)
+        network = judged_bundle(read_bundle(args.bundle), args.precision, args.threads)
     else:
         network = judged_network(*load_checkpoint(args.checkpoint))
     judged, data = open_judged(network, args.data, args.split, args.classes)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mtl_perception.commands.arguments import refuse_unused
 from mtl_training.sweeps.engine import Engine, done, run_trials
 from mtl_training.sweeps.results import write_results
 from mtl_training.sweeps.space import read_trials
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         TrainingError: what was given cannot be used.
     """
+    if not args.asha:
+        refuse_unused(args, {'reduction': 3}, 'goes with --asha')
     trials = read_trials(args.space)
     if args.list:
         for trial in trials:
