@@ -1,0 +1,151 @@
+"""Small things: on the floor, on beds and sofas, on the tops of furniture."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtl_training.datasets.classes import NYUD_ID
+from mtl_training.rooms.room import Room
+from mtl_training.scenes.scene import Float
+from mtl_training.scenes.textures import muted_color
+
+
+def floor_mat(room: Room) -> None:
+    rng, s = room.rng, room.scene
+    x, y = rng.uniform(0.3, 0.7) * room.width, rng.uniform(0.3, 0.7) * room.depth
+    instance = s.instance('floor mat', NYUD_ID['floor mat'])
+    piece = room.choose('floor mat')
+    if piece is not None and rng.random() < 0.5:
+        size = rng.uniform(0.9, 1.4)
+        s.piece(
+            room.library.mesh(piece), (x, y, 0.002), rng.integers(4) * np.pi / 2, instance,
+            scale=(size, 1, size), tint=room.tint(0.6),
+        )  # fmt: skip
+        return
+    material = s.material(
+        muted_color(rng), room.texture(('gray-felt',), ('stripes', 'noise', 'checks', 'plain'))
+    )
+    s.box(
+        (x, y, 0),
+        (rng.uniform(0.8, 2.2), rng.uniform(0.6, 1.6), 0.012),
+        rng.integers(4) * np.pi / 2,
+        material,
+        instance,
+    )
+
+
+def pillows(room: Room) -> None:
+    for owner in room.cushioned:
+        low, high = room.scene.bounds(owner)
+        for _ in range(room.rng.integers(0, 4)):
+            x = room.rng.uniform(low[0] + 0.2, max(high[0] - 0.2, low[0] + 0.21))
+            y = room.rng.uniform(low[1] + 0.2, max(high[1] - 0.2, low[1] + 0.21))
+            top = room.top_at(x, y, high[2])
+            if 0.2 < top < 0.95:
+                _pillow(room, x, y, top)
+
+
+def _pillow(room: Room, x: float, y: float, top: float) -> None:
+    """A superellipsoid cushion."""
+    rng, s = room.rng, room.scene
+    polar, around = np.meshgrid(
+        np.linspace(0, np.pi, 13), np.linspace(0, 2 * np.pi, 25), indexing='ij'
+    )
+
+    def power(a: Float, p: float) -> Float:
+        return np.sign(a) * np.abs(a) ** p
+
+    radii = np.array([rng.uniform(0.18, 0.35), rng.uniform(0.15, 0.25), rng.uniform(0.05, 0.09)])
+    side = power(np.sin(polar), 0.5)
+    grid = np.stack(
+        [power(np.cos(around), 0.45) * side, power(np.sin(around), 0.45) * side, np.cos(polar)],
+        -1,
+    )
+    yaw, tilt = rng.uniform(0, 2 * np.pi), rng.uniform(-0.2, 0.8)
+    cy, sy, ct, st = np.cos(yaw), np.sin(yaw), np.cos(tilt), np.sin(tilt)
+    turn = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ np.array(
+        [[1, 0, 0], [0, ct, -st], [0, st, ct]]
+    )
+    center = np.array([x, y, top + 0.07 + 0.1 * abs(st)])
+    grid = (grid * radii) @ turn.T + center
+    a, b, c, d = grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]
+    soup = np.stack([a, b, c, a, c, d], 2).reshape(-1, 3)
+    face = np.cross(soup[1::3] - soup[0::3], soup[2::3] - soup[0::3])
+    soup = soup[np.repeat(np.linalg.norm(face, axis=1) > 1e-9, 3)]
+    normals = soup - center
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
+    material = s.material(
+        muted_color(rng), room.texture((), ('plain', 'stripes', 'checks', 'noise'))
+    )
+    s.add(soup, normals, soup[:, :2] * 2, material, s.instance('pillow', NYUD_ID['pillow']))
+
+
+def things_on_surfaces(room: Room) -> None:
+    rng = room.rng
+    for surface in room.surfaces:
+        for _ in range(rng.integers(0, 5)):
+            dx = rng.uniform(-0.35, 0.35) * surface.width
+            dy = rng.uniform(-0.3, 0.3) * surface.depth
+            c, s = np.cos(surface.yaw), np.sin(surface.yaw)
+            x, y = surface.x + c * dx - s * dy, surface.y + s * dx + c * dy
+            top = room.top_at(x, y, surface.top)
+            if top > 0.25:
+                _thing(room, x, y, top, surface.yaw)
+
+
+def _thing(room: Room, x: float, y: float, top: float, yaw: float) -> None:
+    rng, s = room.rng, room.scene
+    label = str(
+        rng.choice(
+            ['otherprop', 'lamp', 'books', 'paper', 'box', 'television', 'bag'],
+            p=[0.36, 0.1, 0.16, 0.06, 0.12, 0.16, 0.04],
+        )
+    )
+    if label == 'television':
+        _monitor(room, x, y, top, yaw + rng.normal(0, 0.3))
+        return
+    pieces = [
+        p for p in room.library.pieces(label)
+        if max(p.width, p.depth) < 0.45 and 0.03 < p.height < 0.7 and p.elevation < 0.02
+    ]  # fmt: skip
+    if pieces and rng.random() < 0.75:
+        piece = pieces[rng.integers(len(pieces))]
+        instance = s.instance(piece.name, NYUD_ID[label])
+        s.piece(
+            room.library.mesh(piece), (x, y, top + 0.001), rng.uniform(0, 2 * np.pi), instance,
+            tint=room.tint(0.3),
+        )  # fmt: skip
+        return
+    if label not in ('books', 'paper', 'box'):
+        return
+    height = {'books': rng.uniform(0.02, 0.15), 'paper': 0.004, 'box': rng.uniform(0.08, 0.3)}[
+        label
+    ]
+    size = (rng.uniform(0.14, 0.3), rng.uniform(0.12, 0.3), height)
+    color = np.full(3, 0.9) if label == 'paper' else muted_color(rng, 0.1, 0.8)
+    s.box(
+        (x, y, top + 0.001),
+        size,
+        rng.uniform(0, 6.3),
+        s.material(color),
+        s.instance(label, NYUD_ID[label]),
+    )
+
+
+def _monitor(room: Room, x: float, y: float, top: float, yaw: float) -> None:
+    """A screen on a foot."""
+    rng, s = room.rng, room.scene
+    instance = s.instance('monitor', NYUD_ID['television'])
+    black = s.material(np.full(3, rng.uniform(0.01, 0.1)))
+    width = rng.uniform(0.4, 0.7)
+    height, lift = width * rng.uniform(0.55, 0.7), rng.uniform(0.05, 0.14)
+    s.box((x, y, top), (0.2, 0.16, 0.015), yaw, black, instance)
+    s.box((x, y, top), (0.05, 0.03, lift + 0.1), yaw, black, instance)
+    s.box((x, y, top + lift), (width, 0.035, height), yaw, black, instance)
+    side = np.array([np.cos(yaw), np.sin(yaw), 0.0])
+    front = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
+    start = np.array([x, y, top + lift + 0.015]) - side * (width / 2 - 0.015) + front * 0.02
+    room.scene.quad(
+        start, start + side * (width - 0.03), start + np.array([0, 0, height - 0.03]),
+        room.screen_material(), instance,
+    )  # fmt: skip
