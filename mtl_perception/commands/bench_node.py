@@ -63,8 +63,10 @@ class Result:
         node_cpu_ms: processor time of the node for each image that it processed, all included:
             receiving (also of images that newer ones replaced), publishing, reports.
         stage_ms: medians of the node's stages.
-        latency_ms: arrival of an image at the node to its last message published.
-        received_ms: publishing an image to receiving the last of its messages here, median.
+        latency_ms: arrival of an image at the node to its last message published, median and 95th
+            percentile; of seconds, and the median of these.
+        received_ms: publishing an image to receiving the last of its messages here, median and
+            95th percentile; of the topic with the largest one.
         published_hz, processed_hz: images.
         topics: outputs that were subscribed and came.
         peak_rss_mb: of the node.
@@ -77,8 +79,8 @@ class Result:
     bare_cpu_ms: float
     node_cpu_ms: float
     stage_ms: dict[str, float]
-    latency_ms: float
-    received_ms: float
+    latency_ms: tuple[float, float]
+    received_ms: tuple[float, float]
     published_hz: float
     processed_hz: float
     topics: int
@@ -122,9 +124,10 @@ class Result:
                 f'({self.node_cpu_ms:.1f} against {self.bare_cpu_ms:.1f} ms an image)',
                 f'images processed                 {self.processed_hz:7.1f} of '
                 f'{self.published_hz:.1f} Hz',
-                f'latency in the node, median      {self.latency_ms:7.1f} ms',
-                f'published to received, median    {self.received_ms:7.1f} ms '
-                f'({self.topics} topics)',
+                f'latency in the node, median, p95 {self.latency_ms[0]:7.1f}, '
+                f'{self.latency_ms[1]:.1f} ms',
+                f'to the receiver, median, p95     {self.received_ms[0]:7.1f}, '
+                f'{self.received_ms[1]:.1f} ms ({self.topics} topics)',
                 f'peak memory of the node          {self.peak_rss_mb:7.0f} MB',
                 f'CPU of the node without listener {self.idle_cpu:7.1%} of a core',
             ]
@@ -263,8 +266,14 @@ def measure(
         bare_cpu_ms=statistics.mean(before.cpu_ms + after.cpu_ms),
         node_cpu_ms=1e3 * used / max(answered, 1),
         stage_ms={stage: _median(map(read, statuses)) for stage, read in STAGES.items()},
-        latency_ms=_median(status.latency_ms for status in statuses),
-        received_ms=max(topic.latency_ms() for topic in results),
+        latency_ms=(
+            _median(status.latency_ms for status in statuses),
+            _median(status.latency_p95_ms for status in statuses),
+        ),
+        received_ms=(
+            max(topic.latency_ms(0.5) for topic in results),
+            max(topic.latency_ms(0.95) for topic in results),
+        ),
         published_hz=published / seconds,
         processed_hz=_median(status.output_rate for status in statuses),
         topics=len(results),

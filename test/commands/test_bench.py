@@ -32,8 +32,8 @@ def result(**stages: float) -> bench.Result:
         bare_cpu_ms=36.0,
         node_cpu_ms=45.0,
         stage_ms=stages,
-        latency_ms=30.0,
-        received_ms=40.0,
+        latency_ms=(30.0, 35.0),
+        received_ms=(40.0, 55.0),
         published_hz=30.0,
         processed_hz=25.0,
         topics=3,
@@ -50,6 +50,8 @@ def test_the_ratios() -> None:
     text = measured.text()
     assert text.startswith('an abacus, 2 cores')
     assert '37.5%' in text
+    assert '30.0, 35.0 ms' in text
+    assert '40.0, 55.0 ms (3 topics)' in text
     assert measured.beyond_bare_cpu == pytest.approx(0.25)
     assert '25.0% (45.0 against 36.0 ms an image)' in text
 
@@ -98,6 +100,9 @@ def test_a_real_node_is_measured(tiny_bundle: Path, monkeypatch: pytest.MonkeyPa
     assert measured.bare_ms > 0
     assert measured.bare_cpu_ms > 0
     assert measured.node_cpu_ms > measured.bare_cpu_ms
+    for median, p95 in (measured.latency_ms, measured.received_ms):
+        assert 0 < median <= p95
+    assert measured.latency_ms[0] < measured.received_ms[1]
     assert 20 < measured.peak_rss_mb < 2000
     assert measured.idle_cpu < 0.5
     assert 'CPUExecutionProvider' in measured.what
