@@ -5,13 +5,14 @@ It also takes the arguments of perception.launch.py; --show-args lists all.
 
 from __future__ import annotations
 
+import sys
+
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
     IncludeLaunchDescription,
     OpaqueFunction,
-    TimerAction,
 )
 from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -26,7 +27,7 @@ ARGUMENTS = (
     ('rate', '1.0', 'speed of the playback'),
     ('start_offset', '0.0', 'seconds of the recording that are left out'),
     ('loop', 'false', 'play the recording again and again'),
-    ('delay', '5.0', 'seconds that the node gets to start before the playback'),
+    ('delay', '1.0', 'seconds from when the node is active to the playback'),
 )
 # Arguments of perception.launch.py that have another default here.
 CHANGED = (
@@ -55,11 +56,14 @@ def playback(context: LaunchContext) -> list[ExecuteProcess]:
 
     node = full_name(given('namespace'), given('name'))
     remaps = recorded_remaps(node, listed(given('cameras')), given('outputs'))
-    command = ['ros2', 'bag', 'play', given('bag'), '--clock', '10', '--rate', given('rate')]
+    # Building an engine can take minutes, in which a recording would play to nobody.
+    command = [sys.executable, '-m', 'mtl_perception.commands.cli', 'wait', node]
+    command += ['ros2', 'bag', 'play', given('bag'), '--clock', '10', '--rate', given('rate')]
+    command += ['--delay', given('delay')]
     command += ['--start-offset', given('start_offset')]
     command += ['--loop'] if given('loop') == 'true' else []
     command += ['--remap', *(f'{topic}:={other}' for topic, other in remaps)]
-    return [ExecuteProcess(cmd=command, output='screen', on_exit=played)]
+    return [ExecuteProcess(cmd=command, name='playback', output='screen', on_exit=played)]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -76,8 +80,6 @@ def generate_launch_description() -> LaunchDescription:
                 for name, default, description in ARGUMENTS + CHANGED
             ),
             IncludeLaunchDescription(perception),
-            TimerAction(
-                period=LaunchConfiguration('delay'), actions=[OpaqueFunction(function=playback)]
-            ),
+            OpaqueFunction(function=playback),
         ]
     )

@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     'topics': 'list the topics that a node publishes',
     'policy': 'print the SROS2 policy of a node',
     'view': 'start rviz2 in the frame of the camera',
+    'wait': 'start a program once a node is active',
 }
 
 

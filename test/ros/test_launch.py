@@ -123,7 +123,8 @@ def test_the_playback_leaves_the_topics_of_the_node_alone() -> None:
     )
     (play,) = module.playback(context)
     command = ' '.join(command_of(context, play))
-    assert command.startswith(f'ros2 bag play {ROOT}/resource/sample/rooms --clock 10 --rate 1.0')
+    assert ' wait /robot/perception ros2 bag play ' in command
+    assert f' {ROOT}/resource/sample/rooms --clock 10 --rate 1.0 --delay 1.0 ' in command
     assert ' --start-offset 2.5 --loop --remap /robot/perception/semantic:=/recorded/' in command
     context.launch_configurations['loop'] = 'false'
     (play,) = module.playback(context)
