@@ -3,8 +3,8 @@
     ./run exec python benchmarks/mutants.py [PATTERN...] [--list]
 
 A test that passes with a wrong line proves nothing about it. Every mutant of ``mutants.yaml`` is an
-edit of a copy of the packages, run against the file of tests that is there for it, and printed with
-what came of it. With patterns, only mutants whose file or description has one of them. About six
+edit of a copy of the packages, run against the tests that are there for it, and printed with what
+came of it. With patterns, only mutants whose file or description has one of them. About six
 seconds for each, of which four are spent on importing torch.
 """
 
@@ -40,7 +40,7 @@ KILLED, SURVIVED = 1, 0  # what pytest exits with
 
 @dataclass(frozen=True)
 class Mutant:
-    """One edit: of a file, against a file of tests, both below the repository."""
+    """One edit: of a file, against a file of tests or one test of it, both below the repository."""
 
     file: str
     tests: str

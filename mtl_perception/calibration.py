@@ -19,6 +19,8 @@ from .topics import says_raw, says_rectified
 _KEPT = 32
 # How long before the newest of a frame another may have come that it is compared with, seconds.
 _CLASH_S = 10.0
+# How long the CameraInfos of several publishers are compared before one is taken, seconds.
+_SETTLED_S = 1.0
 # How far off the pixels of an image may be for who takes it for that of a pinhole.
 PINHOLE_TOLERANCE = 1.0
 
@@ -50,6 +52,14 @@ class Match:
         return cls(
             problem='two cameras seem to share the topic: different CameraInfos of '
             f'frame {frame!r} {how}'
+        )
+
+    @classmethod
+    def unsettled(cls, publishers: int) -> Match:
+        """None yet, since several publish, and not all may have said something."""
+        return cls(
+            problem=f'{publishers} publishers send CameraInfos, and whether these differ is not '
+            'known yet'
         )
 
     @classmethod
@@ -101,6 +111,10 @@ class CameraInfos:
     A topic that two cameras share is noticed by what cannot come of one: different frames, two
     calibrations of one moment, or calibrations that come in turns. What came long before the newest
     does not count there: a camera may be calibrated again, and back, and a second one may leave.
+    Without stamps there are no moments, and what comes is compared in its order.
+
+    Where several publish on the topic, the first image may come before the second calibration. So
+    none is taken at first, and later none that another one has just contradicted.
 
     Args:
         clock: seconds.
@@ -112,15 +126,16 @@ class CameraInfos:
         self._lock = Lock()
         self._matching = True
         self._missed: Identity | None = None  # of an image
+        self._unstamped = 0  # how often what comes without a stamp has changed
+        self._publishers, self._since = 1, 0.0  # how many there are, and since when
 
     def add(self, info: Any) -> None:
         """Keep a sensor_msgs/CameraInfo."""
         new = _Kept(info, content_of(info), Identity.of(info.header), self._clock())
-        # Without a stamp the newest replaces what was before.
-        stamped = new.identity.stamp != 0
-        key = new.identity, new.content if stamped else None
         with self._lock:
-            if not stamped:
+            key: Hashable = (new.identity, new.content)
+            if not new.identity.stamp:
+                key = self._turn(new)
                 self._infos.pop(key, None)
             self._infos.setdefault(key, new)  # it may come twice, and late
             while len(self._infos) > _KEPT:
@@ -138,37 +153,69 @@ class CameraInfos:
         with self._lock:
             return self._matching and not self._own(Identity.of(header))
 
-    def match(self, header: Any, *, waited: bool) -> Match:
+    def match(self, header: Any, *, waited: bool, publishers: int = 1) -> Match:
         """The CameraInfo for an image.
 
         Args:
             header: std_msgs/Header of the image.
             waited: whether the image has waited for its own.
+            publishers: how many there are on the topic.
         """
         identity = Identity.of(header)
         frame = identity.frame
         with self._lock:
             own = self._own(identity)
             of_frame = [kept for kept in self._infos.values() if kept.identity.frame == frame]
-            lately = [k for k in of_frame if k.time >= of_frame[-1].time - _CLASH_S]
             others = {kept.identity.frame for kept in self._infos.values()} - {frame}
             self._matching = bool(own) or (self._matching and not waited)
             if not own:
                 self._missed = identity
+            settled = self._settled(publishers)
+        candidates = of_frame if identity.stamp else own or of_frame
+        lately = [k for k in candidates if k.time >= candidates[-1].time - _CLASH_S]
         # Also of other moments: of this one only the first may have come yet.
-        moments = {kept.identity for kept in lately}
-        if len({kept.content for kept in own}) > 1 or len(lately) > len(moments):
+        if _differ_at_once(own) or len(moments := _stamped(lately)) > len({*moments}):
             return Match.shared(frame, 'with one stamp')
-        if own:
-            return Match(own[0].info, own[0].content, own=True)
-        if not of_frame:
+        if not own and not of_frame:
             return Match.missing(frame, others)
-        if in_turns([kept.content for kept in lately]):
+        if not settled:
+            return Match.unsettled(publishers)
+        if own and identity.stamp:
+            return Match(own[0].info, own[0].content, own=True)
+        contents = [kept.content for kept in lately]
+        if in_turns(contents):
             return Match.shared(frame, 'in turns')
-        return Match(of_frame[-1].info, of_frame[-1].content)
+        if publishers > 1 and len(set(contents)) > 1:
+            return Match.shared(frame, f'from {publishers} publishers')
+        return Match(candidates[-1].info, candidates[-1].content, own=bool(own))
 
     def _own(self, image: Identity) -> list[_Kept]:
         return [kept for kept in self._infos.values() if kept.identity.agrees(image)]
+
+    def _turn(self, new: _Kept) -> Hashable:
+        """The key of one without a stamp: that of the last one where both say the same."""
+        alike = [item for item in self._infos.items() if item[1].identity == new.identity]
+        if alike and alike[-1][1].content == new.content:
+            return alike[-1][0]
+        self._unstamped += 1
+        return new.identity, self._unstamped
+
+    def _settled(self, publishers: int) -> bool:
+        """Whether all publishers have had the time to say something."""
+        if publishers > self._publishers or (publishers > 1 and not self._infos):
+            self._since = self._clock()
+        self._publishers = publishers
+        return publishers < 2 or self._clock() - self._since >= _SETTLED_S
+
+
+def _differ_at_once(own: Sequence[_Kept]) -> bool:
+    """Whether a moment has two calibrations; without a stamp the newest of each frame count."""
+    newest = {k.identity: k for k in own if not k.identity.stamp}.values()
+    return len({k.content for k in (newest or own)}) > 1
+
+
+def _stamped(infos: Iterable[_Kept]) -> list[Identity]:
+    return [kept.identity for kept in infos if kept.identity.stamp]
 
 
 def frame_of(header: Any) -> str:

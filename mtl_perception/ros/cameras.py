@@ -292,7 +292,8 @@ class Camera:
 
     def _calibrate(self, header: Any, image: NDArray[Any], *, waited: bool) -> CameraModel | None:
         """The calibration of an image; None where there is none that can be used."""
-        match = self._infos.match(header, waited=waited)
+        publishers = self._inlets.info_publishers()
+        match = self._infos.match(header, waited=waited, publishers=publishers)
         height, width = image.shape[:2]
         if match.info is None:
             detail = f'{match.problem} on {self._inlets.info_topic}'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -78,9 +79,16 @@ def point_cloud(cloud: Cloud, message: Any = None) -> Any:
     return message
 
 
-@lru_cache(maxsize=16)
 def camera_info(camera: CameraModel) -> Any:
-    """sensor_msgs/CameraInfo of a camera, the same message again; see ``camera_info_fields``."""
+    """sensor_msgs/CameraInfo of a camera; see ``camera_info_fields``.
+
+    Messages of equal cameras share all but the header, which each may have of its own.
+    """
+    return copy(_camera_info(camera))
+
+
+@lru_cache(maxsize=16)
+def _camera_info(camera: CameraModel) -> Any:
     return CameraInfo(**camera_info_fields(camera))
 
 

@@ -87,6 +87,10 @@ class Inlets:
         self._subscriptions, self._latched = {}, None
         self._silence, self._told, self._flow = {}, {}, {}
 
+    def info_publishers(self) -> int:
+        """How many publish CameraInfos. From any thread."""
+        return int(self._node.count_publishers(self.info_topic))
+
     def why_silent(self, *, received: bool) -> str:
         """Why no image has come in an interval; logged when it holds for two.
 

@@ -133,11 +133,53 @@ def test_a_camera_may_be_calibrated_again_and_back() -> None:
     assert 'in turns' in infos.match(header(99), waited=True).problem
 
 
-def test_without_stamps_the_newest_counts() -> None:
-    infos = CameraInfos()
-    for fx in (100.0, 200.0, 100.0):
+@pytest.mark.parametrize('stamp', [0, 7], ids=['image without', 'image with'])
+def test_without_stamps_the_newest_counts_unless_they_come_in_turns(stamp: int) -> None:
+    now = 0.0
+    infos = CameraInfos(clock=lambda: now)
+    image = header(stamp)
+    for fx in (100.0, 100.0, 200.0, 200.0, 300.0):  # a zoom
         infos.add(of_focal(fx, 0))
-        assert infos.match(header(7), waited=True).info.k[0] == fx
+        assert infos.match(image, waited=True).info.k[0] == fx
+    infos.add(of_focal(100.0, 0))
+    assert 'in turns' in infos.match(image, waited=True).problem
+    for _ in range(100):  # the other one has left
+        now += 1.0
+        infos.add(of_focal(100.0, 0))
+    assert infos.match(image, waited=True).info.k[0] == 100.0
+
+
+def test_images_without_stamp_and_frame_are_of_no_camera_where_there_are_two() -> None:
+    infos = CameraInfos()
+    infos.add(of_focal(100.0, 0, 'left'))
+    assert infos.match(header(0, ''), waited=True).info.k[0] == 100.0
+    infos.add(of_focal(200.0, 0, 'right'))
+    assert 'share the topic' in infos.match(header(0, ''), waited=True).problem
+    assert infos.match(header(0, 'left'), waited=True).info.k[0] == 100.0
+
+
+def test_several_publishers_are_given_the_time_to_contradict_each_other() -> None:
+    now = 0.0
+    infos = CameraInfos(clock=lambda: now)
+
+    def match(stamp: int, publishers: int) -> Any:
+        return infos.match(header(stamp), waited=True, publishers=publishers)
+
+    infos.add(of_focal(100.0, 1))
+    assert match(1, 1).own
+    for stamp in (1, 2):  # the own one, and the newest
+        early = match(stamp, 2)
+        assert early.info is None
+        assert early.problem.startswith('2 publishers send CameraInfos, and whether these differ')
+    now = 2.0
+    assert match(1, 2).own
+    assert match(2, 2).info.k[0] == 100.0, 'they agree'
+    assert match(2, 3).info is None, 'a new one'
+    now = 4.0
+    infos.add(of_focal(200.0, 3))
+    assert match(3, 3).own, 'its stamp says so'
+    assert 'from 3 publishers' in match(4, 3).problem, 'either may be meant'
+    assert match(4, 1).info.k[0] == 200.0, 'a camera with a zoom'
 
 
 def test_an_old_info_that_comes_again_is_not_the_newest() -> None:

@@ -58,6 +58,70 @@ def test_two_cameras_that_share_a_topic_do_not_swap_their_calibrations(
     assert not infos
 
 
+def without_stamp(message: Any) -> Any:
+    message.header.stamp.sec = message.header.stamp.nanosec = 0
+    return message
+
+
+def test_two_cameras_without_stamps_that_share_a_topic_are_noticed(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    start_node(bundle=tiny_bundle, autostart=True)
+    depths = client.subscribe(Image, '/perception/depth')
+    pictures = client.subscribe(Image, '/perception/semantic_color')  # the last
+    driver.wait_for_node()
+    image = without_stamp(driver.image(GRAY))
+    for fx in (100.0, 300.0, 100.0):
+        driver.infos.publish(without_stamp(driver.info(image.header, WIDTH, HEIGHT, fx=fx)))
+    words = 'two cameras seem to share the topic'
+
+    def told() -> bool:
+        depths.clear()
+        pictures.clear()
+        driver.publish(image)
+        client.wait(lambda: pictures, 'picture')
+        return not depths
+
+    client.wait(told, 'an image that no depth is given for')
+    client.diagnostic('calibration', lambda s: words in s.message and 'in turns' in s.message)
+
+
+def test_with_two_publishers_no_image_has_the_calibration_of_the_other_camera(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    start_node(bundle=tiny_bundle, autostart=True)
+    other = client.publisher(CameraInfo, '/camera_info')
+    infos = client.subscribe(CameraInfo, '/perception/camera_info')
+    pictures = client.subscribe(Image, '/perception/semantic_color')  # the last
+    driver.wait_for_node()
+    client.wait(other.get_subscription_count, 'subscription')
+
+    def answer(*messages: Any) -> list[Any]:
+        pictures.clear()
+        infos.clear()
+        driver.publish(*messages)
+        client.wait(lambda: pictures, 'picture')
+        return infos
+
+    # The image is the other camera's, whose CameraInfo is still to come.
+    image = driver.image(GRAY)
+    first = driver.info(image.header, WIDTH, HEIGHT, fx=100.0)
+    assert not answer(image, first)
+    words = '2 publishers send CameraInfos, and whether these differ is not known yet'
+    client.diagnostic('calibration', lambda s: words in s.message)
+
+    def agreed() -> list[Any]:
+        image = driver.image(GRAY)
+        return answer(image, driver.info(image.header, WIDTH, HEIGHT, fx=100.0))
+
+    client.wait(agreed, 'an answer once both have had the time')
+    image = driver.image(GRAY)
+    other.publish(driver.info(driver.header(), WIDTH, HEIGHT, fx=300.0))
+    client.spin(0.5)
+    assert not answer(image), 'it is of one of the two'
+    client.diagnostic('calibration', lambda s: 'from 2 publishers' in s.message)
+
+
 def test_topics_of_different_cameras_are_warned_of(
     client: Any, start_node: Callable[..., Any], tiny_bundle: Path
 ) -> None:

@@ -9,13 +9,16 @@ import pytest
 
 pytest.importorskip('sensor_msgs', reason='ROS 2 for Python is not installed')
 
+from std_msgs.msg import Header
+
 from mtl_perception.calibration import stamp_ns
+from mtl_perception.camera import CameraModel
 from mtl_perception.clouds import Cloud
 from mtl_perception.images import LAYOUTS, read_image
 from mtl_perception.offline.ground_truth import image_array
 from mtl_perception.outputs import OUTPUTS
 from mtl_perception.pipeline import Frame
-from mtl_perception.ros.messages import header_of, image, message_class, point_cloud
+from mtl_perception.ros.messages import camera_info, header_of, image, message_class, point_cloud
 
 
 @pytest.mark.parametrize('encoding', LAYOUTS)
@@ -52,6 +55,15 @@ def test_the_bytes_of_a_cloud_are_not_copied() -> None:
     again = point_cloud(larger, first)
     assert again.data is larger.data
     assert (again.height, again.row_step, len(again.fields)) == (4, 96, 8)
+
+
+def test_equal_cameras_have_messages_whose_headers_are_their_own() -> None:
+    """Threads of several nodes in a process fill them in."""
+    camera = CameraModel(6, 4, 5.0, 5.0, 2.5, 1.5)
+    one, other = camera_info(camera), camera_info(camera)
+    one.header, other.header = Header(frame_id='one'), Header(frame_id='other')
+    assert (one.header.frame_id, other.header.frame_id) == ('one', 'other')
+    assert list(one.k) == list(other.k) == [5.0, 0.0, 2.5, 0.0, 5.0, 1.5, 0.0, 0.0, 1.0]
 
 
 def test_the_camera_side_reads_what_this_side_writes() -> None:
