@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ NVBLOX = {
     'num_cameras', 'use_depth', 'use_color', 'use_segmentation', 'use_lidar', 'mapping_type',
     'input_qos',
 }  # fmt: skip
+# What is above the robot: the layer knows no heights.
+IGNORED = {'ceiling', 'lamp'}
+NO_INFORMATION = 255
 PANELS = {'3D', 'Image', 'DiagnosticSummary', 'Plot'}
 
 
@@ -71,7 +75,62 @@ def test_the_semantic_layer_knows_every_class_of_the_bundle_once() -> None:
     assert source.keys() <= SEMANTIC_SOURCE
     assert all(content.keys() <= SEMANTIC_CLASS for content in types.values())
     named = [name for content in types.values() for name in content['classes']]
-    assert sorted(named) == sorted(item.name for item in load_bundle(default_bundle()).classes)
+    expected = {item.name for item in load_bundle(default_bundle()).classes} - IGNORED
+    assert sorted(named) == sorted(expected)
+
+
+def cost_of_cell(looks: Sequence[Sequence[tuple[str, int]]]) -> int:
+    """What semantic_segmentation_layer puts on a cell above which these pixels are.
+
+    Follows ``bufferSegmentation`` and ``updateBounds``, but for classes that change between looks.
+
+    Args:
+        looks: for each image the pixels of the cell, in their order: class and confidence.
+
+    Returns:
+        The cost; NO_INFORMATION for a cell that the layer does not touch.
+    """
+    source = layer('nav2_semantic.yaml', 'semantic_layer')['camera']
+    costs = {n: source[kind] for kind in source['class_types'] for n in source[kind]['classes']}
+    taken: list[tuple[str, int]] = []
+    for pixels in looks:
+        best = pixels[0]
+        for pixel in pixels[1:]:
+            if source['use_cost_selection']:
+                kinds = [costs.get(name, {'max_cost': 0}) for name, _ in (pixel, best)]
+                better = kinds[0]['max_cost'] > kinds[1]['max_cost']
+            else:
+                better = pixel[1] > best[1]
+            best = pixel if better else best
+        if best[0] in costs:
+            taken.append(best)
+    if not taken:
+        return NO_INFORMATION
+    kind = costs[taken[-1][0]]
+    enough = len(taken) >= kind.get('samples_to_max_cost', 0)
+    sure = sum(confidence for _, confidence in taken) / len(taken) > kind.get('mark_confidence', 0)
+    return int(kind['max_cost'] if enough and sure else kind['base_cost'])
+
+
+@pytest.mark.parametrize(
+    ('pixels', 'looks', 'cost'),
+    [
+        ([('floor', 250)], 100, 0),
+        ([('unlabelled', 127), ('floor', 250)], 1, 0),
+        ([('ceiling', 250), ('floor', 200)], 1, 0),
+        ([('floor', 250), ('wall', 130)], 1, 128),
+        ([('floor', 250), ('wall', 130)], 3, 254),
+        ([('floor', 250), ('wall', 128)], 3, 254),  # the least that min_semantic_confidence leaves
+        ([('floor', 250), ('wall', 60)], 3, 128),
+        ([('ceiling', 250), ('person', 130)], 1, 254),
+        ([('ceiling', 250)], 3, NO_INFORMATION),
+        ([('lamp', 250), ('unlabelled', 10)], 3, NO_INFORMATION),
+    ],
+)
+def test_the_semantic_layer_costs_what_is_seen_above_a_cell(
+    pixels: list[tuple[str, int]], looks: int, cost: int
+) -> None:
+    assert cost_of_cell([pixels] * looks) == cost
 
 
 def test_the_voxel_layer_has_the_parameters() -> None:
@@ -80,6 +139,16 @@ def test_the_voxel_layer_has_the_parameters() -> None:
     assert parameters.keys() <= VOXEL_LAYER
     assert source.keys() <= VOXEL_SOURCE
     assert source['data_type'] == 'PointCloud2'
+
+
+def test_rays_to_the_floor_and_to_the_ceiling_clear_voxels() -> None:
+    """Heights of a source are filtered before its rays clear, those of the layer before it marks."""
+    parameters = layer('nav2_points.yaml', 'voxel_layer')
+    source = parameters['perception']
+    assert source['clearing']
+    assert source['min_obstacle_height'] < 0 < parameters['min_obstacle_height']
+    top = parameters['origin_z'] + parameters['z_voxels'] * parameters['z_resolution']
+    assert parameters['max_obstacle_height'] <= top < source['max_obstacle_height']
 
 
 def test_nvblox_has_the_parameters() -> None:
