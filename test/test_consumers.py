@@ -142,7 +142,7 @@ def test_the_voxel_layer_has_the_parameters() -> None:
 
 
 def test_rays_to_the_floor_and_to_the_ceiling_clear_voxels() -> None:
-    """Heights of a source are filtered before its rays clear, those of the layer before it marks."""
+    """Heights of a source are filtered before rays clear, those of the layer before points mark."""
     parameters = layer('nav2_points.yaml', 'voxel_layer')
     source = parameters['perception']
     assert source['clearing']
