@@ -13,6 +13,7 @@ import numpy as np
 
 from .camera import IDENTITY, CameraError, CameraModel
 from .credibility import doubts
+from .lenses import is_fisheye
 from .topics import says_raw, says_rectified
 
 # CameraInfos that are kept for images that may still come.
@@ -256,7 +257,13 @@ def is_rectified(setting: str, topic: str, info: Any) -> bool:
 def _does_nothing(info: Any) -> bool:
     """Whether there is nothing to rectify: no D, no R, and a P that says the rest."""
     turned = tuple(info.r) != IDENTITY and any(info.r)
-    return info.k[0] > 0 and info.p[0] > 0 and info.p[5] > 0 and not turned and not any(info.d)
+    known = info.k[0] > 0 and info.p[0] > 0 and info.p[5] > 0
+    return known and not turned and not _has_lens(info)
+
+
+def _has_lens(info: Any) -> bool:
+    """Whether raw images differ from those of a pinhole; a fisheye's do without any D."""
+    return any(info.d) or is_fisheye(info.distortion_model)
 
 
 def camera_model(info: Any, *, rectified: bool) -> CameraModel:
@@ -286,11 +293,21 @@ def _camera(info: Any, *, rectified: bool, **cut: Any) -> CameraModel:
                 'the images are rectified and P of their CameraInfo has no focal length: '
                 'the camera is uncalibrated'
             )
-        r = IDENTITY
+        model, r = '', IDENTITY
     elif rectified:
         k, d, model, r = [*p[0:3], *p[4:7], *p[8:11]], (), '', IDENTITY
     return CameraModel.from_calibration(
         info.width, info.height, k, d, model, rectification=r, projection=p, **cut
+    )
+
+
+def of_another_size(camera: CameraModel, image: tuple[int, int]) -> str:
+    """What is taken for granted of a camera whose images have another size, in words."""
+    if image == (camera.width, camera.height):
+        return ''
+    return (
+        f'the CameraInfo is for images of {camera.width}x{camera.height}, and those of '
+        f'{image[0]}x{image[1]} are taken for the same view, resized'
     )
 
 
@@ -305,7 +322,7 @@ def doubts_about(info: Any, *, setting: str, topic: str, image: tuple[int, int])
     """
     full = _camera(info, rectified=is_rectified(setting, topic, info))
     k, p = np.reshape(info.k, (3, 3)), np.reshape(info.p, (3, 4))[:, :3]
-    differs = any(info.d) or (p[0, 0] > 0 and np.abs(k - p).max() > PINHOLE_TOLERANCE)
+    differs = _has_lens(info) or (p[0, 0] > 0 and np.abs(k - p).max() > PINHOLE_TOLERANCE)
     contradictions = {
         f'rectified is false, and images come from {topic}': (
             setting == 'false' and says_rectified(topic)
@@ -315,7 +332,8 @@ def doubts_about(info: Any, *, setting: str, topic: str, image: tuple[int, int])
             setting == 'auto' and _does_nothing(info)
         ),
     }
+    sent = camera_model(info, rectified=is_rectified(setting, topic, info))
     return (
-        *doubts(full, (info.binning_x, info.binning_y), image),
+        *doubts(full, (info.binning_x, info.binning_y), image, (sent.width, sent.height)),
         *(text for text, holds in contradictions.items() if holds and differs),
     )

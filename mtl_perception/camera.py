@@ -12,26 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import PerceptionError
+from .lenses import CameraError as CameraError
+from .lenses import lens_of
 
-# Numbers of coefficients that each lens model of sensor_msgs/CameraInfo may have.
-DISTORTION_MODELS: dict[str, tuple[int, ...]] = {
-    'plumb_bob': (5,),
-    'rational_polynomial': (8, 12, 14),
-    'equidistant': (4,),
-}
-# What drivers and calibration tools call the same models; see ``_lens_model`` for spelling.
-LENS_ALIASES = {
-    'radtan': 'plumb_bob',
-    'radial_tangential': 'plumb_bob',
-    'brown_conrady': 'plumb_bob',
-    'rational': 'rational_polynomial',
-    'fisheye': 'equidistant',
-    'opencv_fisheye': 'equidistant',
-    'kannala_brandt': 'equidistant',
-    'kannala_brandt4': 'equidistant',
-    'kb4': 'equidistant',
-}
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 # A ray must project back onto its pixel this closely (pixels); outside the lens model it cannot.
 _RAY_TOLERANCE = 0.5
@@ -39,10 +22,6 @@ _RAY_TOLERANCE = 0.5
 _SMALL = 64
 # Rays of z == 1 end short of 90 degrees from the axis: here at 89.9.
 _STEEPEST = 1e3
-
-
-class CameraError(PerceptionError):
-    """A calibration that cannot be used; the message names the value and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +34,7 @@ class CameraModel:
         width, height: of the image, pixels.
         fx, fy, cx, cy: intrinsics, pixels.
         distortion_model: of ``DISTORTION_MODELS``; empty without distortion.
-        distortion: its coefficients; empty if all are zero.
+        distortion: its coefficients; empty for a pinhole.
         rectification: R of its CameraInfo, row-major 3x3: from this camera to its rectified image.
         projection: P, row-major 3x4: the camera of that image, at this size; empty without one.
     """
@@ -134,7 +113,7 @@ class CameraModel:
             raise CameraError(
                 f'binning {bin_x}x{bin_y} leaves no pixel of {roi_width}x{roi_height}'
             )
-        model, coefficients = _check_distortion(distortion_model, d)
+        model, coefficients = lens_of(distortion_model, d)
         r, p = tuple(map(float, rectification)), tuple(map(float, projection))
         if not _is_rotation(r):
             r = IDENTITY
@@ -216,41 +195,6 @@ def _is_rotation(r: Sequence[float]) -> bool:
         return False
     matrix = np.reshape(r, (3, 3))
     return bool(np.abs(matrix @ matrix.T - np.eye(3)).max() < 0.01)
-
-
-def _check_distortion(model: str, d: tuple[float, ...]) -> tuple[str, tuple[float, ...]]:
-    """The lens model and as many coefficients as it has; both empty without distortion."""
-    if not all(math.isfinite(value) for value in d):
-        raise CameraError(f'D is {list(d)}, expected finite coefficients')
-    given = len(d)
-    while given and d[given - 1] == 0:
-        given -= 1
-    if not given:
-        return '', ()
-    name = _lens_model(model, given)
-    counts = DISTORTION_MODELS[name]
-    if given > counts[-1]:
-        raise CameraError(
-            f'D has {given} coefficients, expected at most {counts[-1]} for {name}: '
-            'it looks like that of another lens model'
-        )
-    count = next(count for count in counts if count >= given)
-    return name, (*d, *[0.0] * count)[:count]
-
-
-def _lens_model(name: str, coefficients: int) -> str:
-    """A key of ``DISTORTION_MODELS`` for a name however it is spelled."""
-    spelled = name.strip().lower().replace(' ', '_').replace('-', '_')
-    if not spelled:
-        plumb_bob = coefficients <= DISTORTION_MODELS['plumb_bob'][-1]
-        return 'plumb_bob' if plumb_bob else 'rational_polynomial'
-    known = LENS_ALIASES.get(spelled, spelled)
-    if known not in DISTORTION_MODELS:
-        raise CameraError(
-            f'the distortion model is {name!r}, '
-            f'expected one of {", ".join((*DISTORTION_MODELS, *LENS_ALIASES))}'
-        )
-    return known
 
 
 @lru_cache(maxsize=32)

@@ -15,13 +15,18 @@ _NARROWEST, _WIDEST, _WIDEST_FISHEYE = 5.0, 175.0, 360.0
 _OFF_CENTRE = 0.25
 # Real lenses have tangential coefficients of up to about 0.01.
 _TANGENTIAL = 0.05
+# Pixels of cameras are square, but for so much.
+_SQUARE = 0.1
 # Lens models that fit have rays for all pixels but some in the corners.
 _WITHOUT_RAYS = 0.1
 
 
 @lru_cache(maxsize=32)
 def doubts(
-    full: CameraModel, binning: tuple[int, int] = (1, 1), image: tuple[int, int] | None = None
+    full: CameraModel,
+    binning: tuple[int, int] = (1, 1),
+    image: tuple[int, int] | None = None,
+    sent: tuple[int, int] | None = None,
 ) -> tuple[str, ...]:
     """What makes a calibration implausible, in words; empty if nothing does.
 
@@ -29,14 +34,11 @@ def doubts(
         full: at its full resolution, before region of interest and binning.
         binning: of its CameraInfo; 0 means 1.
         image: width and height of the images that come with it, where known.
+        sent: and those that its region of interest and binning leave, where it has these.
     """
     bins = (max(1, binning[0]), max(1, binning[1]))
     found = [_principal_point(full, bins), _field_of_view(full), _tangential(full), _fold(full)]
-    if bins != (1, 1) and image == (full.width, full.height):
-        found.append(
-            f'binning is {bins[0]}x{bins[1]}, and yet the images have the full size, '
-            f'{full.width}x{full.height}'
-        )
+    found += [_square(full, bins), _size(full, bins, image, sent)]
     return tuple(doubt for doubt in found if doubt)
 
 
@@ -66,6 +68,38 @@ def _field_of_view(full: CameraModel) -> str:
         if not _NARROWEST <= angle <= widest:
             return f'the {name} field of view is {angle:.1f} degrees (focal length {focal:g} px)'
     return ''
+
+
+def _square(full: CameraModel, bins: tuple[int, int]) -> str:
+    """Depth follows fx alone, and the network has seen nothing squeezed."""
+    ratio = (full.fx / bins[0]) / (full.fy / bins[1])
+    if abs(ratio - 1) <= _SQUARE:
+        return ''
+    binned = f' with binning {bins[0]}x{bins[1]}' if bins != (1, 1) else ''
+    return f'the pixels are not square: fx / fy is {ratio:.2f}{binned}'
+
+
+def _size(
+    full: CameraModel,
+    bins: tuple[int, int],
+    image: tuple[int, int] | None,
+    sent: tuple[int, int] | None,
+) -> str:
+    """Images are not what region of interest and binning leave."""
+    whole = (full.width, full.height)
+    sent = sent or (whole[0] // bins[0], whole[1] // bins[1])
+    if image is None or sent == whole:
+        return ''
+    if max(abs(image[0] - sent[0]), abs(image[1] - sent[1])) < max(*bins, 2):  # rounded otherwise
+        return ''
+    if image == whole:
+        cause = f'binning is {bins[0]}x{bins[1]}' if bins != (1, 1) else ''
+        cause = cause or f'the region of interest is {sent[0]}x{sent[1]}'
+        return f'{cause}, and yet the images have the full size, {whole[0]}x{whole[1]}'
+    return (
+        f'the images are {image[0]}x{image[1]}, and region of interest and binning leave '
+        f'{sent[0]}x{sent[1]} of {whole[0]}x{whole[1]}'
+    )
 
 
 def _tangential(full: CameraModel) -> str:

@@ -132,6 +132,8 @@ FOUR = (-0.02, 0.01, -0.004, 0.001)
         ('Kannala-Brandt4', FOUR, 'equidistant', FOUR),
         ('equidistant', (*FOUR, 0.0), 'equidistant', FOUR),
         ('equidistant', FOUR[:1], 'equidistant', (FOUR[0], 0.0, 0.0, 0.0)),
+        ('Fisheye', (0.0,) * 4, 'equidistant', (0.0,) * 4),  # no pinhole
+        ('equidistant', (), 'equidistant', (0.0,) * 4),
     ],
 )
 def test_lens_models_as_drivers_write_them(name, d, model, coefficients):

@@ -55,6 +55,27 @@ def test_binning_that_is_applied_twice_is_doubted():
     assert doubts(full, (0, 0), (640, 480)) == ()
     (doubt,) = doubts(full, (2, 2), (640, 480))
     assert 'binning is 2x2, and yet the images have the full size' in doubt
+    assert doubts(camera(641, 481), (2, 2), (321, 241)) == (), 'rounded up'
     binned = camera(c=(159.5, 119.5))
     (doubt,) = doubts(binned, (2, 2), (320, 240))
     assert doubt.endswith('K looks binned already, and binning is 2x2')
+
+
+def test_images_that_are_not_what_region_and_binning_leave_are_doubted():
+    full = camera()
+    assert doubts(full, image=(320, 240)) == (), 'resized'
+    assert doubts(full, image=(320, 240), sent=(320, 240)) == ()
+    (doubt,) = doubts(full, image=(640, 480), sent=(320, 240))
+    assert doubt.startswith('the region of interest is 320x240, and yet the images have the full')
+    (doubt,) = doubts(full, (2, 2), (160, 120), (320, 240))
+    assert doubt == (
+        'the images are 160x120, and region of interest and binning leave 320x240 of 640x480'
+    )
+
+
+def test_pixels_that_are_not_square_are_doubted():
+    assert doubts(camera(1280, 960), (2, 2)) == ()
+    (doubt,) = doubts(camera(), (2, 1), (320, 480))
+    assert doubt == 'the pixels are not square: fx / fy is 0.50 with binning 2x1'
+    stretched = CameraModel.from_calibration(640, 480, [500, 0, 319.5, 0, 600, 239.5, 0, 0, 1])
+    assert doubts(stretched) == ('the pixels are not square: fx / fy is 0.83',)

@@ -22,6 +22,7 @@ from ..calibration import (
     camera_model,
     doubts_about,
     is_rectified,
+    of_another_size,
     stamp_ns,
 )
 from ..camera import CameraError, CameraModel
@@ -278,6 +279,8 @@ class Camera:
         what = 'Images are now' if self._facts else 'First image'
         self._facts, self._told_facts = facts, now
         words = CALIBRATIONS[self._calibration.state].meaning
+        if self._calibration.detail and not self._calibration.text:  # of which no line warns
+            words += f' ({self._calibration.detail})'
         if model is not None:
             lens = model.distortion_model or 'no'
             words += f', focal length {model.fx:.0f} pixels, {lens} distortion'
@@ -334,7 +337,8 @@ class Camera:
                 'take the rectified images (image_rect), or points, which are right'
             )
             return Verdict(PerceptionStatus.CALIBRATION_NOT_PINHOLE, detail, model)
-        return Verdict(PerceptionStatus.CALIBRATION_METRIC, '', model)
+        resized = of_another_size(calibrated, (width, height))
+        return Verdict(PerceptionStatus.CALIBRATION_METRIC, resized, model)
 
     # Reports
 

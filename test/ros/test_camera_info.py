@@ -15,7 +15,7 @@ pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
 from diagnostic_msgs.msg import DiagnosticStatus
 from mtl_perception_msgs.msg import PerceptionStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 WIDTH, HEIGHT = 96, 64
 GRAY = np.full((HEIGHT, WIDTH, 3), 100, np.uint8)
@@ -269,6 +269,17 @@ def binned_twice(info: Any) -> None:
     info.binning_x = info.binning_y = 2
 
 
+def cut_out_and_yet_whole(info: Any) -> None:
+    info.roi.x_offset, info.roi.y_offset = WIDTH // 4, HEIGHT // 4
+    info.roi.width, info.roi.height = WIDTH // 2, HEIGHT // 2
+
+
+def squeezed(info: Any) -> None:
+    info.width *= 2
+    info.k[2] = info.p[2] = WIDTH - 0.5
+    info.binning_x = 2
+
+
 def of_another_lens(info: Any) -> None:
     info.distortion_model = 'plumb_bob'
     info.d = [-0.02, 0.01, -0.2, 0.1]
@@ -280,6 +291,8 @@ def of_another_lens(info: Any) -> None:
         (far_centre, 'the principal point is at (960, 32)'),
         (binned_twice, 'binning is 2x2, and yet'),
         (of_another_lens, 'tangential coefficient of 0.2'),
+        (cut_out_and_yet_whole, 'the region of interest is 48x32, and yet the images'),
+        (squeezed, 'the pixels are not square: fx / fy is 0.50 with binning 2x1'),
     ],
 )
 def test_a_calibration_that_is_not_credible_is_warned_of(
@@ -303,6 +316,44 @@ def test_a_calibration_that_is_not_credible_is_warned_of(
     assert words in diagnostic.message
     status = client.status(lambda s: s.frames_processed)
     assert status.calibration == PerceptionStatus.CALIBRATION_NOT_CREDIBLE
+
+
+def test_images_of_another_size_than_their_calibration_are_told_of(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    node = start_node(bundle=tiny_bundle, autostart=True)
+    infos = client.subscribe(CameraInfo, '/perception/camera_info')
+    driver.wait_for_node()
+    image = driver.image(GRAY)
+    driver.publish(image, driver.info(image.header, 2 * WIDTH, 2 * HEIGHT, fx=300.0))
+    client.wait(lambda: infos, 'camera info')
+    assert infos[0].k[0] == pytest.approx(150.0)
+    words = (
+        'the CameraInfo is for images of 192x128, and those of 96x64 are taken for the same view'
+    )
+    found = client.diagnostic('calibration', lambda s: words in s.message)
+    assert found.level == DiagnosticStatus.OK
+    assert words in node.text()
+
+
+def test_a_fisheye_without_coefficients_is_not_a_pinhole(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    start_node(bundle=tiny_bundle, autostart=True)
+    infos = client.subscribe(CameraInfo, '/perception/camera_info')
+    clouds = client.subscribe(PointCloud2, '/perception/points')
+    driver.wait_for_node()
+    image = driver.image(GRAY)
+    info = driver.info(image.header, WIDTH, HEIGHT, fx=50.0)
+    info.distortion_model, info.d = 'equidistant', [0.0] * 4
+    driver.publish(image, info)
+    client.wait(lambda: infos and clouds, 'cloud and camera info')
+    assert (infos[0].distortion_model, list(infos[0].d)) == ('equidistant', [0.0] * 4)
+    points = np.frombuffer(clouds[0].data, np.float32).reshape(HEIGHT, WIDTH, 8)
+    x, y, z = points[HEIGHT // 2, 0, :3]
+    assert np.arctan2(np.hypot(x, y), z) == pytest.approx(47.5 / 50.0, abs=1e-3)
+    status = client.status(lambda s: s.frames_processed)
+    assert status.calibration == PerceptionStatus.CALIBRATION_NOT_PINHOLE
 
 
 def test_each_new_reason_not_to_believe_a_calibration_is_logged(
