@@ -145,6 +145,8 @@ def _topics(
     for camera in cameras:
         for name in names:
             own = f'{camera}/{name}'.lstrip('/')
-            topic = moved.get(f'~/{own}', f'{node}/{own}')
+            image, _, form = own.rpartition('/')
+            beside = f'{moved.get(f"~/{image}", f"{node}/{image}")}/{form}'  # of what is compressed
+            topic = moved.get(f'~/{own}', beside if image else f'{node}/{own}')
             topics.append(topic if topic.startswith('/') else f'{namespace}/{topic}')
     return topics

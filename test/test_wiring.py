@@ -11,6 +11,7 @@ from mtl_perception.wiring import (
     input_remaps,
     listed,
     output_remaps,
+    output_topics,
     recorded_remaps,
     shown_remaps,
 )
@@ -87,6 +88,16 @@ def test_what_the_node_published_into_a_recording_is_played_aside() -> None:
     assert remaps == {t: f'/recorded{t}' for t in (*own, '/cloud', '/diagnostics')}
     many = dict(recorded_remaps('/robot/perception', ['front', 'rear'], ''))
     assert many['/robot/perception/rear/depth'] == '/recorded/robot/perception/rear/depth'
+
+
+def test_what_is_compressed_follows_its_image() -> None:
+    topics = output_topics('/robot/eyes', ['front', 'rear'], 'depth:=/{camera}/depth')
+    assert {'/front/depth', '/front/depth/compressedDepth'} <= {*topics}
+    assert '/robot/eyes/rear/edges/compressed' in topics
+    assert not [t for t in topics if t.startswith('/robot/eyes/rear/depth/')]
+    topics = output_topics('/p', [], 'edges:=/e, edges/compressed:=/small')
+    assert {'/e', '/small'} <= {*topics}
+    assert '/e/compressed' not in topics
 
 
 def test_names_and_lists_are_read_as_they_are_written() -> None:

@@ -16,6 +16,7 @@ from ..calibration import (
     doubts_about,
     frame_of,
     is_rectified,
+    of_another_size,
 )
 from ..camera import CameraError
 from ..images import ImageError, read_image
@@ -86,9 +87,11 @@ def check_publishers(topic: str, wanted: str, publishers: Sequence[Endpoint]) ->
         wanted: type of its messages.
         publishers: with the mismatch of QoS with that subscription.
     """
+    what = 'camera_info' if wanted.endswith('CameraInfo') else 'image'
     if not publishers:
-        return [Finding('fail', topic, 'nobody publishes', 'start the camera, or remap image')]
+        return [Finding('fail', topic, 'nobody publishes', f'start the camera, or remap {what}')]
     findings = []
+    others = ', or set image_transport' if what == 'image' else ''
     for publisher in publishers:
         if publisher.type != wanted:
             findings.append(
@@ -96,7 +99,7 @@ def check_publishers(topic: str, wanted: str, publishers: Sequence[Endpoint]) ->
                     'fail',
                     topic,
                     f'{publisher.node} publishes {publisher.type}, expected {wanted}',
-                    'remap image, or set image_transport',
+                    f'remap {what}{others}',
                 )
             )
         elif publisher.mismatch:
@@ -183,7 +186,8 @@ def check_calibration(
         return Finding('warn', topic, detail, 'remap camera_info to that of the camera')
     try:
         rectified = is_rectified(setting, base_topic(images), info)
-        camera = camera_model(info, rectified=rectified).for_image(*size)
+        calibrated = camera_model(info, rectified=rectified)
+        camera = calibrated.for_image(*size)
     except CameraError as error:
         return Finding('warn', topic, str(error), remedy)
     doubts = doubts_about(info, setting=setting, topic=base_topic(images), image=size)
@@ -193,4 +197,6 @@ def check_calibration(
     if pixels > PINHOLE_TOLERANCE:
         detail = f'depth is up to {pixels:.0f} pixels off for who takes it for that of a pinhole'
         return Finding('warn', topic, detail, 'take rectified images, or ~/points')
-    return Finding('ok', topic, f'fx {camera.fx:.1f}, fy {camera.fy:.1f}: credible')
+    resized = of_another_size(calibrated, size)
+    detail = f'fx {camera.fx:.1f}, fy {camera.fy:.1f}: credible{resized and "; "}{resized}'
+    return Finding('ok', topic, detail)

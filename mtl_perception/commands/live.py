@@ -260,6 +260,9 @@ class Doctor:
             if not other.last:
                 detail = f'nothing came in {self._seconds:g} s'
                 findings.append(Finding('warn', other.topic, detail, 'remap camera_info'))
+            if senders := self._publishers(other.topic, listener):
+                judged = check_publishers(other.topic, _INFO, senders)
+                findings += [finding for finding in judged if finding.level != 'ok']
         if not infos:
             detail = 'no CameraInfo beside it: depth is not metric'
             findings.append(Finding('warn', topic, detail, 'publish it, or remap camera_info'))
@@ -277,11 +280,12 @@ class Doctor:
         ]
         endpoints = []
         for found in self._node.get_publishers_info_by_topic(topic):
-            mismatch = ''
+            reasons = []
             for qos in subscriptions:
                 fits, reason = qos_check_compatible(found.qos_profile, qos)
-                if fits == QoSCompatibility.ERROR:
-                    mismatch = ' '.join(reason.removeprefix('ERROR: ').split()).rstrip(';')
+                wrong = ' '.join(reason.removeprefix('ERROR: ').split()).rstrip(';')
+                reasons.append(wrong if fits == QoSCompatibility.ERROR else '')
+            mismatch = '' if '' in reasons else next(iter(reasons), '')  # one that fits is enough
             name = full_name(found.node_namespace, found.node_name)
             gid = tuple(found.endpoint_gid)
             endpoints.append(Endpoint(name, found.topic_type, gid, mismatch))

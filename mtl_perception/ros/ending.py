@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock, Thread
 from time import monotonic
 from typing import NoReturn
@@ -50,7 +51,8 @@ class Ending:
         self.call(lambda: None)  # what it was holds the node
         gc.collect()  # the last handles of the node: without, others believe in it for 20 s more
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+            with suppress(AttributeError, OSError):  # one may be closed, or None from the start
+                stream.flush()
         os._exit(code)
 
     def _take_signals(self) -> None:

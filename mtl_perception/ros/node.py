@@ -251,7 +251,9 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     # Parameters and services
 
     def _value(self, name: str) -> Any:
-        return TABLE[name].read(self.get_parameter(name).value)
+        value = self.get_parameter_or(name).value
+        # An empty list has no type in ROS 2, and gives the parameter no value.
+        return TABLE[name].read(() if value is None else value)
 
     def _values(self, *names: str) -> dict[str, Any]:
         return {name: self._value(name) for name in names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import rclpy
@@ -92,4 +93,5 @@ def _fail(reason: str, code: int = 1) -> int:
 
 
 def _say(what: str) -> None:
-    print(f'perception_node: {what}', file=sys.stderr)
+    with suppress(OSError):  # nobody reads it any more
+        print(f'perception_node: {what}', file=sys.stderr)

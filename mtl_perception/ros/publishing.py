@@ -39,10 +39,10 @@ class Outlets:
         for output in outputs_of(self._bundle):
             self._makers[output] = output.maker(self._bundle)
             self._publishers[output] = self._publisher(
-                message_class(output), output.name, OUTPUT_QOS
+                message_class(output), self._topic(output), OUTPUT_QOS
             )
         if self._bundle.classes and LabelInfo is not None:
-            self._labels = self._publisher(LabelInfo, 'label_info', LATCHED_QOS)
+            self._labels = self._publisher(LabelInfo, f'~/{self._prefix}label_info', LATCHED_QOS)
 
     def destroy(self) -> None:
         """Destroy the publishers."""
@@ -82,7 +82,16 @@ class Outlets:
     def _is_listened(self, output: Output) -> bool:
         return bool(self._publishers[output].get_subscription_count() > 0)
 
+    def _topic(self, output: Output) -> str:
+        """Where an output goes: a remap of an image also moves what it is compressed."""
+        own = f'~/{self._prefix}{output.name}'
+        resolve = self._node.resolve_topic_name
+        if not output.of or resolve(own) != resolve(own, only_expand=True):
+            return own
+        form = output.name.removeprefix(output.of)
+        return f'{resolve(f"~/{self._prefix}{output.of}")}{form}'
+
     def _publisher(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
         return self._node.create_lifecycle_publisher(
-            kind, f'~/{self._prefix}{topic}', copy(qos), qos_overriding_options=OVERRIDABLE
+            kind, topic, copy(qos), qos_overriding_options=OVERRIDABLE
         )

@@ -119,3 +119,5 @@ def test_what_is_wrong_with_cameras_and_nodes_fails(
     assert (shared[0], sorted(shared[1].split()[:2])) == ('warn', ['/left,', '/right'])
     assert findings['/camera_info'][0][0] == 'warn'
     assert 'uncalibrated' in findings['/camera_info'][0][1]
+    shared = findings['/camera_info'][1]
+    assert (shared[0], sorted(shared[1].split()[:2])) == ('warn', ['/left,', '/right'])

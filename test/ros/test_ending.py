@@ -131,6 +131,17 @@ def test_an_argument_that_is_none_of_ros_is_told() -> None:
     assert "unexpected argument '--autostart'; parameters and remaps follow --ros-args" in output
 
 
+def test_closed_outputs_change_no_exit_code(tmp_path: Path) -> None:
+    command = f'{sys.executable} -m mtl_perception.ros --ros-args'
+    errors = tmp_path / 'errors'
+    done = subprocess.run(f'{command} -p device:=99 >&- 2>{errors}', shell=True, check=False)
+    assert done.returncode == 1
+    (line,) = errors.read_text().splitlines()
+    assert line.startswith('perception_node: ')
+    pipe = f'{command} -- stray 2>&1 >/dev/null | true; exit ${{PIPESTATUS[0]}}'
+    assert subprocess.run(['bash', '-c', pipe], check=False).returncode == 2
+
+
 @pytest.mark.parametrize('home', ['', '/proc/nowhere'], ids=['none', 'read-only'])
 def test_without_a_home_the_log_is_on_the_terminal(
     home: str, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch

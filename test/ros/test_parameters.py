@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='ROS 2 for Python is not installed')
 
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.parameter import Parameter as RosParameter
+from sensor_msgs.msg import Image
 
 from mtl_perception.ros.parameters import PARAMETERS, parameters_markdown
 
@@ -42,3 +44,20 @@ def test_the_node_declares_the_table(
             low, high = parameter.range
             (span,) = [*descriptor.integer_range, *descriptor.floating_point_range]
             assert (span.from_value, span.to_value) == (low, high)
+
+
+def test_an_empty_list_is_one(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    """ROS 2 gives it no type, and the parameter no value."""
+    lists = {'mask_classes': '[]', 'tasks': '[]'}
+    start_node(bundle=tiny_bundle, autostart=True, **lists)
+    masks = client.subscribe(Image, '/perception/mask')
+    driver.wait_for_node()
+    driver.publish(driver.image(np.full((64, 96, 3), 100, np.uint8)))
+    client.wait(lambda: masks, 'mask')
+    assert not any(masks[0].data)
+    assert client.set_parameter('mask_classes', ['red thing']).successful
+    empty = start_node(bundle=tiny_bundle, cameras='[]', autostart=True, code=1)
+    assert empty.process.wait(60) == 1
+    assert "parameter cameras is empty, expected names, or ['']" in empty.text()

@@ -279,6 +279,26 @@ def test_compressed_outputs_say_what_the_others_do(
             assert abs(found[..., ::-1].astype(int) - expected).mean() < 5
 
 
+def test_a_remap_of_an_image_moves_what_it_is_compressed(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    remaps = {'~/edges': '/lines', '~/image': '/view', '~/image/compressed': '/small'}
+    start_node(bundle=tiny_bundle, autostart=True, remaps=remaps)
+    topics = ('/lines/compressed', '/small')
+    found = {topic: client.subscribe(CompressedImage, topic) for topic in topics}
+    driver.wait_for_node()
+    client.wait(lambda: all(map(client.node.count_publishers, topics)), 'both')
+
+    def answered() -> bool:
+        driver.publish(driver.image(stripes()))
+        client.spin(0.1)
+        return all(found.values())
+
+    client.wait(answered, 'answers')
+    for topic in ('/perception/edges/compressed', '/view/compressed'):
+        assert not client.node.count_publishers(topic)
+
+
 def mosaic(picture: np.ndarray) -> np.ndarray:
     """[H, W] as a sensor behind a filter of red, green / green, blue sees it."""
     out = picture[..., 1].copy()
