@@ -16,7 +16,7 @@ from ..bundle import Bundle, BundleError, default_bundle, load_bundle
 from ..engines.choice import open_engine
 from ..offline.bag_replay import write_bag
 from ..offline.cdr import RecordingError
-from ..offline.inputs import Input, fingerprint, open_input
+from ..offline.inputs import Input, fingerprint, name_of, open_input
 from ..offline.judging import Judge
 from ..offline.page import check_page
 from ..offline.processes import Processes
@@ -160,10 +160,10 @@ def run(options: argparse.Namespace) -> int:
                     if judge:
                         if not _live(options):
                             judge.read(output)
-                        name = output.stem if len(places) > 1 else ''
+                        name = output.name if len(places) > 1 else ''
                         tell(judge, options.report, path, runner().facts.identity, name)
                     if labels:
-                        labels.read(output, opened.source, path.resolve().stem)
+                        labels.read(output, opened.source, name_of(path))
                         print(labels.summary())
                     incomplete |= bool(tally.bad or losses)
             except RecordingError as error:
@@ -182,13 +182,13 @@ def output_paths(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     """
     *inputs, last = paths
     if len(paths) == 1:
-        inputs, last = [last], Path(f'{paths[0].resolve().stem}_outputs')
+        inputs, last = [last], Path(f'{name_of(paths[0])}_outputs')
     if len(inputs) == 1:
         places = [(inputs[0], last)]
     else:
         if last.suffix == '.mcap' or last.is_file() or (last / 'metadata.yaml').exists():
             raise RecordingError(f'{last} is not a folder for the outputs of {len(inputs)} inputs')
-        names = [path.resolve().stem for path in inputs]
+        names = [name_of(path) for path in inputs]
         count = Counter(names)
         named = [
             f'{path.resolve().parent.name}_{name}' if count[name] > 1 else name

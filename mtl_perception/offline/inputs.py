@@ -111,6 +111,12 @@ def open_input(path: Path, reading: Reading) -> Iterator[Input]:
         yield Input(video, taken=taken, files=[path], losses=lambda: video.losses)
 
 
+def name_of(path: Path) -> str:
+    """What an input is called: a file without its ending, a folder with all dots of a date."""
+    path = path.resolve()
+    return path.name if path.is_dir() else path.stem
+
+
 def fingerprint(files: Sequence[Path]) -> str:
     """Tells the content of files, wherever they are and whatever they are called.
 

@@ -75,8 +75,8 @@ class OutputBag:
         self._resume = resume
         self._lone = path.suffix == '.mcap'
         self._partial = partial_of(path)
-        self._folder = self._partial / path.stem
-        self.file_path = self._folder / f'{path.stem}.mcap'
+        self._folder = self._partial / (path.stem if self._lone else path.name)
+        self.file_path = self._folder / f'{self._folder.name}.mcap'
         self._finished = False
         self.tally = Tally()
         check_replaceable(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -236,6 +237,23 @@ def test_several_inputs_have_an_output_each(
     assert len(stored(out / 'again_walk', '/perception/semantic')) == 2
     assert replay(drive, drive, out) == 1
     assert 'rename one' in capsys.readouterr().err
+
+
+def test_names_of_dates_are_whole_and_known_again(
+    replay: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of folders nothing is an ending; what is there already is a replay, and left or replaced."""
+    days = [tmp_path / 'walk_2024.11.28', tmp_path / 'walk_2024.11.29']
+    for day in days:
+        shutil.copytree(pictures, day)
+    out, words = tmp_path / 'outs', ('--fov', '60', '--outputs', 'semantic')
+    for resume in ((), ('--resume',), ()):
+        assert replay(*days, out, *words, *resume) == 0
+        assert sorted(path.name for path in out.iterdir()) == [day.name for day in days]
+    assert (out / days[0].name / f'{days[0].name}.mcap').is_file()
+    monkeypatch.chdir(tmp_path)
+    assert replay(days[0], *words) == 0
+    assert len(stored(tmp_path / 'walk_2024.11.28_outputs', '/perception/semantic')) == 3
 
 
 def test_without_a_place_the_output_is_named_after_the_input(
