@@ -9,6 +9,7 @@ from pathlib import Path
 from .. import PerceptionError
 from ..offline.comparison import Comparison
 from ..offline.page import write_page
+from .judging import judged_by
 from .progress import counted
 from .runs import add_run_arguments, open_runs
 
@@ -47,8 +48,9 @@ def run(options: argparse.Namespace) -> int:
         facts = {'A': options.first, 'B': options.second, 'classes of': runs.bundle.name}
         if options.input:
             facts['input'] = str(options.input)
+        facts |= judged_by(runs.truth)
         title = f'{comparison.names[0]} and {comparison.names[1]}'
-        write_page(options.report, comparison.page(title, facts))
+        write_page(options.report, comparison.page(title, facts, runs.problems()))
         print(f'Report: {options.report}')
     return 0
 

@@ -40,10 +40,12 @@ def run(options: argparse.Namespace) -> int:
     if not report.run.frames:
         raise PerceptionError(f'{options.run} has no frames of the images of {options.input}')
     print(f'{report.run.frames} frames of {options.run}.')
-    print_figures(report, runs.problems())
+    problems = runs.problems()
+    print_figures(report, runs.truth, problems)
     if options.report:
         facts = {'run': options.run}
         if options.input:
             facts['recording'] = options.input
-        write_report(options.report, report, Path(options.input or options.run), facts)
+        recording = Path(options.input or options.run)
+        write_report(options.report, report, recording, facts, runs.truth, problems)
     return 0

@@ -161,7 +161,8 @@ def run(options: argparse.Namespace) -> int:
                         if not _live(options):
                             judge.read(output)
                         name = output.name if len(places) > 1 else ''
-                        tell(judge, options.report, path, runner().facts.identity, name)
+                        engine = runner().facts.identity
+                        tell(judge, options.report, path, engine, losses, name)
                     if labels:
                         labels.read(output, opened.source, name_of(path))
                         print(labels.summary())

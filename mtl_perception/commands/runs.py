@@ -63,6 +63,7 @@ class Runs:
         frames: a frame of each run, image by image.
         bundle: of the first run that has one, else the one that was named, for classes and colours.
         total: about how many frames there are.
+        truth: topics of the ground truth that was used so far.
         problems: says why ground truth was not used and what is missing of the input, once the
             frames are read.
     """
@@ -70,6 +71,7 @@ class Runs:
     frames: Iterator[tuple[RunFrame, ...]]
     bundle: Bundle
     total: int
+    truth: Sequence[str]
     problems: Callable[[], Sequence[str]]
 
 
@@ -92,13 +94,14 @@ def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStac
         raise PerceptionError('bundles and engines are run on a recording: give --input IN')
     if not variants:
         refuse_unused(options, ENGINE_DEFAULTS, 'is of engines, and nothing is run: bags only')
-    camera = None
+    camera, used = None, list[str]()
     said: list[Callable[[], Sequence[str]]] = []
     if options.input is not None:
         how = reading(options, [options.image] if options.image else [])
         opened = stack.enter_context(open_input(options.input, how))
         ((name, truth),) = truth_readers(opened.source).items()
         camera = RecordedCamera(opened.source, name, truth)
+        used = truth.used
         said = [truth.problems, opened.losses]
 
     def problems() -> list[str]:
@@ -118,7 +121,7 @@ def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStac
     counts = [count_of_outputs(bag, options.node) for bag in bags.values()]
     if camera is None:
         frames = frames_of_bags([bags[name] for name in names], options.node)
-        return Runs(frames, first, min(counts), problems)
+        return Runs(frames, first, min(counts), used, problems)
     pipelines = {}
     for name, variant in variants.items():
         wanted = engine_options(options, variant.precision)
@@ -126,9 +129,8 @@ def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStac
         stack.callback(chosen.engine.close)
         pipelines[name] = Pipeline(bundles[name], chosen.engine)
     sides = [bags[name] if name in bags else pipelines[name] for name in names]
-    return Runs(
-        frames_of(sides, camera, options.node), first, min([*counts, len(camera)]), problems
-    )
+    frames = frames_of(sides, camera, options.node)
+    return Runs(frames, first, min([*counts, len(camera)]), used, problems)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from .filmstrip import Filmstrip
 from .ground_truth import nearest
 from .layers import COMPARED, TASKS, difference, painted, shown
 from .page import Page, Section, Table
-from .report import film_of
+from .report import film_of, notes
 from .runs import Run, RunFrame, flicker_section, latency_section, time_section
 
 
@@ -65,13 +66,13 @@ class Comparison:
         )
         self._film.add(seconds, caption, badness(figures), lambda: self._pictures(first, second))
 
-    def page(self, title: str, facts: Mapping[str, str]) -> Page:
-        """The page; ``facts`` are about the comparison as a whole."""
+    def page(self, title: str, facts: Mapping[str, str], problems: Iterable[str] = ()) -> Page:
+        """The page; ``facts`` and ``problems`` are about the comparison as a whole."""
         evaluations = {name: run.evaluation for name, run in self.runs.items()}
         judged = any(evaluation.metrics for evaluation in evaluations.values())
         frames = self.runs[self.names[0]].frames
         sections = [
-            self._summary(facts, frames),
+            self._summary(facts, problems, frames),
             self._difference(),
             accuracy(evaluations) if judged else None,
             time_section(self.runs),
@@ -93,15 +94,22 @@ class Comparison:
         equal = f'{frames} frames, {self.identical} of them equal bit by bit.'
         return [equal, *sentences(self.agreement)]
 
-    def _summary(self, facts: Mapping[str, str], frames: int) -> Section:
+    def _summary(self, facts: Mapping[str, str], problems: Iterable[str], frames: int) -> Section:
         rows = [[name, value] for name, value in facts.items()]
         rows.append(['frames equal bit by bit', f'{self.identical} of {frames}'])
-        return Section('Summary', tables=[Table('The comparison', ('what', 'value'), rows)])
+        table = Table('The comparison', ('what', 'value'), rows)
+        return Section('Summary', ' '.join(notes(problems)), [table])
 
     def _difference(self) -> Section:
         first, second = self.names
         figures = accuracy({'value': self.agreement})
         distance = by_distance({'value': self.agreement})
+        bins = [
+            replace(table, title=f'Depth by the distance in {first}')
+            for table in (distance.tables if distance else ())
+        ]
+        note = f'Rows are the classes of {first}; a row says what {second} takes their pixels for.'
+        confusion = [replace(p, x_label=second, y_label=first, note=note) for p in figures.plots]
         plots = [
             over_time(f'Agreement of {task}', HEADLINES[task][2], {HEADLINES[task][2]: line})
             for task, line in self._lines.items()
@@ -110,8 +118,8 @@ class Comparison:
             'Agreement',
             f'How near {second} is to {first}, which stands for the truth here: a figure that is '
             'perfect says that they are equal, not that they are right.',
-            [*figures.tables, *(distance.tables if distance else ())],
-            [*(plot for plot in plots if plot is not None), *figures.plots],
+            [*figures.tables, *bins],
+            [*(plot for plot in plots if plot is not None), *confusion],
         )
 
     def _pictures(self, first: RunFrame, second: RunFrame) -> dict[str, NDArray[np.uint8]]:

@@ -14,6 +14,19 @@ from .reliability import ConfidenceBin
 
 MOST_POINTS = 600  # of a line over time; more are meant together
 _CLASSES = 40  # of a confusion matrix that can still be read
+# What a figure is called on a page, with its unit.
+_CALLED = {
+    'miou': 'mIoU',
+    'accuracy': 'pixel accuracy',
+    'rmse': 'RMSE, m',
+    'absrel': 'AbsRel',
+    'delta1': 'within a factor of 1.25',
+    'mean': 'mean angle, degrees',
+    'median': 'median angle, degrees',
+    'within_11': 'within 11.25 degrees',
+    'f': 'F',
+    'maxf': 'max F',
+}
 
 # Name of a run -> what was measured of it. One run, or two that are compared.
 Runs = Mapping[str, Evaluation]
@@ -52,7 +65,8 @@ def accuracy(runs: Runs) -> Section:
         ):
             if part:
                 rows = [
-                    _row(key.removeprefix('iou_'), [v.get(key) for v in values]) for key in part
+                    _row(_CALLED.get(key, key.removeprefix('iou_')), [v.get(key) for v in values])
+                    for key in part
                 ]
                 tables.append(Table(title, columns, rows))
     for name, run in runs.items():
@@ -103,7 +117,7 @@ def by_distance(runs: Runs) -> Section | None:
             label = f'{low:g}–{high:g} m' if math.isfinite(high) else f'over {low:g} m'
             figures = errors.compute()
             cells = [figures[key] for key in ('coverage', 'absrel', 'rmse', 'delta1')]
-            rows.append([label, *map(text, [errors.known / known, *cells])])
+            rows.append([label, f'{errors.known / known:.1%}', *map(text, cells)])
             labels.append(label)
             values.append(figures['absrel'])
         tables.append(Table(_titled('Depth by true distance', name, runs), columns, rows))
@@ -139,7 +153,7 @@ def calibration(runs: Runs) -> Section | None:
             thresholds.append(
                 Table(
                     _titled('Depth that is left by min_depth_confidence', name, runs),
-                    ('min_depth_confidence', 'coverage', 'AbsRel', 'RMSE, m', 'delta1'),
+                    ('from', 'coverage', 'AbsRel', 'RMSE, m', 'delta1'),
                     [
                         [str(p.threshold), *map(text, (p.coverage, p.absrel, p.rmse, p.delta1))]
                         for p in points[:: max(1, len(points) // 8)]

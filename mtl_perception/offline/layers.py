@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -90,21 +91,24 @@ def _lut() -> NDArray[np.uint32]:
     return packed(np.concatenate([[_NOTHING], ramp.round()]).astype(np.uint8))
 
 
-def legends(bundle: Bundle) -> list[Legend]:
-    """What the colours of these pictures mean."""
+def legends(bundle: Bundle, layers: Sequence[str]) -> list[Legend]:
+    """What the colours of these layers mean; a layer's name begins with its task."""
+    tasks = {layer.partition(' ')[0] for layer in layers}
     near, far = depth_range(bundle)
     ramp = depth_color(np.geomspace(near, far, 9).astype(np.float32)[None], near, far)[0]
     unit = ' m' if bundle.metric else ' (relative)'
     made = []
-    if bundle.classes:
+    if 'semantic' in tasks:
         made.append(Legend('Classes', [(_css(c.color), c.name) for c in bundle.classes]))
-    if bundle.task_of('depth'):
+    if 'depth' in tasks:
         special = [(_css(_NOTHING), 'unknown'), (_css(BEYOND), 'beyond range')]
         ends = (f'{near:.3g}{unit}', f'{far:.3g}{unit}')
         made.append(Legend('Depth', special, [_css(color) for color in ramp], ends))
-    if bundle.task_of('normals'):
+    if 'normals' in tasks:
         axes = [((255, 127, 127), 'right'), ((127, 255, 127), 'up'), ((127, 127, 255), 'camera')]
         made.append(Legend('Normals towards', [(_css(color), name) for color, name in axes]))
+    if not any(layer.endswith((' error', ' difference')) for layer in layers):
+        return made
     meanings = [
         (_RIGHT, 'equal'),
         (_WRONG, 'another class, another direction, or farther'),

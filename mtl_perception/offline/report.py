@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,11 +47,11 @@ class RunReport:
         parts += [f'{task} confidence {text(value)}' for task, value in sure.items()]
         self._film.add(seconds, ', '.join(parts), worse, lambda: _pictures(frame, self.bundle))
 
-    def page(self, title: str, facts: Mapping[str, str]) -> Page:
-        """The page; ``facts`` are about the run as a whole."""
+    def page(self, title: str, facts: Mapping[str, str], problems: Iterable[str] = ()) -> Page:
+        """The page; ``facts`` and ``problems`` are about the run as a whole."""
         evaluations, runs = {'value': self.run.evaluation}, {'value': self.run}
         sections = [
-            self._summary(facts),
+            self._summary(facts, problems),
             accuracy(evaluations) if self.run.evaluation.metrics else None,
             time_section(runs),
             by_distance(evaluations),
@@ -64,7 +64,7 @@ class RunReport:
         film = film_of(self._film, self.run.frames, self.bundle)
         return Page(title, subtitle, [s for s in sections if s is not None], film)
 
-    def _summary(self, facts: Mapping[str, str]) -> Section:
+    def _summary(self, facts: Mapping[str, str], problems: Iterable[str]) -> Section:
         figures = self.run.evaluation.compute()
         rows = [[name, value] for name, value in facts.items()]
         rows += [
@@ -72,8 +72,14 @@ class RunReport:
             for task, (key, _, label) in HEADLINES.items()
             if task in figures
         ]
-        note = '' if figures else 'There is no ground truth, so accuracy is unknown.'
+        unknown = [] if figures else ['There is no ground truth, so accuracy is unknown.']
+        note = ' '.join([*unknown, *notes(problems)])
         return Section('Summary', note, [Table('The run', ('what', 'value'), rows)])
+
+
+def notes(problems: Iterable[str]) -> list[str]:
+    """What there is to say of a run beside its figures, as sentences."""
+    return [f'Note: {problem}.' for problem in problems]
 
 
 def film_of(strip: Filmstrip, frames: int, bundle: Bundle) -> Film | None:
@@ -86,7 +92,7 @@ def film_of(strip: Filmstrip, frames: int, bundle: Bundle) -> Film | None:
         f'{len(moments)} of {frames} frames: evenly spread ones, and the worst ones of every '
         'figure. A click on a plot over time goes to the nearest of them.'
     )
-    return Film(layers, moments, legends(bundle), note)
+    return Film(layers, moments, legends(bundle, layers), note)
 
 
 def _pictures(frame: RunFrame, bundle: Bundle) -> dict[str, NDArray[np.uint8]]:

@@ -92,12 +92,16 @@ class TruthReader:
     Args:
         tasks: topic -> task, from ``truth_topics``.
         unpack: deserializes a message.
+
+    Attributes:
+        used: topics that something was true of so far.
     """
 
     def __init__(
         self, tasks: Mapping[str, str], unpack: Callable[[Recorded], Any] = lambda message: message
     ) -> None:
         self.tasks = tasks
+        self.used: list[str] = []
         self._unpack = unpack
         self._unused: dict[str, int] = {}
 
@@ -130,6 +134,8 @@ class TruthReader:
                 continue
             if _same_shape(array.shape[:2], size):
                 known[task] = array
+                if topic not in self.used:
+                    self.used.append(topic)
             else:
                 height, width = array.shape[:2]
                 self._leave_out(

@@ -15,7 +15,7 @@ function element(tag, properties = {}, ...children) {
 // --- tables and plots ---------------------------------------------------------------------------
 
 // Numbers stay whole; text may break, so that a path does not push the figures out of a small screen.
-const cell = (text) => element('td', { className: /^[\d+–.e -]*$/.test(text) ? '' : 'text' }, text);
+const cell = (text) => element('td', { className: /^[\d+–.e %-]*$/.test(text) ? '' : 'text' }, text);
 
 function table(data) {
   const head = element('tr', {}, ...data.columns.map((t) => element('th', { scope: 'col' }, t)));

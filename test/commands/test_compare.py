@@ -71,7 +71,7 @@ def test_an_engine_is_equal_to_itself_and_the_report_says_so(
     assert report['title'] == 'A and B'
     accuracy = next(s for s in report['sections'] if s['title'] == 'Accuracy')
     depth = {row[0]: row[1:] for row in accuracy['tables'][0]['rows']}
-    assert float(depth['absrel'][0]) < 0.02
+    assert float(depth['AbsRel'][0]) < 0.02
     assert len(report['film']['moments']) == 4
 
 

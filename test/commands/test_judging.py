@@ -168,8 +168,12 @@ def test_every_camera_has_figures_and_a_page_of_its_own(
     assert len(figures(left)) == 1
     assert 'There is no ground truth' in right
     assert 'depth of frame left is not registered' in right
-    assert (tmp_path / 'page_left.html').exists()
-    assert (tmp_path / 'page_right.html').exists()
+    assert re.search(r'^  truth +/stereo/image$', left, re.MULTILINE)
+    assert not re.search('^  truth', right, re.MULTILINE)
+    pages = [(tmp_path / f'page_{name}.html').read_text() for name in ('left', 'right')]
+    assert '["ground truth","/stereo/image"]' in pages[0]
+    assert 'Note: depth of frame left is not registered' in pages[1]
+    assert 'ground truth"' not in pages[1]
 
 
 def test_pictures_are_run_without_a_truth(

@@ -90,7 +90,13 @@ def test_the_page_has_both_runs_side_by_side(tiny_bundle: Path) -> None:
     sections = {section.title: section for section in page.sections}
     semantic = sections['Accuracy'].tables[0]
     assert semantic.columns == ('figure', 'fp32', 'int8', 'difference')
-    assert ['accuracy', '0.5', '1', '+0.5'] in semantic.rows
+    assert ['pixel accuracy', '0.5', '1', '+0.5'] in semantic.rows
+    # Between the two nothing is called true.
+    agreement = sections['Agreement']
+    assert 'Depth by the distance in fp32' in [table.title for table in agreement.tables]
+    confusion = agreement.plots[-1]
+    assert (confusion.y_label, confusion.x_label) == ('fp32', 'int8')
+    assert 'true' not in confusion.note
     assert [series.name for series in sections['Over time'].plots[0].series] == ['fp32', 'int8']
     assert page.film is not None
     assert page.film.layers[:5] == [

@@ -48,7 +48,8 @@ def test_confusion_is_read_by_rows_of_true_classes() -> None:
 def test_two_runs_stand_side_by_side_with_their_difference() -> None:
     section = accuracy({'a': evaluation([0, 1], [0, 0]), 'b': evaluation([0, 0], [0, 0])})
     rows = {row[0]: row[1:] for table in section.tables for row in table.rows}
-    assert rows['accuracy'] == ['0.5', '1', '+0.5']
+    assert rows['pixel accuracy'] == ['0.5', '1', '+0.5']
+    assert rows['RMSE, m'] == ['0.2', '0.2', '+0']
     assert rows['wall'] == ['0.5', '1', '+0.5']
     assert [plot.title for plot in section.plots] == [
         'Confusion of classes, a',
@@ -60,7 +61,7 @@ def test_depth_is_told_by_distance_and_calibration_by_confidence() -> None:
     runs = {'run': evaluation([0, 1], [0, 0])}
     section = by_distance(runs)
     assert section is not None
-    assert section.tables[0].rows == [['2–3 m', '1', '1', '0.1', '0.2', '1']]
+    assert section.tables[0].rows == [['2–3 m', '100.0%', '1', '0.1', '0.2', '1']]
     section = calibration(runs)
     assert section is not None
     rows = {row[0]: row[1:] for row in section.tables[0].rows}

@@ -48,10 +48,14 @@ def test_outputs_have_the_colours_of_the_node_and_their_legend(tiny_bundle: Path
     bundle = load_bundle(tiny_bundle)
     picture = painted('semantic', np.array([[0, 1, 2, 255]], np.uint8), bundle)
     assert colors(picture) == [(200, 30, 30), (30, 200, 30), (30, 30, 200), BLACK]
-    titles = {legend.title: legend for legend in legends(bundle)}
+    titles = {legend.title: legend for legend in legends(bundle, ['semantic', 'depth truth'])}
     assert titles['Classes'].swatches[0] == ('rgb(200,30,30)', 'red thing')
     assert titles['Depth'].ends == ('0.5 m', '10 m')
     assert len(titles['Depth'].ramp) > 2
+    assert titles.keys() == {'Classes', 'Depth'}
+    for layer in ('normals', 'depth error', 'depth difference'):
+        titles = {legend.title: legend for legend in legends(bundle, [layer])}
+        assert ('Differences' in titles) == (layer != 'normals')
     unknown = painted('normals', np.float32([[[0, 0, 0], [0, 0, -1]]]), bundle)
     assert colors(unknown)[0] == BLACK
     assert colors(unknown)[1][2] == 255

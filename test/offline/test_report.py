@@ -241,6 +241,8 @@ def test_it_fits_and_can_be_read(chromium: Any, report_file: Path, width: int, s
     assert page.evaluate('document.documentElement.scrollWidth') <= width
     summary = page.locator('.scroll').first
     assert summary.evaluate('box => box.scrollWidth - box.clientWidth') == 0
+    distances = page.get_by_role('region', name='Depth by true distance')
+    assert distances.evaluate('box => box.scrollWidth - box.clientWidth') == 0
     paper = page.evaluate('getComputedStyle(document.body).backgroundColor')
     assert paper == ('rgb(21, 24, 28)' if scheme == 'dark' else 'rgb(250, 250, 248)')
     ink = "getComputedStyle(document.querySelector('.xtick text')).fill"
