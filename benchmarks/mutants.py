@@ -26,11 +26,17 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_suffix('.yaml')
 PACKAGES = ('mtl_perception', 'training/mtl_training')
+OURS = (
+    PACKAGES[0],
+    'launch/',
+)  # what files of the repository begin with; others are the training's
 TESTS = (
     'training/test',
     'training/configs',
     'test',
     'resource',
+    'launch',
+    'config',
     'benchmarks',
     'docs',
     'pyproject.toml',
@@ -56,7 +62,7 @@ def mutants() -> Iterator[Mutant]:
     """Those of ``mutants.yaml``, one by one."""
     for group in yaml.safe_load(TABLE.read_text(encoding='utf-8')):
         file, tests = group['file'], group['tests']
-        file = file if file.startswith(PACKAGES[0]) else f'{PACKAGES[1]}/{file}'
+        file = file if file.startswith(OURS) else f'{PACKAGES[1]}/{file}'
         tests = tests if tests.startswith('test/') else f'training/test/{tests}'
         for edit in group['edits']:
             yield Mutant(file, tests, edit['what'], edit['line'], edit['else'])

@@ -6,6 +6,7 @@ The arguments are listed by --show-args.
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
@@ -21,7 +22,15 @@ from launch_ros.actions import Node
 from mtl_perception.commands.dds import profile_settings
 from mtl_perception.ros.parameters import PARAMETERS
 from mtl_perception.share import share
-from mtl_perception.wiring import full_name, input_remaps, listed, output_remaps, shown_remaps
+from mtl_perception.wiring import (
+    existing,
+    full_name,
+    input_remaps,
+    listed,
+    number,
+    output_remaps,
+    shown_remaps,
+)
 
 # name, default, description
 ARGUMENTS = (
@@ -75,8 +84,8 @@ PASSED_ON = (
 )
 # Of what type they are, where not of text.
 TYPES = {
-    'threads': int,
-    'min_depth_confidence': int,
+    'threads': partial(number, 'threads'),
+    'min_depth_confidence': partial(number, 'min_depth_confidence'),
     'mask_classes': listed,
     'use_sim_time': 'true'.__eq__,
 }
@@ -125,6 +134,7 @@ def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
     respawn = given['respawn'] == 'true'
     node, cameras = full_name(given['namespace'], given['name']), listed(given['cameras'])
     passed_on = {name: TYPES.get(name, str)(given[name]) for name in PASSED_ON if given[name]}
+    files = [existing('params_file', path) for path in (given['params_file'],) if path]
     actions: list[SetEnvironmentVariable | Node] = [
         SetEnvironmentVariable(name, value) for name, value in profile_settings(os.environ).items()
     ]
@@ -145,7 +155,7 @@ def nodes(context: LaunchContext) -> list[SetEnvironmentVariable | Node]:
             namespace=given['namespace'].strip('/'),
             # Without a file the node has its defaults, which a launch-wide SetParameter changes.
             parameters=[
-                *filter(None, [given['params_file']]),
+                *files,
                 {
                     'autostart': given['autostart'] == 'true',
                     **({'cameras': cameras} if cameras else {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from . import PerceptionError
 from .outputs import OTHER_TOPICS, OUTPUTS
@@ -23,6 +24,29 @@ class WiringError(PerceptionError):
 def listed(text: str) -> list[str]:
     """The entries of an argument such as ``front, left``."""
     return [entry.strip() for entry in text.split(',') if entry.strip()]
+
+
+def number(name: str, text: str) -> int:
+    """The whole number that an argument of some name is.
+
+    Raises:
+        WiringError: it is none.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        raise WiringError(f'{name} is {text!r}, expected a whole number') from None
+
+
+def existing(name: str, path: str) -> str:
+    """The path of a file that an argument of some name is; launch would go on without it.
+
+    Raises:
+        WiringError: there is no such file.
+    """
+    if not Path(path).is_file():
+        raise WiringError(f'{name} is {path!r}, expected a file that is there')
+    return path
 
 
 def full_name(namespace: str, name: str) -> str:

@@ -273,7 +273,8 @@ class Camera:
         height, width = image.shape[:2]
         encoding = message.encoding if self._transport == 'raw' else message.format
         frame, topic = message.header.frame_id, self._inlets.image_topic
-        facts, now = (width, height, encoding, frame), monotonic()
+        stamped = '' if stamp_ns(message.header) else ', without a stamp'
+        facts, now = (width, height, encoding, frame, stamped), monotonic()
         if facts == self._facts or now < self._told_facts + PAUSE_S:
             return
         what = 'Images are now' if self._facts else 'First image'
@@ -285,7 +286,7 @@ class Camera:
             lens = model.distortion_model or 'no'
             words += f', focal length {model.fx:.0f} pixels, {lens} distortion'
         self._logger.info(
-            f'{what}: {width}x{height} {encoding} on {topic}, frame {frame!r}; {words}'
+            f'{what}: {width}x{height} {encoding} on {topic}, frame {frame!r}{stamped}; {words}'
         )
 
     def _age_s(self, header: Any) -> float:
@@ -364,6 +365,7 @@ class Camera:
             silence=self._inlets.why_silent(received=received),
             advice=self._advice,
             untold=self._inlets.untold,
+            crowd=self._inlets.crowd(),
         )
         if active and not self._enabled:
             status.message = 'paused by ~/enable'

@@ -255,6 +255,7 @@ def input_diagnostic(
     silence: str = '',
     advice: str = '',
     untold: str = '',
+    crowd: str = '',
 ) -> Any:
     """DiagnosticStatus of the images of a camera.
 
@@ -266,6 +267,7 @@ def input_diagnostic(
         silence: what there is instead, where no image comes.
         advice: what to do about images that the middleware loses.
         untold: why it is not known whether it does; empty if it is.
+        crowd: what is wrong where several publish images; empty if one does.
     """
     lost = report.counts.get('frames_lost')
     if not active:
@@ -285,7 +287,8 @@ def input_diagnostic(
     elif not report.counts.get('frames_received'):
         level, message = DiagnosticStatus.WARN, f'no image on {topic}: {silence}'
     else:
-        level, message = DiagnosticStatus.OK, f'{report.rate("frames_received"):.1f} Hz'
+        level = DiagnosticStatus.WARN if crowd else DiagnosticStatus.OK
+        message = f'{report.rate("frames_received"):.1f} Hz{crowd and ", and "}{crowd}'
     keys = (
         'frames_received',
         'frames_processed',

@@ -13,6 +13,7 @@ from rclpy.qos import QoSPolicyKind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from .. import one_line
+from ..wiring import full_name
 from .qos import INFO_QOS, INPUT_QOS, LATCHED_INFO_QOS, OVERRIDABLE, mismatched
 from .silence import COMPRESSED, INFO, RAW, mismatch_of, why_no_info, why_silent
 
@@ -59,6 +60,7 @@ class Inlets:
         self.info_topic = str(node.resolve_topic_name(f'{prefix}camera_info'))
         self._subscriptions: dict[str, Any] = {}  # by topic
         self._latched: Any = None  # the one of CameraInfos that were published before
+        self._crowd = ''
         self._silence: dict[str, str] = {}  # topic -> why nothing has come lately
         self._told: dict[str, str] = {}  # the newest of these that was logged
         self._flow: dict[str, int] = {}  # topic -> intervals in a row without such a reason
@@ -86,6 +88,17 @@ class Inlets:
             self._node.destroy_subscription(subscription)
         self._subscriptions, self._latched = {}, None
         self._silence, self._told, self._flow = {}, {}, {}
+
+    def crowd(self) -> str:
+        """What is wrong where several publish images, in words; logged when it is new."""
+        found = self._node.get_publishers_info_by_topic(self.image_topic) if self.opened else []
+        names = sorted(full_name(one.node_namespace, one.node_name) for one in found)
+        why = f'{", ".join(names)} publish them: give each camera a topic of its own'
+        why = why if len(names) > 1 else ''
+        if why and why != self._crowd:
+            self._logger.warning(f'On {self.image_topic} images may be mixed, {why}')
+        self._crowd = why
+        return why
 
     def info_publishers(self) -> int:
         """How many publish CameraInfos. From any thread."""

@@ -19,6 +19,7 @@ from rclpy.parameter import parameter_value_to_python
 
 from mtl_perception.outputs import OUTPUTS
 from mtl_perception.ros.parameters import PARAMETERS
+from mtl_perception.wiring import WiringError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -211,6 +212,21 @@ def test_a_node_that_fails_fails_the_launch_and_one_that_ends_ends_it() -> None:
     assert isinstance(module.ended(event(returncode=0, **facts), context), launch.actions.Shutdown)
     context._set_is_shutdown(True)
     assert module.ended(event(returncode=3, **facts), context) is None
+
+
+def test_a_parameter_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    module = load('perception')
+    missing = str(tmp_path / 'mine.yaml')
+    with pytest.raises(WiringError, match=r"params_file is '.*mine.yaml', expected a file"):
+        module.nodes(configured(module, params_file=missing))
+    Path(missing).write_text('')
+    assert module.nodes(configured(module, params_file=missing))
+
+
+def test_a_number_that_is_none_is_named() -> None:
+    module = load('perception')
+    with pytest.raises(WiringError, match="threads is 'two', expected a whole number"):
+        module.nodes(configured(module, threads='two'))
 
 
 def test_arguments_that_are_left_out_override_nothing() -> None:

@@ -197,6 +197,25 @@ def test_what_there_is_instead_of_a_camera_info(
     client.wait(lambda: f'No CameraInfo on /camera_info: {words}' in node.text(), 'the line')
 
 
+def test_cameras_that_share_a_topic_or_leave_out_stamps_are_told_of(
+    client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    node = start_node(bundle=tiny_bundle, autostart=True)
+    client.subscribe(Image, '/perception/edges')
+    other = client.publisher(Image, '/image')
+    driver.wait_for_node()
+    client.wait(other.get_subscription_count, 'subscription')
+    client.diagnostic('input', lambda s: s.message.startswith('no image'))
+    image = driver.image(np.zeros((64, 96, 3), np.uint8))
+    image.header.stamp.sec = image.header.stamp.nanosec = 0
+    other.publish(image)
+    words = '/test_client, /test_client publish them: give each camera a topic of its own'
+    found = client.diagnostic('input', lambda s: s.message.endswith(f' Hz, and {words}'))
+    assert found.level == DiagnosticStatus.WARN
+    assert node.text().count(f'On /image images may be mixed, {words}') == 1
+    assert "frame 'camera_optical_frame', without a stamp; " in node.text()
+
+
 def test_the_first_image_is_described_and_its_rate_told(
     client: Any, driver: Any, start_node: Callable[..., Any], tiny_bundle: Path
 ) -> None:
