@@ -26,10 +26,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_suffix('.yaml')
 PACKAGES = ('mtl_perception', 'training/mtl_training')
-OURS = (
-    PACKAGES[0],
-    'launch/',
-)  # what files of the repository begin with; others are the training's
+OURS = (PACKAGES[0], 'launch/')  # what our files begin with; others are the training's
 TESTS = (
     'training/test',
     'training/configs',
