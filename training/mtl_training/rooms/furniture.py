@@ -33,18 +33,20 @@ PROGRAMMES: dict[str, tuple[str, ...]] = {
     ),
     'corridor': (
         'cabinet', 'chair', 'person', 'box', 'box', 'bag', 'otherstructure', 'otherfurniture',
-        'bookshelf', 'lamp', 'person', 'shelves',
+        'bookshelf', 'lamp', 'person', 'shelves', 'clothes', 'chair',
     ),
+    'hall': ('cabinet', 'chair', 'otherfurniture', 'person', 'box', 'bag', 'shelves', 'table'),
 }  # fmt: skip
 FREE_STANDING = frozenset({'table', 'person', 'bag', 'box', 'clothes', 'lamp', 'chair'})
 SUPPORTING = frozenset({'table', 'desk', 'night stand', 'dresser', 'counter', 'cabinet'})
 HANGS = 1.2  # metres: furniture whose catalogue elevation is above this hangs on the wall
 
 
-def furnish(room: Room) -> None:
+def furnish(room: Room, most: int | None = None) -> None:
+    """Bring in what a room of its kind has, or the ``most`` typical pieces of it."""
     programme = list(PROGRAMMES[room.kind])
     order = programme[:3] + [programme[3:][i] for i in room.rng.permutation(len(programme) - 3)]
-    for label in order:
+    for label in order[:most]:
         if label in ('whiteboard', 'shower curtain', 'towel'):
             hang(room, label)
         elif label == 'chair' and room.surfaces and room.rng.random() < 0.7:
@@ -74,15 +76,6 @@ def stand(room: Room, label: str) -> None:
             continue
         if label == 'otherprop' and max(piece.width, piece.depth, piece.height) < 0.3:
             continue
-        free = label in FREE_STANDING and rng.random() < 0.75
-        x, y, yaw = _spot(room, piece.width, piece.depth, free)
-        area = room.footprint(x, y, piece.width, piece.depth, yaw)
-        if not room.fits(area):
-            continue
-        if not hung:
-            room.taken.append(area)
-        instance = room.scene.instance(piece.name, NYUD_ID[label])
-        mesh = room.library.mesh(piece)
         stretch = (
             rng.uniform(0.9, 1.12, 3)
             if label not in ('person', 'chair')
@@ -90,10 +83,18 @@ def stand(room: Room, label: str) -> None:
         )
         if base + piece.height * stretch[1] > room.height - 0.02:
             stretch[1] = 1.0
+        width, height, depth = np.array([piece.width, piece.height, piece.depth]) * stretch
+        free = label in FREE_STANDING and rng.random() < 0.75
+        x, y, yaw = _spot(room, width, depth, free)
+        area = room.footprint(x, y, width, depth, yaw)
+        if not room.fits(area):
+            continue
+        if not hung:
+            room.taken.append(area)
+        instance = room.scene.instance(piece.name, NYUD_ID[label])
+        mesh = room.library.mesh(piece)
         room.scene.piece(mesh, (x, y, base), yaw, instance, scale=tuple(stretch), tint=room.tint())
-        _remember(
-            room, label, instance, x, y, piece.height * stretch[1], piece.width, piece.depth, yaw
-        )
+        _remember(room, label, instance, x, y, height, width, depth, yaw)
         return
 
 
@@ -138,11 +139,12 @@ def chair_at_surface(room: Room) -> None:
     front = np.array([np.sin(yaw), -np.cos(yaw)])
     x, y = np.array([table.x, table.y]) + front * (reach / 2 + piece.depth * rng.uniform(0.25, 0.7))
     area = room.footprint(x, y, piece.width * 0.8, piece.depth * 0.5, yaw)
-    if not room.fits(area):
+    turn = yaw + np.pi + rng.normal(0, 0.3)
+    whole = room.footprint(x, y, piece.width, piece.depth, turn)
+    if not (room.fits(area) and room.inside(whole)):
         return
     room.taken.append(area)
     instance = room.scene.instance(piece.name, NYUD_ID['chair'])
-    turn = yaw + np.pi + rng.normal(0, 0.3)
     room.scene.piece(room.library.mesh(piece), (x, y, 0), turn, instance, tint=room.tint())
 
 

@@ -56,7 +56,7 @@ def window(room: Room) -> None:
         corner = np.array([x, y, base]) - tangent * place.width / 2
         sky = np.array([0.75, 0.88, 1.0]) if rng.random() < 0.6 else np.array([1.0, 0.9, 0.75])
         power = sky * rng.uniform(1.2, 3.5) * place.width * place.height
-        room.shine(corner, tangent * place.width, (0, 0, place.height), power)
+        s.shine(corner, tangent * place.width, np.array([0, 0, place.height]), power)
     if rng.random() < 0.5:
         _dress_window(room, place, normal)
     if base < 0.9:
@@ -88,7 +88,9 @@ def _dress_window(room: Room, place: Opening, normal: Float) -> None:
         if label == 'blinds'
         else top - max(place.base - 0.2, 0.02)
     )
-    scale = (place.width * 1.15 / piece.width, height / piece.height, 1.0)
+    free = 2 * min(place.along, room.wall_length(place.wall) - place.along)
+    width = min(place.width * 1.15, free)
+    scale = (width / piece.width, height / piece.height, 1.0)
     room.scene.piece(
         room.library.mesh(piece), (x, y, max(0.0, top - height)), WALL_YAW[place.wall],
         s.instance(label, NYUD_ID[label]), scale=scale, tint=room.tint(0.8),

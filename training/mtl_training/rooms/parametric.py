@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtl_training.rooms.room import Room
+from mtl_training.rooms.things import vessel
 from mtl_training.scenes.textures import muted_color
 
 
@@ -39,12 +40,13 @@ class Recipe:
             specular=float(rng.choice([0.02, 0.06])),
         )  # fmt: skip
 
+        def spot(dx: float, dy: float) -> tuple[float, float]:
+            return x + c * dx - n * dy, y + n * dx + c * dy
+
         def part(
             dx: float, dy: float, z: float, pw: float, pd: float, ph: float, material: int = wood
         ) -> None:
-            s.box(
-                (x + c * dx - n * dy, y + n * dx + c * dy, z), (pw, pd, ph), yaw, material, instance
-            )
+            s.box((*spot(dx, dy), z), (pw, pd, ph), yaw, material, instance)
 
         t = 0.03
         if self.style == 'table':
@@ -83,7 +85,7 @@ class Recipe:
             for j in range(boards + 1):
                 part(0, 0, j * (h - t) / boards, w - 2 * t, d, t)
             for j in range(boards):
-                self._fill(part, room, w, d, j * (h - t) / boards + t, (h - t) / boards - t)
+                self._fill(part, spot, room, w, d, j * (h - t) / boards + t, (h - t) / boards - t)
         else:  # box
             card = (
                 s.material(np.array([0.55, 0.4, 0.25]) * rng.uniform(0.6, 1.3), -1)
@@ -94,8 +96,8 @@ class Recipe:
             part(0, 0, h, w * 0.14, d, 0.002, s.material((0.6, 0.5, 0.35)))
 
     @staticmethod
-    def _fill(part, room: Room, w: float, d: float, z: float, space: float) -> None:  # type: ignore[no-untyped-def]
-        """Stand book-like blocks on a board; they belong to the shelf."""
+    def _fill(part, spot, room: Room, w: float, d: float, z: float, space: float) -> None:  # type: ignore[no-untyped-def]
+        """Stand book-like blocks on a board, which belong to the shelf, and things in the gaps."""
         rng, x = room.rng, -w / 2 + 0.05
         while x < w / 2 - 0.08:
             bw, bh = rng.uniform(0.02, 0.07), space * rng.uniform(0.5, 0.95)
@@ -109,7 +111,11 @@ class Recipe:
                     bh,
                     room.scene.material(muted_color(rng, 0.1, 0.8)),
                 )
-            x += bw + (rng.uniform(0.05, 0.25) if rng.random() < 0.12 else 0.002)
+            gap = rng.uniform(0.05, 0.35) if rng.random() < 0.15 else 0.002
+            if gap > 0.15 and x + bw + gap < w / 2:
+                px, py = spot(x + bw + gap / 2, 0.0)
+                vessel(room, px, py, z, space * 0.9, gap / 2)
+            x += bw + gap
 
 
 PARAMETRIC: dict[str, Recipe] = {

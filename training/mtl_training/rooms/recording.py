@@ -41,14 +41,14 @@ def _drive(job: tuple[Path, int, int, int]) -> list[dict[str, object]]:
     template = Camera(WIDTH, HEIGHT, FOCAL, np.eye(3, dtype=np.float32), np.zeros(3, np.float32))
     for _ in range(20):
         scene = random_room(library, rng)
-        if scene.kind in ('corridor', 'bathroom'):
+        if scene.kind in ('corridor', 'bathroom', 'hall'):
             continue
         cameras = path(scene, rng, count, template)
         if cameras:
             break
     else:
         raise RecordingError(f'no free path through room {room}: choose another seed')
-    exposure = Exposure.random(rng)
+    exposure = Exposure.random(rng, odd=0)
     table = nyud_table('the renderer', ROBOT_GROUPS)
     frames = []
     for index, camera in enumerate(cameras):

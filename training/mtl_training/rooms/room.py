@@ -8,13 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtl_training.rooms.catalogue import Library, Piece
-from mtl_training.scenes.scene import Float, Light, Scene, caster
+from mtl_training.scenes.scene import Float, Scene, caster
 from mtl_training.scenes.textures import pattern
 
-KIND_SHARES = {
-    'bedroom': 0.22, 'living': 0.25, 'office': 0.2, 'kitchen': 0.15, 'bathroom': 0.1,
-    'corridor': 0.08,
-}  # fmt: skip
 # Walls: 0 at y = 0, 1 at x = W, 2 at y = D, 3 at x = 0. Yaw of a piece that stands against each.
 WALL_YAW = (np.pi, -np.pi / 2, 0.0, np.pi / 2)
 WALL_TANGENT = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -65,26 +61,39 @@ class Opening:
 class Room:
     """What has been placed in a room so far; every decision is drawn from ``rng``."""
 
-    def __init__(self, library: Library, rng: np.random.Generator) -> None:
-        self.library, self.rng = library, rng
-        self.scene = Scene()
-        kinds = list(KIND_SHARES)
-        self.kind = kinds[rng.choice(len(kinds), p=list(KIND_SHARES.values()))]
-        if self.kind == 'corridor':
-            self.width, self.depth = rng.uniform(1.7, 2.6), rng.uniform(5.0, 9.0)
-        elif self.kind == 'bathroom':
-            self.width, self.depth = rng.uniform(2.2, 3.6), rng.uniform(2.2, 3.8)
-        else:
-            self.width, self.depth = rng.uniform(3.0, 6.5), rng.uniform(3.0, 7.0)
-        self.height = rng.uniform(2.35, 3.1)
+    def __init__(
+        self,
+        library: Library,
+        rng: np.random.Generator,
+        kind: str,
+        size: tuple[float, float, float],
+        *,
+        daylight: bool,
+        floor: float = 0.0,
+        scene: Scene | None = None,
+    ) -> None:
+        """Begin an empty room: width, depth, and height of its ceiling; ``floor`` is its lowest."""
+        self.library, self.rng, self.kind, self.daylight = library, rng, kind, daylight
+        self.scene = Scene() if scene is None else scene
+        self.width, self.depth, self.height = size
+        self.floor = floor
         self.taken: list[Rectangle] = []
+        self.doorways: list[Opening] = []  # holes in the walls
+        self.pits: list[Rectangle] = []  # holes in the floor
         self.on_walls: list[list[tuple[float, float]]] = [[], [], [], []]
         self.surfaces: list[Surface] = []
         self.cushioned: list[int] = []
-        self.daylight = rng.random() < 0.65
 
     def wall_length(self, wall: int) -> float:
         return self.depth if wall % 2 else self.width
+
+    def strip(self, place: Opening, away: float, reach: float, margin: float = 0.0) -> Rectangle:
+        """The floor before a place on a wall, from ``away`` to ``reach`` metres from the wall."""
+        half = place.width / 2 + margin
+        a = self.at_wall(place.wall, place.along - half, away)
+        b = self.at_wall(place.wall, place.along + half, reach)
+        (x0, x1), (y0, y1) = sorted((a[0], b[0])), sorted((a[1], b[1]))
+        return Rectangle(float(x0), float(y0), float(x1), float(y1))
 
     def at_wall(self, wall: int, along: float, away: float) -> Float:
         """Floor point [2] at ``along`` metres on a wall, ``away`` metres from it."""
@@ -101,14 +110,17 @@ class Room:
         half_x, half_y = (width * c + depth * s) / 2, (width * s + depth * c) / 2
         return Rectangle(x - half_x, y - half_y, x + half_x, y + half_y)
 
-    def fits(self, area: Rectangle) -> bool:
-        inside = (
+    def inside(self, area: Rectangle) -> bool:
+        """Whether nothing of an area is in a wall, but for a hair's breadth."""
+        return (
             area.x0 > -0.02
             and area.y0 > -0.02
             and area.x1 < self.width + 0.02
             and area.y1 < self.depth + 0.02
         )
-        return inside and not any(area.overlaps(other) for other in self.taken)
+
+    def fits(self, area: Rectangle) -> bool:
+        return self.inside(area) and not any(area.overlaps(other) for other in self.taken)
 
     def texture(self, names: Sequence[str], patterns: Sequence[str], share: float = 0.55) -> int:
         """A photographed texture from ``names`` with probability ``share``, else a pattern."""
@@ -126,10 +138,12 @@ class Room:
             self.rng.uniform(0.45, 1.1) + self.rng.normal(0, 0.12, 3), np.float32
         ).clip(0.15, 1.2)
 
-    def opening(self, width: float, height: float, base: float) -> Opening | None:
-        """Reserve a free stretch of wall, or None when there is none."""
+    def opening(
+        self, width: float, height: float, base: float, walls: Sequence[int] = range(4)
+    ) -> Opening | None:
+        """Reserve a free stretch of one of the walls, or None when there is none."""
         for _ in range(12):
-            wall = int(self.rng.integers(4))
+            wall = int(self.rng.choice(walls))
             length = self.wall_length(wall)
             if width > length - 0.2 or base + height > self.height - 0.04:
                 continue
@@ -156,9 +170,6 @@ class Room:
     def choose(self, label: str) -> Piece | None:
         pieces = self.library.pieces(label)
         return pieces[self.rng.integers(len(pieces))] if pieces else None
-
-    def shine(self, corner: Float, u: Float, v: Sequence[float], power: Float) -> None:
-        self.scene.lights.append(Light(*(np.asarray(a, np.float32) for a in (corner, u, v, power))))
 
     def screen_material(self) -> int:
         """A dark screen, or one that shows something."""

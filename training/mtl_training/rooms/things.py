@@ -7,31 +7,66 @@ import numpy as np
 from mtl_training.datasets.classes import NYUD_ID
 from mtl_training.rooms.room import Room
 from mtl_training.scenes.scene import Float
+from mtl_training.scenes.shapes import lathe
 from mtl_training.scenes.textures import muted_color
+
+THICKEST_RUG = 0.05  # metres
+# What lies on tops and on floors, and how often.
+TOP_SHARES = {
+    'otherprop': 0.28, 'lamp': 0.08, 'books': 0.16, 'paper': 0.08, 'box': 0.1, 'television': 0.12,
+    'bag': 0.03, 'vessel': 0.15,
+}  # fmt: skip
+FLOOR_SHARES = {
+    'otherprop': 0.3, 'bag': 0.15, 'box': 0.15, 'books': 0.1, 'paper': 0.1, 'clothes': 0.1,
+    'vessel': 0.1,
+}  # fmt: skip
+# Radius and height from below to above, in any unit: solids of revolution.
+PROFILES: dict[str, tuple[tuple[float, float], ...]] = {
+    'mug': ((0, 0), (4, 0), (4, 9), (3.7, 9), (3.7, 1), (0, 1)),
+    'bottle': ((0, 0), (4, 0), (4, 16), (3, 20), (1.4, 23), (1.4, 28), (0, 28)),
+    'bowl': ((0, 0), (4, 0), (7, 3), (9, 8), (8.6, 8), (6.6, 3.4), (0, 1)),
+    'pot': ((0, 0), (7, 0), (9, 12), (9.6, 14), (8.4, 14), (8, 11), (0, 11)),
+    'can': ((0, 0), (3.3, 0), (3.3, 11.5), (0, 11.5)),
+    'vase': (
+        (0, 0),
+        (4, 0),
+        (6, 6),
+        (5.5, 12),
+        (2.5, 19),
+        (3.5, 24),
+        (3.1, 24),
+        (2.1, 19),
+        (0, 18),
+    ),
+    'ball': tuple(
+        (float(10 * np.sin(a)), float(10 - 10 * np.cos(a))) for a in np.linspace(0, np.pi, 11)
+    ),
+}
 
 
 def floor_mat(room: Room) -> None:
+    """A rug about the middle, below what stands there."""
     rng, s = room.rng, room.scene
     x, y = rng.uniform(0.3, 0.7) * room.width, rng.uniform(0.3, 0.7) * room.depth
-    instance = s.instance('floor mat', NYUD_ID['floor mat'])
-    piece = room.choose('floor mat')
+    yaw, piece = rng.integers(4) * np.pi / 2, room.choose('floor mat')
     if piece is not None and rng.random() < 0.5:
         size = rng.uniform(0.9, 1.4)
+        width, depth = piece.width * size, piece.depth * size
+    else:
+        piece, width, depth = None, rng.uniform(0.8, 2.2), rng.uniform(0.6, 1.6)
+    if not room.inside(room.footprint(x, y, width, depth, yaw)):
+        return
+    instance = s.instance('floor mat', NYUD_ID['floor mat'])
+    if piece is not None:
         s.piece(
-            room.library.mesh(piece), (x, y, 0.002), rng.integers(4) * np.pi / 2, instance,
+            room.library.mesh(piece), (x, y, 0.002), yaw, instance,
             scale=(size, 1, size), tint=room.tint(0.6),
         )  # fmt: skip
         return
     material = s.material(
         muted_color(rng), room.texture(('gray-felt',), ('stripes', 'noise', 'checks', 'plain'))
     )
-    s.box(
-        (x, y, 0),
-        (rng.uniform(0.8, 2.2), rng.uniform(0.6, 1.6), 0.012),
-        rng.integers(4) * np.pi / 2,
-        material,
-        instance,
-    )
+    s.box((x, y, 0), (width, depth, 0.012), yaw, material, instance)
 
 
 def pillows(room: Room) -> None:
@@ -83,24 +118,52 @@ def _pillow(room: Room, x: float, y: float, top: float) -> None:
 def things_on_surfaces(room: Room) -> None:
     rng = room.rng
     for surface in room.surfaces:
-        for _ in range(rng.integers(0, 5)):
-            dx = rng.uniform(-0.35, 0.35) * surface.width
-            dy = rng.uniform(-0.3, 0.3) * surface.depth
+        for _ in range(rng.integers(0, 9)):
+            dx = rng.uniform(-0.4, 0.4) * surface.width
+            dy = rng.uniform(-0.38, 0.38) * surface.depth
             c, s = np.cos(surface.yaw), np.sin(surface.yaw)
             x, y = surface.x + c * dx - s * dy, surface.y + s * dx + c * dy
             top = room.top_at(x, y, surface.top)
-            if top > 0.25:
+            if top > 0.25 and room.inside(room.footprint(x, y, 0.3, 0.3, 0.0)):
                 _thing(room, x, y, top, surface.yaw)
 
 
-def _thing(room: Room, x: float, y: float, top: float, yaw: float) -> None:
+def things_on_floor(room: Room) -> None:
+    """What lies about: bags, boxes, shoes, books, bottles, balls; on rugs too."""
+    rng = room.rng
+    for _ in range(rng.integers(0, 9)):
+        x, y = rng.uniform(0.15, room.width - 0.15), rng.uniform(0.15, room.depth - 0.15)
+        area, top = room.footprint(x, y, 0.3, 0.3, 0.0), room.top_at(x, y, 0.0)
+        if room.fits(area) and top < THICKEST_RUG:
+            room.taken.append(area)
+            _thing(room, x, y, top, 0.0, FLOOR_SHARES)
+
+
+def vessel(
+    room: Room, x: float, y: float, z: float, tallest: float = 0.3, widest: float = 0.13
+) -> None:
+    """A mug, bottle, bowl, pot or ball; at most so tall, with at most such a radius."""
     rng, s = room.rng, room.scene
-    label = str(
-        rng.choice(
-            ['otherprop', 'lamp', 'books', 'paper', 'box', 'television', 'bag'],
-            p=[0.36, 0.1, 0.16, 0.06, 0.12, 0.16, 0.04],
-        )
+    shape = str(rng.choice(list(PROFILES)))
+    radius, height = np.max(PROFILES[shape], axis=0)
+    size = min(tallest, rng.uniform(0.07, 0.3)) / height
+    size = min(size, widest / radius)
+    profile = [(size * r, size * level) for r, level in PROFILES[shape]]
+    texture = room.texture((), ('plain', 'stripes', 'checks')) if rng.random() < 0.3 else -1
+    material = s.material(
+        muted_color(rng, 0.05, 0.95), texture, specular=float(rng.choice([0.02, 0.1]))
     )
+    lathe(s, (x, y, z), profile, material, s.instance(shape, NYUD_ID['otherprop']))
+
+
+def _thing(
+    room: Room, x: float, y: float, top: float, yaw: float, shares: dict[str, float] = TOP_SHARES
+) -> None:
+    rng, s = room.rng, room.scene
+    label = str(rng.choice(list(shares), p=list(shares.values())))
+    if label == 'vessel':
+        vessel(room, x, y, top + 0.001)
+        return
     if label == 'television':
         _monitor(room, x, y, top, yaw + rng.normal(0, 0.3))
         return
@@ -135,9 +198,11 @@ def _thing(room: Room, x: float, y: float, top: float, yaw: float) -> None:
 def _monitor(room: Room, x: float, y: float, top: float, yaw: float) -> None:
     """A screen on a foot."""
     rng, s = room.rng, room.scene
+    width = rng.uniform(0.4, 0.7)
+    if not room.inside(room.footprint(x, y, width, 0.2, yaw)):
+        return
     instance = s.instance('monitor', NYUD_ID['television'])
     black = s.material(np.full(3, rng.uniform(0.01, 0.1)))
-    width = rng.uniform(0.4, 0.7)
     height, lift = width * rng.uniform(0.55, 0.7), rng.uniform(0.05, 0.14)
     s.box((x, y, top), (0.2, 0.16, 0.015), yaw, black, instance)
     s.box((x, y, top), (0.05, 0.03, lift + 0.1), yaw, black, instance)

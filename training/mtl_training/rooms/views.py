@@ -15,6 +15,7 @@ from mtl_training.scenes.scene import Float, Scene
 
 CLEARANCE = 0.3  # metres to the nearest thing in view
 CLOSE_CLEARANCE = 0.15  # of close-ups
+FLOOR = [NYUD_ID[name] for name in ('floor', 'floor mat')]  # however near it may be
 SHELL = [NYUD_ID[name] for name in ('wall', 'floor', 'ceiling')]  # what is no thing
 
 
@@ -30,10 +31,18 @@ def look_at(eye: Float, target: Float, roll: float = 0.0) -> Float:
 
 @dataclass(frozen=True)
 class ViewRange:
-    """What cameras of robots look like: horizontal field of view in degrees, height in metres."""
+    """What cameras of robots look like: horizontal field of view in degrees, height in metres.
+
+    Attributes:
+        low: heights of cameras of small robots; ``low_share``: how many of the cameras are there.
+        sight_share: how many look at an open door or at stairs, where there are any.
+    """
 
     field_of_view: tuple[float, float] = (50.0, 100.0)
     height: tuple[float, float] = (0.2, 1.75)
+    low: tuple[float, float] = (0.05, 0.4)
+    low_share: float = 0.25
+    sight_share: float = 0.45
 
 
 def random_view(
@@ -49,16 +58,16 @@ def _anywhere(
 ) -> Camera | None:
     w, d, h = scene.size
     focal = width / 2 / np.tan(np.radians(rng.uniform(*view.field_of_view)) / 2)
-    eye = np.array(
-        [rng.uniform(0.25, w - 0.25), rng.uniform(0.25, d - 0.25), rng.uniform(*view.height)]
-    )
-    target = np.array(
-        [
-            rng.uniform(0.15, 0.85) * w,
-            rng.uniform(0.15, 0.85) * d,
-            np.clip(eye[2] + rng.normal(-0.15, 0.4), 0.1, h - 0.2),
-        ]
-    )
+    low = rng.random() < view.low_share
+    z = rng.uniform(*(view.low if low else view.height))
+    eye = np.array([rng.uniform(0.25, w - 0.25), rng.uniform(0.25, d - 0.25), z])
+    target = np.array([rng.uniform(0.15, 0.85) * w, rng.uniform(0.15, 0.85) * d, z])
+    target[2] = np.clip(z + rng.normal(-0.15, 0.4), 0.1, h - 0.2)
+    if scene.sights and rng.random() < view.sight_share:
+        sight = scene.sights[rng.integers(len(scene.sights))]
+        target = sight + rng.normal(0, 0.3, 3)
+        if not low:  # else a robot looks up to everything
+            target[2] = (target[2] + z) / 2
     if np.linalg.norm(target - eye) < 1.0:
         return None
     axes = look_at(eye, target, rng.normal(0, 0.03))
@@ -140,19 +149,20 @@ def interest(
     """Classes and objects in view minus dominance of one; None when obstructed.
 
     Args:
-        clearance: metres along the ray to the nearest thing, at least.
+        clearance: metres along the ray to the nearest thing that is not the floor, at least.
         median: metres along the ray, at least and at most, in the middle of all.
     """
     coarse = Camera(24, 18, camera.focal * 24 / camera.width, camera.rotation, camera.eye)
     directions = coarse.directions()
     hits = scene.cast(np.repeat(camera.eye[None], len(directions), 0), directions)
+    instance = scene.triangle_instance[hits.triangle]
+    apart = hits.distance[~np.isin(scene.labels[instance], FLOOR)]
     if (
         (hits.triangle < 0).any()
-        or hits.distance.min() < clearance
+        or apart.min(initial=np.inf) < clearance
         or not median[0] <= np.median(hits.distance) <= median[1]
     ):
         return None
-    instance = scene.triangle_instance[hits.triangle]
     dominance = np.bincount(instance).max() / len(instance)
     return float(
         len(np.unique(scene.labels[instance])) + 0.3 * len(np.unique(instance)) - 6 * dominance

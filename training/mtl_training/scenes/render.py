@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_training.datasets.classes import NYUD_ID
+from mtl_training.scenes.light import irradiance
 from mtl_training.scenes.scene import EPSILON, Float, Hits, Int, Scene, dot, unit
 from mtl_training.scenes.textures import GAMMA
 
@@ -77,13 +78,15 @@ class Exposure:
     noise: float  # standard deviation, display-referred
 
     @classmethod
-    def random(cls, rng: np.random.Generator) -> Exposure:
-        return cls(
-            rng.uniform(0.1, 0.22),
-            rng.uniform(0.92, 1.08, 3).astype(np.float32),
-            rng.uniform(0, 0.12),
-            rng.uniform(0.002, 0.014),
-        )
+    def random(cls, rng: np.random.Generator, odd: float = 0.3) -> Exposure:
+        """As a camera chooses it; a share ``odd`` too dark, with more noise, or too bright."""
+        key, noise = rng.uniform(0.1, 0.22), rng.uniform(0.002, 0.014)
+        if rng.random() < odd:
+            dark = rng.random() < 0.5
+            key = np.exp(rng.uniform(*np.log([0.025, 0.1] if dark else [0.22, 0.5])))
+            noise *= 2 if dark else 1
+        balance = rng.uniform(0.92, 1.08, 3).astype(np.float32)
+        return cls(float(key), balance, rng.uniform(0, 0.12), float(noise))
 
 
 @dataclass(frozen=True)
@@ -93,120 +96,6 @@ class Quality:
     shadow: int = 2  # per light
     bounce: int = 4  # per 2 x 2 pixels
     subpixels: tuple[tuple[float, float], ...] = ((-0.27, -0.2), (0.27, 0.2))
-
-
-def _direct(
-    scene: Scene, points: Float, normals: Float, rng: np.random.Generator, rays: int
-) -> Float:
-    """Irradiance [N, 3] of all lights, ``rays`` stratified shadow rays for each."""
-    total = np.zeros_like(points)
-    start = points + normals * EPSILON
-    count = len(points)
-    for light in scene.lights:
-        facing = unit(np.cross(light.u, light.v)[None])
-        for stratum in range(rays):
-            a = (stratum + rng.random((count, 1), np.float32)) / np.float32(rays)
-            b = rng.random((count, 1), np.float32)
-            total += _from_light(
-                scene, start, normals, light.corner + light.u * a + light.v * b, facing, light.power
-            ) / np.float32(rays)
-    return total
-
-
-def _from_light(
-    scene: Scene, start: Float, normals: Float, target: Float, facing: Float, power: Float
-) -> Float:
-    step = target - start
-    squared = dot(step, step)
-    inverse = 1 / np.sqrt(squared)
-    cosine = np.maximum(dot(normals, step) * inverse, 0)
-    shine = cosine * np.abs(dot(np.broadcast_to(facing, step.shape), step) * inverse)
-    lit = np.flatnonzero(shine > 0)
-    visible = np.zeros(len(start), bool)
-    visible[lit] = scene.visible(start[lit], step[lit])
-    return power * (shine * visible / np.maximum(squared, np.float32(0.02)))[:, None]
-
-
-def _one_light(scene: Scene, points: Float, normals: Float, rng: np.random.Generator) -> Float:
-    """Irradiance [N, 3] estimated from one random light per point."""
-    count = len(scene.lights)
-    chosen = rng.integers(0, count, len(points))
-    corner, u, v, power = (
-        np.stack([getattr(light, name) for light in scene.lights])[chosen]
-        for name in ('corner', 'u', 'v', 'power')
-    )
-    a, b = rng.random((2, len(points), 1), np.float32)
-    facing = unit(np.cross(u, v))
-    start = points + normals * EPSILON
-    return _from_light(scene, start, normals, corner + u * a + v * b, facing, power * count)
-
-
-def _bounce(
-    scene: Scene, points: Float, normals: Float, rng: np.random.Generator, rays: int
-) -> Float:
-    """Irradiance [N, 3] that arrives over one diffuse bounce, cosine-distributed rays."""
-    index = np.repeat(np.arange(len(points)), rays)
-    n = normals[index]
-    r1, r2 = rng.random((2, len(index)), np.float32)
-    # Orthonormal basis around n (Duff et al., JCGT 2017).
-    sign = np.where(n[:, 2] >= 0, np.float32(1), np.float32(-1))
-    a = -1 / (sign + n[:, 2])
-    b = n[:, 0] * n[:, 1] * a
-    tangent = np.stack([1 + sign * n[:, 0] ** 2 * a, sign * b, -sign * n[:, 0]], 1)
-    bitangent = np.stack([b, sign + n[:, 1] ** 2 * a, -n[:, 1]], 1)
-    radius, angle = np.sqrt(r1), np.float32(2 * np.pi) * r2
-    way = (
-        tangent * (radius * np.cos(angle))[:, None] + bitangent * (radius * np.sin(angle))[:, None]
-    )
-    way = (way + n * np.sqrt(1 - r1)[:, None]).astype(np.float32)
-    start = points[index] + n * EPSILON
-    hits = scene.cast(start, way)
-    found = hits.triangle >= 0
-    triangle = np.where(found, hits.triangle, 0)
-    face = scene.face_normals[triangle]
-    face = np.where((dot(face, way) > 0)[:, None], -face, face)
-    light = _one_light(scene, start + way * np.where(found, hits.distance, 0)[:, None], face, rng)
-    material = scene.triangle_material[triangle]
-    out = scene.mean_color[material] * (light + scene.ambient) / np.float32(np.pi)
-    out = np.where(found[:, None], out + scene.emission[material, None], scene.sky)
-    return np.minimum(out, 12).reshape(-1, rays, 3).mean(1) * np.float32(np.pi)
-
-
-def _wavelet(
-    light: Float,
-    weight: Float,
-    normals: Float,
-    points: Float,
-    instance: Int,
-    rounds: int,
-    soft: float,
-) -> Float:
-    """Edge-avoiding a-trous filter of [H, W, 3] light with validity ``weight`` [H, W]."""
-    height, width = instance.shape
-    plane = dot(normals, points)
-    for level in range(rounds):
-        step = 2**level
-        total = light * weight[..., None]
-        norm = weight.copy()
-        for dy in (-step, 0, step):
-            for dx in (-step, 0, step):
-                if dx == dy == 0:
-                    continue
-                here = np.s_[max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)]
-                there = np.s_[max(0, dy) : height + min(0, dy), max(0, dx) : width + min(0, dx)]
-                share = np.float32(1.0 if dx == 0 or dy == 0 else 0.5) * weight[there]
-                share = share * (instance[here] == instance[there])
-                cosine = np.maximum(dot(normals[here], normals[there]), 0)
-                for _ in range(3):
-                    cosine *= cosine
-                share *= cosine
-                offset = np.abs(dot(normals[here], points[there]) - plane[here])
-                share *= np.maximum(1 - offset * np.float32(1 / soft), 0)
-                total[here] += light[there] * share[..., None]
-                norm[here] += share
-        light = total / np.maximum(norm, np.float32(1e-6))[..., None]
-        weight = np.minimum(norm, 1)
-    return light
 
 
 def _cast_through(scene: Scene, eye: Float, directions: Float) -> Hits:
@@ -253,7 +142,7 @@ def render(
     points = camera.eye + directions * hits.distance[:, None]
     instance = np.where(found, scene.triangle_instance[hits.triangle], 0)
 
-    light = _light(scene, points, normals, instance, shape, rng, quality)
+    light = irradiance(scene, points, normals, instance, shape, rng, quality.shadow, quality.bounce)
     shaded = _shade(scene, camera, directions, hits, found, uv, faces, instance, light, instance)
     for du, dv in quality.subpixels:
         d = camera.directions(du, dv)
@@ -279,36 +168,6 @@ def render(
         edges=edges(ids, semantic, depth, flat),
         saliency=salient(ids, semantic, depth, rgb),
     )
-
-
-def _light(
-    scene: Scene,
-    points: Float,
-    normals: Float,
-    instance: Int,
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-    quality: Quality,
-) -> Float:
-    """Filtered irradiance [H*W, 3]: direct at every pixel, one bounce at every second."""
-    n3, p3 = normals.reshape(*shape, 3), points.reshape(*shape, 3)
-    ids = instance.reshape(shape)
-    ones = np.ones(shape, np.float32)
-    direct = _direct(scene, points, normals, rng, quality.shadow).reshape(*shape, 3)
-    total = _wavelet(direct, ones, n3, p3, ids, 3, 0.05)
-    half = np.s_[::2, ::2]
-    coarse = _bounce(
-        scene, p3[half].reshape(-1, 3), n3[half].reshape(-1, 3), rng, quality.bounce
-    ).reshape(*ids[half].shape, 3)
-    coarse = _wavelet(coarse, ones[half], n3[half], p3[half], ids[half], 3, 0.1)
-    spread = [
-        np.repeat(np.repeat(a, 2, 0), 2, 1)[: shape[0], : shape[1]] for a in (coarse, ids[half])
-    ]
-    same = (spread[1] == ids).astype(np.float32)
-    indirect = _wavelet(spread[0], same, n3, p3, ids, 2, 0.1)
-    missing = np.asarray(indirect.sum(-1) <= 0)
-    indirect[missing] = np.median(coarse.reshape(-1, 3), 0)
-    return np.asarray((total + indirect).reshape(-1, 3), np.float32)
 
 
 def _shade(

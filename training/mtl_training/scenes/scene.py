@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,8 @@ class Scene:
         self.sky = np.array([0.8, 0.9, 1.0], np.float32)
         self.size = (0.0, 0.0, 0.0)
         self.kind = ''
+        self.sights: list[Float] = []  # [3] each: points that are worth a look
+        self._pose: tuple[Float, Float] | None = None  # [3, 3] turn and [3] shift of what is added
         self._vertices: list[Float] = []
         self._normals: list[Float] = []
         self._uv: list[Float] = []
@@ -91,14 +95,40 @@ class Scene:
         self._materials.append((r, g, b, texture, opacity, specular, emission))
         return len(self._materials) - 1
 
+    @contextmanager
+    def placed(self, yaw: float, at: Sequence[float] | Float) -> Iterator[None]:
+        """Turn all that is added meanwhile by ``yaw`` about the vertical, and move it by ``at``."""
+        c, s = np.cos(yaw), np.sin(yaw)
+        turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], np.float32)
+        self._pose = (turn, np.array(at, np.float32))
+        try:
+            yield
+        finally:
+            self._pose = None
+
+    def _at_pose(self, points: Float) -> Float:
+        if self._pose is None:
+            return np.asarray(points, np.float32)
+        return np.asarray(points, np.float32) @ self._pose[0].T + self._pose[1]
+
+    def _turned(self, ways: Float) -> Float:
+        turn = np.eye(3, dtype=np.float32) if self._pose is None else self._pose[0]
+        return np.asarray(ways, np.float32) @ turn.T
+
+    def shine(self, corner: Float, u: Float, v: Float, power: Float) -> None:
+        """Add an area light."""
+        self.lights.append(
+            Light(self._at_pose(corner), self._turned(u), self._turned(v), np.float32(power))
+        )
+
     def instance(self, name: str, label: int) -> int:
         self.instances.append(Instance(name, label))
         return len(self.instances) - 1
 
     def add(self, vertices: Float, normals: Float, uv: Float, material: int, instance: int) -> None:
         """Add a triangle soup [3T, 3] with normals [3T, 3] and texture coordinates [3T, 2]."""
-        self._vertices.append(np.asarray(vertices, np.float32))
-        self._normals.append(np.asarray(normals, np.float32))
+        self._vertices.append(self._at_pose(vertices))
+        self._normals.append(self._turned(normals))
         self._uv.append(np.asarray(uv, np.float32))
         self._owner.append(np.tile(np.array([[material, instance]]), (len(vertices) // 3, 1)))
 
@@ -111,18 +141,51 @@ class Scene:
         instance: int,
         *,
         tile: float = 0.0,
+        start: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         """Parallelogram from a corner and the ends of its two edges.
 
         ``tile`` is the size of one texture repeat in metres; 0 stretches the texture over the quad.
+        ``start`` is where in the texture the corner is, in repeats.
         """
         a, b, d = (np.array(p, np.float32) for p in (corner, u_end, v_end))
         points = np.array([a, b, b + d - a, d])
         repeat = (np.linalg.norm(b - a) / tile, np.linalg.norm(d - a) / tile) if tile else (1, 1)
-        uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * np.array(repeat)
+        uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * np.array(repeat) + np.array(start)
         order = [0, 1, 2, 0, 2, 3]
         normal = unit(np.cross(b - a, d - a)[None])
         self.add(points[order], np.repeat(normal, 6, 0), uv[order], material, instance)
+
+    def sheet(
+        self,
+        corner: Sequence[float],
+        u_end: Sequence[float],
+        v_end: Sequence[float],
+        holes: Sequence[tuple[float, float, float, float]],
+        material: int,
+        instance: int,
+        *,
+        tile: float,
+    ) -> None:
+        """Parallelogram with rectangular holes: u and v of two corners of each, metres."""
+        a = np.array(corner, np.float64)
+        edges = [np.array(end) - a for end in (u_end, v_end)]
+        lengths = [float(np.linalg.norm(edge)) for edge in edges]
+        u, v = (edge / length for edge, length in zip(edges, lengths, strict=True))
+        cuts = [
+            sorted({0.0, length, *(hole[k + i] for hole in holes for i in (0, 2))})
+            for k, length in enumerate(lengths)
+        ]
+        for u0, u1 in pairwise(cuts[0]):
+            for v0, v1 in pairwise(cuts[1]):
+                x, y = (u0 + u1) / 2, (v0 + v1) / 2
+                if any(h[0] < x < h[2] and h[1] < y < h[3] for h in holes):
+                    continue
+                low = a + u * u0 + v * v0
+                self.quad(
+                    low, low + u * (u1 - u0), low + v * (v1 - v0), material, instance, tile=tile,
+                    start=(u0 / tile, v0 / tile),
+                )  # fmt: skip
 
     def box(
         self,

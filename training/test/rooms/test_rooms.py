@@ -14,7 +14,6 @@ from mtl_training.rooms import write
 from mtl_training.rooms.catalogue import (
     CatalogueError,
     Library,
-    build_catalogue,
     classify,
     credits,
     read_catalogue,
@@ -26,58 +25,6 @@ from mtl_training.rooms.views import CloseRange, close_view, look_at, path, rand
 from mtl_training.scenes.meshes import MeshError, read_obj
 from mtl_training.scenes.render import Camera, Exposure, Quality, render
 from mtl_training.scenes.scene import Light, Scene
-
-CUBE = """mtllib cube.mtl
-v 0 0 0
-v 2 0 0
-v 2 2 0
-v 0 2 0
-v 0 0 2
-v 2 0 2
-v 2 2 2
-v 0 2 2
-usemtl red
-f 1 2 3 4
-f 5 6 7 8
-f 1 5 8 4
-usemtl glass
-f 2 6 7 3
-f 1 2 6 5
-f 4 3 7 8
-"""
-MTL = 'newmtl red\nKd 1 0 0\nnewmtl glass\nKd 0.5 0.5 0.5\nd 0.4\n'
-KINDS = (
-    ('Bed 90x190', 'Bedroom', 90, 190, 60), ('Chair', 'Living room', 50, 50, 90),
-    ('Table', 'Living room', 120, 80, 75), ('Sofa', 'Living room', 180, 80, 80),
-    ('Male', 'Characters', 50, 40, 180), ('Cupboard', 'Kitchen', 80, 50, 160),
-    ('Door', 'Doors and windows', 90, 10, 205), ('Window', 'Doors and windows', 100, 12, 120),
-    ('Vase', 'Miscellaneous', 20, 20, 30),
-)  # fmt: skip
-
-
-@pytest.fixture(scope='module')
-def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An assets folder as `mtl_training rooms assets` leaves it, with cubes for furniture."""
-    folder = tmp_path_factory.mktemp('assets')
-    for library in ('Scopia', 'KatorLegaz', 'Reallusion', 'BlendSwap-CC-BY', 'BlendSwap-CC-0'):
-        root = folder / 'sh3d' / library
-        root.mkdir(parents=True)
-        (root / 'PluginFurnitureCatalog.properties').write_text('id=empty\n')
-    core = folder / 'sh3d' / 'core'
-    properties = core / 'com/eteks/sweethome3d/io/DefaultFurnitureCatalog.properties'
-    properties.parent.mkdir(parents=True)
-    (core / 'cube.obj').write_text(CUBE)
-    (core / 'cube.mtl').write_text(MTL)
-    lines = []
-    for number, (name, category, width, depth, height) in enumerate(KINDS * 4, start=1):
-        lines += [
-            f'name#{number}={name}', f'category#{number}={category}', f'model#{number}=/cube.obj',
-            f'width#{number}={width}', f'depth#{number}={depth}', f'height#{number}={height}',
-            f'creator#{number}=A. Sculptor',
-        ]  # fmt: skip
-    properties.write_text('\n'.join(lines))
-    build_catalogue(folder)
-    return folder
 
 
 def small_camera(eye: tuple[float, float, float], target: tuple[float, float, float]) -> Camera:
@@ -194,7 +141,7 @@ def test_same_seed_same_bytes(assets: Path, tmp_path: Path) -> None:
 
 def test_splits_share_no_piece(assets: Path) -> None:
     pieces = read_catalogue(assets)
-    assert len(pieces) == 4 * len(KINDS)
+    assert len(pieces) == 36
     keys = {
         split: {piece.key for piece in members} for split, members in split_pieces(pieces).items()
     }
@@ -210,10 +157,8 @@ def test_missing_assets_name_the_command(tmp_path: Path) -> None:
         read_catalogue(tmp_path)
 
 
-def test_obj_is_scaled_and_has_its_materials(tmp_path: Path) -> None:
-    (tmp_path / 'cube.obj').write_text(CUBE)
-    (tmp_path / 'cube.mtl').write_text(MTL)
-    mesh = read_obj(tmp_path / 'cube.obj', (1.0, 0.5, 0.25))
+def test_obj_is_scaled_and_has_its_materials(assets: Path, tmp_path: Path) -> None:
+    mesh = read_obj(assets / 'sh3d' / 'core' / 'cube.obj', (1.0, 0.5, 0.25))
     np.testing.assert_allclose(mesh.vertices.min(0), [-0.5, 0, -0.125], atol=1e-6)
     np.testing.assert_allclose(mesh.vertices.max(0), [0.5, 0.5, 0.125], atol=1e-6)
     assert mesh.counts.tolist() == [18, 18]
