@@ -87,6 +87,9 @@ def hang_door(room: Room, door: Doorway) -> None:
     s.box((x, y, place.height), (place.width + 2 * board, deep + 2 * out, board), yaw, paint, frame)
     if deep:
         _threshold(room, door)
+    else:  # what one sees in the gap around the leaf
+        dark = s.material(np.full(3, 0.03))
+        s.box((x, y, 0), (place.width, 0.004, place.height), yaw, dark, frame)
     if door.angle is not None:
         _leaf(room, door, door.angle, paint if rng.random() < 0.7 else s.material(muted_color(rng)))
 

@@ -7,7 +7,7 @@ import pytest
 from mtl_training.datasets.classes import NYUD_ID
 from mtl_training.rooms.beyond import KINDS, build_beyond
 from mtl_training.rooms.catalogue import Library
-from mtl_training.rooms.doors import Doorway, hang_door
+from mtl_training.rooms.doors import Doorway, hang_door, shut_door
 from mtl_training.rooms.layout import random_room
 from mtl_training.rooms.parametric import PARAMETRIC
 from mtl_training.rooms.room import Opening, Rectangle, Room
@@ -101,6 +101,22 @@ def test_a_leaf_stands_at_its_angle(library: Library) -> None:
         assert abs(face[:2] @ outer) < 1e-5
     # Beside its free edge one looks into the corridor.
     assert hit(scene, (1.65, 2.0, 1.0), np.array([0, 1.0, 0]))[0] > 3 + WALL
+
+
+def test_a_shut_door_is_a_door_up_to_its_frame(library: Library) -> None:
+    room = empty_room(library, 3)
+    shell(room)
+    shut_door(room)
+    wall = next(index for index, taken in enumerate(room.on_walls) if taken)
+    ((along, _),) = room.on_walls[wall]
+    room.scene.finish()
+    for across in np.linspace(-0.44, 0.44, 441):
+        x, y = room.at_wall(wall, along + across, 1.0)
+        distance, label, _ = hit(
+            room.scene, (float(x), float(y), 1.5), np.array(OUTWARD[wall], float)
+        )
+        assert label == 'door'
+        assert 0.98 < distance < 1
 
 
 def flight_scene(library: Library, heading: int) -> Scene:
