@@ -180,6 +180,16 @@ def test_the_page_has_a_recipe_for_every_file() -> None:
     assert all(f'config/{name}' in text for name in CONFIGS)
 
 
+def test_rtabmap_asks_for_equal_stamps_of_our_topics_only() -> None:
+    """``odom_topic`` would be synchronised with them; ``odom_frame_id`` takes it from TF."""
+    text = (ROOT / 'docs' / 'consumers.md').read_text()
+    (command,) = re.findall(r'rtabmap\.launch\.py(?:.*\\\n)*.*', text)
+    given = dict(word.split(':=') for word in command.split() if ':=' in word)
+    assert given['approx_sync'] == 'false'
+    assert 'odom_frame_id' in given
+    assert 'odom_topic' not in given
+
+
 @pytest.mark.parametrize('name', ['depth', 'depth_mm'])
 def test_the_equations_of_depth_image_proc_give_our_cloud(tiny_bundle: Path, name: str) -> None:
     bundle = load_bundle(tiny_bundle)
