@@ -167,6 +167,23 @@ def test_foxglove_shows_panels_that_are_configured() -> None:
     assert {name.partition('!')[0] for name in shown} <= PANELS
 
 
+def test_foxglove_looks_along_the_camera() -> None:
+    """Its camera looks along -z, y upwards, turned by phi about x and by -thetaOffset about z."""
+    content = json.loads((ROOT / 'config' / 'foxglove.json').read_text())
+    state = content['configById']['3D!points']['cameraState']
+    phi, theta = np.deg2rad([state['phi'], -state['thetaOffset']])
+    about_x = np.array([[1, 0, 0], [0, np.cos(phi), -np.sin(phi)], [0, np.sin(phi), np.cos(phi)]])
+    about_z = np.array(
+        [[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]]
+    )
+    right, up, back = (about_z @ about_x).T
+    # The optical frame: x right, y down, z forward.
+    assert right @ [1, 0, 0] > 0.9
+    assert up @ [0, -1, 0] > 0.9
+    assert back @ [0, 0, -1] > 0.9
+    assert back[1] < 0  # from above
+
+
 @pytest.mark.parametrize('path', ['docs/consumers.md', *(f'config/{name}' for name in CONFIGS)])
 def test_all_topics_are_published(path: str) -> None:
     text = (ROOT / path).read_text()
