@@ -214,6 +214,18 @@ def test_a_node_that_fails_fails_the_launch_and_one_that_ends_ends_it() -> None:
     assert module.ended(event(returncode=3, **facts), context) is None
 
 
+@pytest.mark.parametrize('respawn', ['true', 'false'])
+def test_respawning_and_the_level_of_the_log_reach_the_node(respawn: str) -> None:
+    module = load('perception')
+    context = configured(module, respawn=respawn, log_level='debug')
+    (node,) = [a for a in module.nodes(context) if hasattr(a, 'node_executable')]
+    assert node._ExecuteLocal__respawn == (respawn == 'true')
+    # What is started again must not end the launch when it ends.
+    assert node._ExecuteLocal__on_exit is (None if respawn == 'true' else module.ended)
+    words = [getattr(word, 'text', '') for words in node.cmd for word in words]
+    assert words[words.index('--log-level') + 1] == 'debug'
+
+
 def test_a_parameter_file_that_is_missing_is_named(tmp_path: Path) -> None:
     module = load('perception')
     missing = str(tmp_path / 'mine.yaml')
