@@ -251,9 +251,10 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
     # Parameters and services
 
     def _value(self, name: str) -> Any:
-        value = self.get_parameter_or(name).value
+        parameter = TABLE[name]
         # An empty list has no type in ROS 2, and gives the parameter no value.
-        return TABLE[name].read(() if value is None else value)
+        empty = isinstance(parameter.default, tuple) and self.get_parameter_or(name).value is None
+        return () if empty else parameter.read(self.get_parameter(name).value)
 
     def _values(self, *names: str) -> dict[str, Any]:
         return {name: self._value(name) for name in names}

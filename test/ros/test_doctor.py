@@ -18,22 +18,25 @@ MAIN = 'import sys; from mtl_perception.commands.cli import main; sys.exit(main(
 Findings = dict[str, list[tuple[str, str]]]
 
 
-# A camera: images of 96x64 with the CameraInfo of a focal length; reliable or best effort.
+# A camera: images of a size with the CameraInfo of a focal length; reliable or best effort.
 CAMERA = """
 import sys, time, rclpy
+from array import array
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 rclpy.init()
-name, focal, reliability = sys.argv[1:]
+name, focal, reliability, width, height = sys.argv[1:]
+width, height = int(width), int(height)
 node = rclpy.create_node(name)
 qos = QoSProfile(depth=5, reliability=ReliabilityPolicy[reliability])
 images = node.create_publisher(Image, '/image', qos)
 infos = node.create_publisher(CameraInfo, '/camera_info', 5)
-image = Image(width=96, height=64, step=288, encoding='rgb8', data=b'd' * 96 * 64 * 3)
-info = CameraInfo(width=96, height=64, distortion_model='plumb_bob', d=[0.0] * 5)
-f = float(focal)
-info.k = [f, 0.0, 47.5, 0.0, f, 31.5, 0.0, 0.0, 1.0]
-info.p = [f, 0.0, 47.5, 0.0, 0.0, f, 31.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+image = Image(width=width, height=height, step=3 * width, encoding='rgb8')
+image.data = array('B', b'd' * width * height * 3)
+info = CameraInfo(width=width, height=height, distortion_model='plumb_bob', d=[0.0] * 5)
+f, cx, cy = float(focal), (width - 1) / 2, (height - 1) / 2
+info.k = [f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0]
+info.p = [f, 0.0, cx, 0.0, 0.0, f, cy, 0.0, 0.0, 0.0, 1.0, 0.0]
 image.header.frame_id = info.header.frame_id = 'eye'
 while True:
     image.header.stamp = info.header.stamp = node.get_clock().now().to_msg()
@@ -48,8 +51,10 @@ def start_camera() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """A function that starts a camera as a process of its own."""
     started = []
 
-    def start(name: str, *, focal: float, reliability: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, '-c', CAMERA, name, str(focal), reliability]
+    def start(
+        name: str, *, focal: float, reliability: str, size: tuple[int, int] = (96, 64)
+    ) -> subprocess.Popen[bytes]:
+        command = [sys.executable, '-c', CAMERA, name, str(focal), reliability, *map(str, size)]
         started.append(subprocess.Popen(command))
         return started[-1]
 
@@ -121,3 +126,15 @@ def test_what_is_wrong_with_cameras_and_nodes_fails(
     assert 'uncalibrated' in findings['/camera_info'][0][1]
     shared = findings['/camera_info'][1]
     assert (shared[0], sorted(shared[1].split()[:2])) == ('warn', ['/left,', '/right'])
+
+
+def test_the_room_that_images_need_follows_their_size(
+    client: Any, start_camera: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    camera = start_camera('huge', focal=3000.0, reliability='RELIABLE', size=(3840, 2160))
+    client.wait(lambda: 'huge' in client.node.get_node_names(), 'camera')
+    _, findings = examine()
+    ((level, detail),) = findings[f'profile of /huge (process {camera.pid})']
+    wanted = 4 * 3840 * 2160 * 3 / 2**20
+    assert level == 'warn'
+    assert f'segment_size is 64 MB, expected at least {wanted:.0f}' in detail
