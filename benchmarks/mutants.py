@@ -5,7 +5,7 @@
 A test that passes with a wrong line proves nothing about it. Every mutant of ``mutants.yaml`` is an
 edit of a copy of the packages, run against the tests that are there for it, and printed with what
 came of it. With patterns, only mutants whose file or description has one of them. About six
-seconds for each, of which four are spent on importing torch, and half a minute for those of the node.
+seconds for each, of which four are spent on importing torch; half a minute for those of the node.
 """
 
 from __future__ import annotations
