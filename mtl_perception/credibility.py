@@ -11,8 +11,9 @@ from .camera import CameraModel, compute_rays
 
 # Fields of view outside of these are no camera's, degrees; a fisheye may look backwards.
 _NARROWEST, _WIDEST, _WIDEST_FISHEYE = 5.0, 175.0, 360.0
-# Principal points lie within this share of the size around the centre of the calibrated image.
-_OFF_CENTRE = 0.25
+# Principal points lie within this share of the size around the centre of the calibrated image;
+# those of real cameras that are not cut out, within this one.
+_OFF_CENTRE, _REAL = 0.25, 0.05
 # Real lenses have tangential coefficients of up to about 0.01.
 _TANGENTIAL = 0.05
 # Pixels of cameras are square, but for so much.
@@ -37,24 +38,42 @@ def doubts(
         sent: and those that its region of interest and binning leave, where it has these.
     """
     bins = (max(1, binning[0]), max(1, binning[1]))
-    found = [_principal_point(full, bins), _field_of_view(full), _tangential(full), _fold(full)]
+    sent = sent or (full.width // bins[0], full.height // bins[1])
+    found = [
+        _principal_point(full, bins, sent),
+        _field_of_view(full),
+        _tangential(full),
+        _fold(full),
+    ]
     found += [_square(full, bins), _size(full, bins, image, sent)]
     return tuple(doubt for doubt in found if doubt)
 
 
-def _principal_point(full: CameraModel, bins: tuple[int, int]) -> str:
-    def off(scale_x: int, scale_y: int) -> bool:
-        x, y = full.cx * scale_x / full.width - 0.5, full.cy * scale_y / full.height - 0.5
-        return max(abs(x), abs(y)) > _OFF_CENTRE
-
-    if not off(1, 1):
+def _principal_point(full: CameraModel, bins: tuple[int, int], sent: tuple[int, int]) -> str:
+    whole = (full.width, full.height)
+    x, y = _off_centre(full, whole)
+    off = max(abs(x), abs(y))
+    already = off > _REAL and max(map(abs, _off_centre(full, sent))) < off / 2
+    # Off in both directions alike: drivers fill in the size of the mode, and K of the file.
+    scaled = min(abs(x), abs(y)) > 2 * _REAL and abs(x - y) < 2 * _REAL
+    if off <= _OFF_CENTRE and not already and not scaled:
         return ''
-    twice = bins != (1, 1) and not off(*bins)
-    why = f': K looks binned already, and binning is {bins[0]}x{bins[1]}' if twice else ''
+    if already and bins != (1, 1):
+        why = f': K looks binned already, and binning is {bins[0]}x{bins[1]}'
+    elif already:
+        why = f': K looks cut already, and the region of interest is {sent[0]}x{sent[1]}'
+    else:
+        why = f': K looks like that of images of {2 * full.cx:.0f}x{2 * full.cy:.0f}'
+        why = why if scaled and min(full.cx, full.cy) > 0 else ''
     return (
         f'the principal point is at ({full.cx:.0f}, {full.cy:.0f}), far from the centre of '
-        f'{full.width}x{full.height}{why}'
+        f'{whole[0]}x{whole[1]}{why}'
     )
+
+
+def _off_centre(full: CameraModel, size: tuple[int, int]) -> tuple[float, float]:
+    """How far the principal point is from the centre of images of a size, as shares of that."""
+    return full.cx / size[0] - 0.5, full.cy / size[1] - 0.5
 
 
 def _field_of_view(full: CameraModel) -> str:
@@ -83,11 +102,10 @@ def _size(
     full: CameraModel,
     bins: tuple[int, int],
     image: tuple[int, int] | None,
-    sent: tuple[int, int] | None,
+    sent: tuple[int, int],
 ) -> str:
     """Images are not what region of interest and binning leave."""
     whole = (full.width, full.height)
-    sent = sent or (whole[0] // bins[0], whole[1] // bins[1])
     if image is None or sent == whole:
         return ''
     if max(abs(image[0] - sent[0]), abs(image[1] - sent[1])) < max(*bins, 2):  # rounded otherwise

@@ -61,6 +61,20 @@ def test_binning_that_is_applied_twice_is_doubted():
     assert doubt.endswith('K looks binned already, and binning is 2x2')
 
 
+@pytest.mark.parametrize('off', [(0, 0), (12, 5), (-12, 9), (15, -15)])
+def test_k_of_images_of_another_size_is_doubted(off):
+    x, y = off
+    (doubt,) = doubts(camera(1280, 960, c=(320 + x, 240 + y)))
+    assert doubt.endswith(f': K looks like that of images of {640 + 2 * x}x{480 + 2 * y}')
+    (doubt,) = doubts(camera(1280, 960, c=(320 + x, 240 + y)), (2, 2), (640, 480))
+    assert doubt.endswith(': K looks binned already, and binning is 2x2')
+    (doubt,) = doubts(camera(1280, 960, c=(480 + x, 360 + y)), sent=(960, 720))
+    assert doubt.endswith(': K looks cut already, and the region of interest is 960x720')
+    true = camera(1280, 960, c=(640 + 2 * x, 480 + 2 * y))
+    for how in ({}, {'binning': (2, 2)}, {'sent': (960, 720)}, {'sent': (1200, 900)}):
+        assert doubts(true, **how) == ()
+
+
 def test_images_that_are_not_what_region_and_binning_leave_are_doubted():
     full = camera()
     assert doubts(full, image=(320, 240)) == (), 'resized'

@@ -274,6 +274,12 @@ def cut_out_and_yet_whole(info: Any) -> None:
     info.roi.width, info.roi.height = WIDTH // 2, HEIGHT // 2
 
 
+def of_another_mode(info: Any) -> None:
+    """The driver has filled in the size of its images, and K of the file."""
+    info.k[2] = info.p[2] = WIDTH / 4 + 2
+    info.k[5] = info.p[6] = HEIGHT / 4 + 1
+
+
 def squeezed(info: Any) -> None:
     info.width *= 2
     info.k[2] = info.p[2] = WIDTH - 0.5
@@ -292,6 +298,7 @@ def of_another_lens(info: Any) -> None:
         (binned_twice, 'binning is 2x2, and yet'),
         (of_another_lens, 'tangential coefficient of 0.2'),
         (cut_out_and_yet_whole, 'the region of interest is 48x32, and yet the images'),
+        (of_another_mode, 'K looks like that of images of 52x34'),
         (squeezed, 'the pixels are not square: fx / fy is 0.50 with binning 2x1'),
     ],
 )
