@@ -52,9 +52,9 @@ def build_beyond(room: Room, door: Doorway, kind: str) -> None:
             height = shape.height + rng.uniform(2.1, 2.5)
         else:
             bottom = -shape.height
-    furnished = {'room': str(rng.choice(['bedroom', 'living', 'office', 'kitchen']))}
+    programme = str(rng.choice(['bedroom', 'living', 'office', 'kitchen']))
     inner = Room(
-        room.library, rng, furnished.get(kind, 'corridor'), (width, depth, height),
+        room.library, rng, programme if kind == 'room' else 'corridor', (width, depth, height),
         daylight=room.daylight, floor=bottom, scene=room.scene,
     )  # fmt: skip
     inner.doorways.append(Opening(0, along, place.width, place.height, 0.0))

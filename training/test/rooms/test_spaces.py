@@ -85,6 +85,23 @@ def test_no_ray_leaves_a_room_and_what_is_behind_its_door(library: Library, beyo
             assert (scene.cast(np.tile(eye, (len(ways), 1)), ways).triangle >= 0).all()
 
 
+def test_no_two_spaces_meet(library: Library) -> None:
+    """Behind doors side by side, at corners and opposite one another; things end at walls."""
+    for seed, kind in enumerate(('room', 'corridor')):
+        room = empty_room(library, seed, (5, 6, 2.5))
+        for wall, along in ((0, 0.7), (3, 0.7), (1, 1.5), (1, 3.6), (2, 4.2)):
+            room.doorways.append(Opening(wall, along, 0.9, 2.0, 0.0))
+        spaces = [(np.zeros(3), np.array([5, 6, 2.5]))]
+        for place in room.doorways:
+            before = len(room.scene._vertices)
+            build_beyond(room, Doorway(place, WALL, None, False, 1, 0.0), kind)
+            points = np.concatenate(room.scene._vertices[before:])
+            spaces.append((points.min(0), points.max(0)))
+        for one, (low, high) in enumerate(spaces):
+            for other_low, other_high in spaces[:one]:
+                assert ((high < other_low + 0.01) | (low > other_high - 0.01)).any()
+
+
 def test_a_leaf_stands_at_its_angle(library: Library) -> None:
     angle = np.radians(40)
     scene = with_doorway(
