@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mtl_training.datasets import KINDS, kind_of, open_data
@@ -126,7 +127,15 @@ def faults_of(sample: Sample, tasks: dict[str, Task], *, own_axes: bool = False)
                 yield f'half of the depths are below {middle:g} m: is the unit right?'
         elif name == 'normals' and labelled.any():
             n = np.asarray(labels[labelled], np.float32) / 127.5 - 1
+            away = (n * _rays(height, width, sample.fx)[labelled]).sum(-1) > 0
             if not 0.95 < float(np.median(np.linalg.norm(n, axis=-1))) < 1.05:
                 yield 'normals are not of length 1, expected n = 2 v / 255 - 1'
-            elif not own_axes and (n[:, 2] > 0).mean() > 0.5:
-                yield 'normals look away from the camera, expected z < 0'
+            elif not own_axes and away.mean() > 0.5:
+                yield 'normals look away from the camera, expected n . ray < 0'
+
+
+def _rays(height: int, width: int, focal: float) -> NDArray[np.float32]:
+    """[H, W, 3] rays with z == 1 of a camera whose axis goes through the middle of its pictures."""
+    v, u = np.mgrid[:height, :width].astype(np.float32)
+    rays = [(u - (width - 1) / 2) / focal, (v - (height - 1) / 2) / focal, np.ones_like(u)]
+    return np.stack(rays, -1)

@@ -63,7 +63,7 @@ class Rendering:
     depth: Float  # metres along Z, 0 = nothing
     semantic: NDArray[np.uint8]  # NYUD-40 ids, 0 = void
     instance: NDArray[np.uint16]
-    normals: Float  # [H, W, 3] unit, n_z < 0
+    normals: Float  # [H, W, 3] unit, n . ray < 0
     edges: NDArray[np.bool_]
     saliency: NDArray[np.bool_]
 

@@ -119,6 +119,17 @@ def test_labels_that_can_be_are_left_in_peace() -> None:
     assert not list(faults_of(sample, TASKS))
 
 
+def test_a_wall_beside_a_camera_that_looks_past_it_faces_the_camera() -> None:
+    normals = np.zeros((4, 8, 3), np.uint8)
+    normals[:, :3] = np.round((np.array([0.95, 0, 0.31]) + 1) * 127.5)  # z > 0, and n . ray < 0
+    sample = Sample({**frame().arrays, 'normals': normals}, 2.0)
+    assert not list(faults_of(sample, TASKS))
+    normals[:, :3] = np.round((np.array([-0.95, 0, -0.31]) + 1) * 127.5)
+    assert list(faults_of(sample, TASKS)) == [
+        'normals look away from the camera, expected n . ray < 0'
+    ]
+
+
 def test_a_mixture_is_as_whole_as_its_sets(
     broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,8 +98,9 @@ def test_no_two_spaces_meet(library: Library) -> None:
             points = np.concatenate(room.scene._vertices[before:])
             spaces.append((points.min(0), points.max(0)))
         for one, (low, high) in enumerate(spaces):
-            for other_low, other_high in spaces[:one]:
-                assert ((high < other_low + 0.01) | (low > other_high - 0.01)).any()
+            for index, (other_low, other_high) in enumerate(spaces[:one]):
+                apart = 0.05 if index else WALL - 0.03  # things may be 2 cm in a wall
+                assert ((high < other_low - apart) | (low > other_high + apart)).any()
 
 
 def test_a_leaf_stands_at_its_angle(library: Library) -> None:
