@@ -7,6 +7,7 @@ is done again by another one.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Callable
 from types import TracebackType
@@ -20,6 +21,8 @@ R = TypeVar('R')
 
 # A call that has killed so many workers more is given up.
 _RETRIES = 3
+# Ray does not say that this is why it cannot connect.
+_TOKEN = '; one that wants a token takes it from RAY_AUTH_TOKEN'
 
 
 class RayCluster:
@@ -38,6 +41,9 @@ class RayCluster:
     """
 
     def __init__(self, address: str, *, cpus: int, gpu: bool | None) -> None:
+        if 'RAY_AUTH_TOKEN' in os.environ:
+            # Given to be used; Ray looks at it only in this mode, and reads that when imported.
+            os.environ.setdefault('RAY_AUTH_MODE', 'token')
         try:
             import ray
         except ImportError:
@@ -50,7 +56,9 @@ class RayCluster:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         # OSError, but also ConnectionError, ValueError, RuntimeError, and gRPC's.
         except Exception as error:
-            raise EngineError(f'no Ray cluster at {address}: {one_line(error)}') from error
+            heard = ':' in address and not (isinstance(error, OSError) and error.errno)
+            token = _TOKEN if heard else ''
+            raise EngineError(f'no Ray cluster at {address}: {one_line(error)}{token}') from error
         resources = self._ray.cluster_resources()
         gpus = int(resources.get('GPU', 0))
         gpu = gpus > 0 if gpu is None else gpu

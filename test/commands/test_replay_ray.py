@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,25 @@ def test_a_cluster_makes_the_same_bytes_though_a_worker_is_killed(
     assert f'2 workers of the Ray cluster at {cluster}' in capsys.readouterr().out
     files = [(tmp_path / name / 'out' / 'out.mcap').read_bytes() for name in ('serial', 'ray')]
     assert files[0] == files[1]
+
+
+def test_a_token_is_taken_from_the_environment(
+    cluster: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """By another process, which does not know how the cluster was started."""
+    token = Path.home() / '.ray' / 'auth_token'
+    environment = {k: v for k, v in os.environ.items() if not k.startswith('RAY_')}
+    environment['RAY_AUTH_TOKEN'] = token.read_text().strip() if token.exists() else 'any'
+    words = ['replay', str(SAMPLE), str(tmp_path / 'out'), '--ray', cluster, '--duration', '0.5']
+    engine = ['--bundle', str(tiny_bundle), '--backend', 'onnxruntime']
+    done = subprocess.run(
+        [sys.executable, '-m', 'mtl_perception.commands.cli', *words, *engine],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'out').exists()
 
 
 def test_what_fails_in_a_worker_is_said_here(cluster: str, tmp_path: Path, capsys: Any) -> None:
