@@ -190,10 +190,10 @@ def _reliability(bins: Sequence[ConfidenceBin], name: str) -> Series:
 
 
 def over_time(title: str, label: str, lines: Lines, note: str = '') -> Plot | None:
-    """Lines over time, thinned to what a screen can show; None where there is nothing to draw."""
+    """Lines over time, thinned to what a screen can show; None where no line has two points."""
     series = []
     for name, points in lines.items():
-        if any(math.isfinite(value) for _, value in points):
+        if sum(math.isfinite(value) for _, value in points) > 1:
             seconds, values = thinned(points)
             series.append(Series(name, seconds, values))
     if not series:

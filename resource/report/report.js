@@ -47,11 +47,14 @@ const PALETTES = {
 };
 const DASHES = ['solid', 'dash', 'dot', 'dashdot', 'longdash'];
 
-function traces(plot) {
+// On a small screen every class has its name, and the scale goes: a table has the numbers.
+const NARROW = 500;
+
+function traces(plot, width) {
   if (plot.kind === 'heat') {
     return [{
       type: 'heatmap', x: plot.series[0].x, y: plot.series.map((s) => s.name), z: plot.series.map((s) => s.y),
-      colorscale: 'Viridis', zmin: 0, zmax: 1, xgap: 1, ygap: 1,
+      colorscale: 'Viridis', zmin: 0, zmax: 1, xgap: 1, ygap: 1, showscale: width > NARROW,
       hovertemplate: `%{y} → %{x}: %{z:.1%}<extra></extra>`,
     }];
   }
@@ -67,18 +70,19 @@ function traces(plot) {
   return made;
 }
 
-function layout(plot) {
+function layout(plot, width) {
   const style = getComputedStyle(root);
   const [ink, line] = [style.getPropertyValue('--ink').trim(), style.getPropertyValue('--line').trim()];
   const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true };
   const heat = plot.kind === 'heat';
+  const every = { dtick: 1, tickfont: { size: 10 } };
   return {
     paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)', font: { color: ink, size: 12 },
     margin: { l: 48, r: 12, t: 8, b: 40 }, barmode: 'group',
-    colorway: PALETTES[root.dataset.theme], showlegend: !heat && traces(plot).length > 1,
+    colorway: PALETTES[root.dataset.theme], showlegend: !heat && traces(plot, width).length > 1,
     legend: { orientation: 'h', y: 1.02, yanchor: 'bottom' },
-    xaxis: { ...axis, title: { text: plot.x_label }, ...(heat ? { tickangle: -60 } : {}) },
-    yaxis: { ...axis, title: { text: plot.y_label }, ...(heat ? { autorange: 'reversed' } : {}) },
+    xaxis: { ...axis, title: { text: plot.x_label }, ...(heat ? { ...every, tickangle: -90 } : {}) },
+    yaxis: { ...axis, title: { text: plot.y_label }, ...(heat ? { ...every, autorange: 'reversed' } : {}) },
   };
 }
 
@@ -102,7 +106,8 @@ function card(plot) {
 
 function draw() {
   for (const [box, plot] of plots) {
-    Plotly.react(box, traces(plot), layout(plot), CONFIG);
+    const width = box.clientWidth;
+    Plotly.react(box, traces(plot, width), layout(plot, width), CONFIG);
     if (plot.over_time && page.film && !box.dataset.clicks) {
       box.dataset.clicks = 'yes';
       box.on('plotly_click', (event) => film.seek(event.points[0].x));

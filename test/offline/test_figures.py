@@ -86,9 +86,10 @@ def test_long_lines_are_meant_and_gaps_stay_gaps() -> None:
     assert thinned(points[10:12]) == ([10, 11], [0, 1])
 
 
-def test_a_line_without_a_number_is_not_drawn() -> None:
-    assert over_time('t', 'y', {'a': [(0.0, math.nan)], 'b': []}) is None
-    plot = over_time('t', 'y', {'a': [(0.0, math.nan)], 'b': [(0.0, 1.0)]})
+def test_a_line_of_less_than_two_numbers_is_not_drawn() -> None:
+    lone = [(0.0, math.nan), (1.0, 1.0)]
+    assert over_time('t', 'y', {'a': lone, 'b': []}) is None
+    plot = over_time('t', 'y', {'a': lone, 'b': [(0.0, 1.0), (1.0, 1.0)]})
     assert isinstance(plot, Plot)
     assert [series.name for series in plot.series] == ['b']
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import pytest
 from mtl_perception.bundle import load_bundle
 from mtl_perception.offline.figures import over_time
 from mtl_perception.offline.filmstrip import BUDGET
-from mtl_perception.offline.page import Film, Moment, Page, Section, write_page
+from mtl_perception.offline.page import Film, Moment, Page, Plot, Section, Series, write_page
 from mtl_perception.offline.report import RunReport
 from mtl_perception.offline.runs import RunFrame
 
 HEIGHT, WIDTH = 64, 96
+MANY = [f'class {index}' for index in range(30)]
 # Chromium looks for Google at every start otherwise; as root it has no sandbox.
 ARGUMENTS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--no-first-run']
 
@@ -100,7 +102,10 @@ def test_a_long_run_gives_a_page_below_15_megabytes(tmp_path: Path) -> None:
 def report_file(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip('plotly', reason='its library is in the page')
     path = tmp_path_factory.mktemp('report') / 'report.html'
-    write_page(path, example(tiny_bundle))
+    page = example(tiny_bundle)
+    rows = [Series(name, MANY, [1 / len(MANY)] * len(MANY)) for name in MANY]
+    many = Section('Many classes', plots=[Plot('Confusion', 'heat', 'predicted', 'true', rows)])
+    write_page(path, replace(page, sections=[*page.sections, many]))
     return path
 
 
@@ -243,6 +248,8 @@ def test_it_fits_and_can_be_read(chromium: Any, report_file: Path, width: int, s
     assert summary.evaluate('box => box.scrollWidth - box.clientWidth') == 0
     distances = page.get_by_role('region', name='Depth by true distance')
     assert distances.evaluate('box => box.scrollWidth - box.clientWidth') == 0
+    names = page.locator('.heat').last.locator('.xtick text')
+    assert names.all_text_contents() == MANY
     paper = page.evaluate('getComputedStyle(document.body).backgroundColor')
     assert paper == ('rgb(21, 24, 28)' if scheme == 'dark' else 'rgb(250, 250, 248)')
     ink = "getComputedStyle(document.querySelector('.xtick text')).fill"
