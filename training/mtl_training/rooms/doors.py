@@ -133,10 +133,11 @@ def _leaf(room: Room, door: Doorway, angle: float, paint: int) -> None:
             panel = (width / columns - 0.16, LEAF + 0.012, height / rows - 0.2)
             part((column + 0.5) * width / columns, 0, row * height / rows + 0.115, panel, paint)
     metal = s.material(np.full(3, rng.uniform(0.1, 0.6)), specular=0.15)
-    part(width - 0.06, 0, 0.94, (0.04, LEAF + 0.02, 0.2), metal)
-    if rng.random() < 0.7:  # a lever on either face, on its stem
-        part(width - 0.06, 0, 1.045, (0.018, LEAF + 0.1, 0.018), metal)
-        for side in (-1, 1):
+    lever = rng.random() < 0.7
+    for side in (-1, 1) if door.thickness else (-1,):  # a wall without a hole has no other side
+        part(width - 0.06, side * (LEAF / 2 + 0.005), 0.94, (0.04, 0.01, 0.2), metal)
+        if lever:  # on its stem
+            part(width - 0.06, side * (LEAF / 2 + 0.025), 1.045, (0.018, 0.05, 0.018), metal)
             part(width - 0.11, side * (LEAF / 2 + 0.05), 1.045, (0.12, 0.016, 0.018), metal)
-    else:
-        part(width - 0.06, 0, 1.02, (0.055, LEAF + 0.12, 0.055), metal)
+        else:
+            part(width - 0.06, side * (LEAF / 2 + 0.03), 1.02, (0.055, 0.06, 0.055), metal)
