@@ -139,7 +139,7 @@ class PseudoLabels:
     def _labels(
         self, arrays: Arrays, truth: Arrays, size: tuple[int, ...]
     ) -> dict[str, NDArray[Any]]:
-        """By task, as the files have them."""
+        """By task, as the files have them; only what some pixel has."""
         labels: dict[str, NDArray[Any]] = {}
         if {'semantic', 'semantic_confidence'} <= arrays.keys():
             sure = arrays['semantic_confidence'] >= self._least
@@ -162,7 +162,8 @@ class PseudoLabels:
                 label[arrays[task] >= least] = 255
                 label[arrays[task] <= 255 - least] = 0
                 labels[task] = label
-        return labels
+        nothing = {'edges': _UNSURE, 'saliency': _UNSURE}
+        return {t: label for t, label in labels.items() if (label != nothing.get(t, 0)).any()}
 
     def summary(self) -> str:
         """What was written, in a sentence."""

@@ -236,14 +236,18 @@ def test_what_the_network_is_sure_of_becomes_labels(
     assert names[0] == [f'rgbd_{10**9 + index * 10**8}' for index in range(4)]
     assert names[1] == names[2] == [f'../train/{name}' for name in names[0]]
     first, second = names[0][:2]
-    semantic, true, unsure = (
-        cv2.imread(str(data / 'train' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
-        for name in (f'{first}_semantic', f'{first}_depth', f'{second}_depth')
+    semantic, true = (
+        cv2.imread(str(data / 'train' / f'{first}_{task}.png'), cv2.IMREAD_UNCHANGED)
+        for task in ('semantic', 'depth')
     )
     assert semantic.shape == (HEIGHT, WIDTH)
     assert (semantic == 1).all()
     assert true[0].tolist() == [5000] * (WIDTH // 2) + [0] * (WIDTH // 2)
-    assert (unsure == 0).all()
+    # Of what no pixel has a label, the frame has none.
+    tasks = {line['name']: line['tasks'] for line in map(json.loads, lists[0].open())}
+    assert 'depth' in tasks[first]
+    assert 'depth' not in tasks[second]
+    assert not (data / 'train' / f'{second}_depth.png').exists()
     picture = cv2.imread(str(data / 'train' / f'{first}_rgb.jpg'))
     assert picture[9, 9].tolist() == pytest.approx([20, 60, 100], abs=4)
     # Going on adds what is new; of another bundle nothing is added.
