@@ -39,13 +39,14 @@ def doubts(
     """
     bins = (max(1, binning[0]), max(1, binning[1]))
     sent = sent or (full.width // bins[0], full.height // bins[1])
-    found = [
+    found = (
         _principal_point(full, bins, sent),
         _field_of_view(full),
         _tangential(full),
         _fold(full),
-    ]
-    found += [_square(full, bins), _size(full, bins, image, sent)]
+        _square(full, bins),
+        _size(full, bins, image, sent),
+    )
     return tuple(doubt for doubt in found if doubt)
 
 
