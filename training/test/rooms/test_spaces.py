@@ -239,6 +239,22 @@ def test_cameras_of_small_robots_stand_just_above_the_floor(library: Library) ->
     assert max(heights) <= 0.4
 
 
+def test_cameras_look_at_sights(library: Library) -> None:
+    """Open doors and stairs are in ``Scene.sights``; here is one in a corner."""
+    rng = np.random.default_rng(2)
+    scene = random_room(library, rng, 'living')
+    scene.sights = [np.array([0.2, 0.2, 1.0])]
+    turns = []
+    for _ in range(8):
+        camera = random_view(scene, rng, 32, 24, ViewRange(sight_share=1))
+        if camera is not None:
+            way, gaze = (scene.sights[0] - camera.eye)[:2], camera.rotation[2][:2]
+            turns.append(way @ gaze / np.linalg.norm(way) / np.linalg.norm(gaze))
+    assert len(turns) > 4
+    assert np.median(turns) > np.cos(np.radians(15))
+    assert any(len(random_room(library, rng, kind).sights) for kind in ('hall', 'hall', 'corridor'))
+
+
 def test_rugs_end_at_walls(library: Library) -> None:
     found = 0
     for seed in range(20):
@@ -303,3 +319,8 @@ def test_things_lie_on_the_floor_and_stand_on_shelves(library: Library) -> None:
             assert 0 <= low[2] < 0.06  # on the floor, or on the lowest board
     assert len(names) > 6
     assert vessels > 2
+    room = empty_room(library)
+    room.scene.box((2, 2.5, 0), (4, 5, 0.1), 0.0, room.scene.material(), 0)  # too thick for a rug
+    room.probe()
+    things_on_floor(room)
+    assert len(room.scene.instances) == 1
