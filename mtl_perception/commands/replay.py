@@ -308,7 +308,8 @@ def open_runner(bundle: Bundle, options: argparse.Namespace) -> Iterator[Runner]
 def _say(tally: Tally, output: Path, losses: Sequence[str]) -> None:
     print(f'{tally.frames} frames in {output}')
     for kind, count in tally.bad.items():
-        print(f'{count} images could not be used: {kind}')
+        first = f' (the first: {tally.first[kind]})' if kind in tally.first else ''
+        print(f'{count} images could not be used: {kind}{first}')
     for reason, count in tally.uncalibrated.items():
         print(f'{count} frames without a calibration: {reason}')
     for loss in losses:

@@ -26,6 +26,7 @@ class Done:
         records: its chunk of the bag; empty if there is nothing to write.
         answered: whether its image gave outputs.
         bad: kind of a bad image; empty if there is none.
+        problem: what is wrong with it.
         uncalibrated: why the frame has no calibration; empty if it has one.
     """
 
@@ -33,6 +34,7 @@ class Done:
     records: bytes
     answered: bool = False
     bad: str = ''
+    problem: str = ''
     uncalibrated: str = ''
 
 
@@ -57,6 +59,7 @@ def encoded(
             layout.chunk(result),
             answered,
             result.kind,
+            result.problem,
             result.uncalibrated if answered else '',
         )
 
@@ -123,3 +126,5 @@ def _count(tally: Tally, step: Done) -> None:
     for reason, counts in ((step.bad, tally.bad), (step.uncalibrated, tally.uncalibrated)):
         if reason:
             counts[reason] = counts.get(reason, 0) + 1
+    if step.bad:
+        tally.first.setdefault(step.bad, step.problem)

@@ -39,12 +39,14 @@ class Tally:
         steps: done.
         frames: images that gave outputs.
         bad: kind of bad image -> how many.
+        first: kind of bad image -> what was wrong with the first one.
         uncalibrated: reason -> how many of ``frames``.
     """
 
     steps: int = 0
     frames: int = 0
     bad: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
     uncalibrated: dict[str, int] = field(default_factory=dict)
 
 
