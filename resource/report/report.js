@@ -82,7 +82,7 @@ function layout(plot, width) {
     colorway: PALETTES[root.dataset.theme], showlegend: !heat && traces(plot, width).length > 1,
     legend: { orientation: 'h', y: 1.02, yanchor: 'bottom' },
     xaxis: { ...axis, title: { text: plot.x_label }, ...(heat ? { ...every, tickangle: -90 } : {}) },
-    yaxis: { ...axis, title: { text: plot.y_label }, ...(heat ? { ...every, autorange: 'reversed' } : {}) },
+    yaxis: { ...axis, title: { text: plot.y_label, standoff: 8 }, ...(heat ? { ...every, autorange: 'reversed' } : {}) },
   };
 }
 
