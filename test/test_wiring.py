@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mtl_perception.outputs import OTHER_TOPICS, OUTPUTS
 from mtl_perception.wiring import (
     WiringError,
+    existing,
     full_name,
     input_remaps,
     listed,
+    number,
     output_remaps,
     output_topics,
     recorded_remaps,
@@ -98,6 +102,17 @@ def test_what_is_compressed_follows_its_image() -> None:
     topics = output_topics('/p', [], 'edges:=/e, edges/compressed:=/small')
     assert {'/e', '/small'} <= {*topics}
     assert '/e/compressed' not in topics
+
+
+def test_arguments_that_cannot_be_are_named(tmp_path: Path) -> None:
+    assert number('threads', '2') == 2
+    with pytest.raises(WiringError, match="threads is 'two', expected a whole number"):
+        number('threads', 'two')
+    file = tmp_path / 'mine.yaml'
+    with pytest.raises(WiringError, match=r"params_file is '.*', expected a file that is there"):
+        existing('params_file', str(file))
+    file.write_text('')
+    assert existing('params_file', str(file)) == str(file)
 
 
 def test_names_and_lists_are_read_as_they_are_written() -> None:
