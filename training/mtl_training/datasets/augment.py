@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception.camera import Letterbox
 from mtl_training.loop.config import AugmentConfig
 from mtl_training.tasks.task import Task
 
@@ -68,10 +69,12 @@ def augment(
 
 
 def fit(sample: Sample, tasks: Mapping[str, Task], height: int, width: int) -> Sample:
-    """The frame on the network's grid, not augmented: scaled to fit, padded right and below."""
-    if sample.arrays['image'].shape[:2] == (height, width):
+    """The frame in the middle of the network's grid, not augmented, as a robot has it."""
+    frame_height, frame_width = sample.arrays['image'].shape[:2]
+    if (frame_height, frame_width) == (height, width):
         return sample
-    return crop(sample, tasks, fit_scale(sample, height, width), 0, 0, height, width)
+    box = Letterbox.fit(frame_width, frame_height, width, height)
+    return crop(sample, tasks, box.scale, -box.left, -box.top, height, width)
 
 
 def fit_scale(sample: Sample, height: int, width: int) -> float:

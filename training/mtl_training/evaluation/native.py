@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception.camera import Letterbox
 from mtl_training.datasets.augment import Sample, fit
 from mtl_training.datasets.batches import Batch, Examples, Key, masked, to_tensors
 from mtl_training.datasets.dataset import DataError
@@ -53,10 +54,10 @@ def at_native(predict: Predictor) -> Predictor:
 
 def enlarged(values: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """A map [h, w, ...] on the network's grid at the size of the frame, see ``fit``."""
-    scale = min(values.shape[0] / height, values.shape[1] / width)
-    # Pixel centres: (u + 1/2) * scale - 1/2 on the grid.
-    middle = scale / 2 - 0.5
-    matrix = np.array([[scale, 0, middle], [0, scale, middle]])
+    box = Letterbox.fit(width, height, values.shape[1], values.shape[0])
+    # Pixel centres: (u + 1/2) * scale - 1/2 + left on the grid.
+    middle = box.scale / 2 - 0.5
+    matrix = np.array([[box.scale, 0, box.left + middle], [0, box.scale, box.top + middle]])
     nearest = np.issubdtype(values.dtype, np.integer)
     flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
     return np.asarray(

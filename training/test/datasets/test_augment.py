@@ -11,6 +11,8 @@ from mtl_training.datasets.classes import ROBOT_GROUPS
 from mtl_training.loop.config import AugmentConfig
 from mtl_training.tasks import rooms
 
+from mtl_perception.camera import Letterbox
+
 TASKS = rooms(ROBOT_GROUPS)
 EVERYTHING = AugmentConfig(
     photometric_p=1.0,
@@ -95,8 +97,18 @@ def test_fit_is_the_frame_itself_at_the_right_size() -> None:
     assert fit(sample, TASKS, 64, 80) is sample
     half = fit(sample, TASKS, 32, 48)
     assert half.fx == 50
-    assert (half.arrays['semantic'][:, :40] != 255).all()
-    assert (half.arrays['semantic'][:, 40:] == 255).all()
+    assert (half.arrays['semantic'][:, 4:44] != 255).all()
+    assert (half.arrays['semantic'][:, [0, 1, 2, 3, 44, 45, 46, 47]] == 255).all()
+
+
+@pytest.mark.parametrize(('height', 'width'), [(425, 560), (480, 640), (600, 400), (100, 140)])
+def test_fit_puts_a_picture_where_the_node_does(height: int, width: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 3)
+    fitted = fit(Sample({'image': image}, 500.0), {}, 256, 320).arrays['image'].astype(int)
+    there = Letterbox.fit(width, height, 320, 256).forward(image)
+    # The node stretches by the rounding of the size.
+    assert np.abs(fitted - there).mean() < 0.5
 
 
 def test_photometric_distortion_changes_the_picture_only() -> None:

@@ -226,13 +226,13 @@ def test_saliency_of_the_survey_is_a_mean_over_pictures() -> None:
 
 
 def test_maps_come_back_to_the_size_of_the_frame() -> None:
-    """A frame of 4x6, fitted into 8x16 at scale 2: a ramp stays the ramp, ids stay ids."""
+    """A frame of 4x6, in the middle of 8x16 at scale 2: a ramp stays the ramp, ids stay ids."""
     across = np.arange(16, dtype=np.float32)
-    ramp = np.tile((across + 0.5) / 2 - 0.5, (8, 1))  # the column in the frame
+    ramp = np.tile((across - 2 + 0.5) / 2 - 0.5, (8, 1))  # the column in the frame
     found = enlarged(ramp, 4, 6)
     np.testing.assert_allclose(found, np.tile(np.arange(6), (4, 1)), atol=1e-5)
     ids = np.repeat(np.repeat(np.arange(24, dtype=np.uint8).reshape(4, 6), 2, 0), 2, 1)
-    padded = np.pad(ids, ((0, 0), (0, 4)), constant_values=99)
+    padded = np.pad(ids, ((0, 0), (2, 2)), constant_values=99)
     found = enlarged(padded, 4, 6)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, np.arange(24).reshape(4, 6))
@@ -265,7 +265,7 @@ def test_maps_are_saved_after_they_came_back() -> None:
 
 
 def test_labels_are_judged_as_they_are_stored(rooms: Path) -> None:
-    """Frames of 64x96 for a network of 32x96: half the size, and padded on the right."""
+    """Frames of 64x96 for a network of 32x96: half the size, in the middle."""
     tasks = TASK_SETS['rooms'](CLASS_SETS['rooms'])
     data = Rooms(rooms, 'test', CLASS_SETS['rooms'])
     examples = NativeExamples(data, tasks, height=32, width=96, canonical_focal=277.0)
@@ -279,7 +279,7 @@ def test_labels_are_judged_as_they_are_stored(rooms: Path) -> None:
     def blocks(batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """The labels on the network's grid; blocks of 16 pixels survive that."""
         ids = batch['semantic'][:, ::2, ::2].byte().numpy()
-        return {'semantic': np.pad(ids, ((0, 0), (0, 0), (0, 48)))}
+        return {'semantic': np.pad(ids, ((0, 0), (0, 0), (24, 24)))}
 
     report = judge(at_native(blocks), batches, tasks, 277.0)
     assert report['semantic']['accuracy'] == 1
