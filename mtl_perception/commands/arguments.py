@@ -42,7 +42,7 @@ def refuse_unused(options: argparse.Namespace, defaults: Mapping[str, Any], why:
 
     Args:
         defaults: of the options that are not used, by attribute.
-        why: they are not, as the end of a sentence that begins with their names.
+        why: they would do nothing, as the end of a sentence.
 
     Raises:
         PerceptionError: some were given.
@@ -50,7 +50,7 @@ def refuse_unused(options: argparse.Namespace, defaults: Mapping[str, Any], why:
     given = [name for name, default in defaults.items() if getattr(options, name) != default]
     if given:
         names = ', '.join('--' + name.replace('_', '-') for name in given)
-        raise PerceptionError(f'{names} {why}')
+        raise PerceptionError(f'{names} would do nothing {why}')
 
 
 def add_bundle(parser: argparse.ArgumentParser, *, option: bool) -> None:

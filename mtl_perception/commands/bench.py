@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print."""
     bundle = load_bundle(options.bundle or default_bundle())
     if options.engines is not None:
-        refuse_unused(options, NODE_DEFAULTS, 'is of the node, and --engines measures no node')
+        refuse_unused(options, NODE_DEFAULTS, 'with --engines, which measures no node')
         candidates = options.engines or CANDIDATES
         print(f'Measuring {len(candidates)} engines, {options.seconds:g} s each ...', flush=True)
         common = engine_options(options, 'fp32')
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         print(report(rows, bundle, common))
         return 0
     refuse_unused(
-        options, {'batch': ENGINE_DEFAULTS['batch']}, 'goes with --engines: the node has one camera'
+        options, {'batch': ENGINE_DEFAULTS['batch']}, 'without --engines: the node has one camera'
     )
     require_ros()
     expected_s = 2 * min(3.0, options.seconds / 3) + options.seconds + 15

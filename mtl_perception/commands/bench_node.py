@@ -26,6 +26,7 @@ from ..engines.timing import Rounds, Timing, time_engines
 from ..images import payload
 from ..offline.cameras import CameraTopics
 from ..offline.recordings import Recorded
+from ..ros.parameters import ENGINE_PARAMETERS
 from .dds import profile_settings
 from .graph import (
     Listener,
@@ -34,6 +35,7 @@ from .graph import (
     message_class,
     play,
     ros_node,
+    spin,
     wait_until_ready,
 )
 from .node_process import NODE, NodeProcess, perception_node, terminated_like_interrupted
@@ -46,8 +48,6 @@ STAGES: dict[str, Callable[[Any], float]] = {
     'post': lambda status: status.post_ms,
     'publish': lambda status: status.publish_ms,
 }
-# Parameters of the node that are fields of ``EngineOptions``.
-ENGINE_PARAMETERS = ('precision', 'threads', 'provider', 'device', 'dla_core', 'workspace_mb')
 WARM_UP_S = 2.0
 IDLE_S = 4.0
 
@@ -295,13 +295,7 @@ def _median(values: Iterable[float]) -> float:
 
 def _idle_cpu(child: NodeProcess, executor: Any) -> float:
     """Share of a core that the node uses when nobody listens to its outputs any more."""
-    _spin(executor, 1.0)  # it looks for listeners five times a second
+    spin(executor, 1.0)  # it looks for listeners five times a second
     used, start = child.cpu_s(), time.monotonic()
-    _spin(executor, IDLE_S)
+    spin(executor, IDLE_S)
     return (child.cpu_s() - used) / (time.monotonic() - start)
-
-
-def _spin(executor: Any, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        executor.spin_once(timeout_sec=left)

@@ -185,6 +185,27 @@ class Player:
         self.publishers[message.topic].publish(message.data)
 
 
+def spin(executor: Any, seconds: float, done: Callable[[], bool] = lambda: False) -> None:
+    """Handle what comes for a while, or until something is done."""
+    end = time.monotonic() + seconds
+    while not done() and (left := end - time.monotonic()) > 0:
+        executor.spin_once(timeout_sec=min(left, 0.1))
+
+
+def ask(
+    node: Any, executor: Any, kind: Any, service: str, seconds: float, **request: Any
+) -> Any | None:
+    """Call a service; None if it is not there, or does not answer, within some seconds each."""
+    client = node.create_client(kind, service)
+    try:
+        spin(executor, seconds, client.service_is_ready)
+        future = client.call_async(kind.Request(**request))
+        spin(executor, seconds, future.done)
+        return future.result() if future.done() else None
+    finally:
+        node.destroy_client(client)
+
+
 @contextmanager
 def ros_node(name: str, arguments: Sequence[str] = ()) -> Iterator[tuple[Any, Any]]:
     """An rclpy node of this process and an executor that spins it.

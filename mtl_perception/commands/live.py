@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ from ..offline.cdr import RecordingError, header_stamp_ns
 from ..topics import namespace_of
 from ..wiring import full_name
 from .findings import Finding, Level
-from .graph import message_class, ros_node
+from .graph import ask, message_class, ros_node, spin
 from .hearing import (
     Endpoint,
     Heard,
@@ -125,7 +125,7 @@ class Doctor:
         if nodes:
             diagnostics = message_class('diagnostic_msgs/msg/DiagnosticArray')
             held.append(subscribe(diagnostics, '/diagnostics', partial(_take, nodes), 10))
-            self._spin(WAKE_S, lambda: all(map(self._is_awake, nodes)))
+            spin(self._executor, WAKE_S, lambda: all(map(self._is_awake, nodes)))
         try:
             yield
         finally:
@@ -205,14 +205,7 @@ class Doctor:
         return value.string_value or str(value.bool_value).lower()
 
     def _ask(self, kind: Any, service: str, **request: Any) -> Any:
-        client = self._node.create_client(kind, service)
-        try:
-            self._spin(ANSWER_S, client.service_is_ready)
-            future = client.call_async(kind.Request(**request))
-            self._spin(ANSWER_S, future.done)
-            return future.result() if future.done() else None
-        finally:
-            self._node.destroy_client(client)
+        return ask(self._node, self._executor, kind, service, ANSWER_S, **request)
 
     # Cameras
 
@@ -240,7 +233,7 @@ class Doctor:
         if not any(publisher.type == kind for publisher in publishers):
             return findings
         with self._listening(topic, kind) as heard, self._listening_to(infos) as heard_infos:
-            self._spin(self._seconds)
+            spin(self._executor, self._seconds)
         findings += check_flow(heard, self._seconds)
         largest = len(heard.last)
         if heard.last:
@@ -351,11 +344,6 @@ class Doctor:
         heard.stamps.append(stamp)
         heard.ages_s.append(1e-9 * (self._node.get_clock().now().nanoseconds - stamp))
         heard.last = data
-
-    def _spin(self, seconds: float, done: Callable[[], bool] = lambda: False) -> None:
-        end = time.monotonic() + seconds
-        while not done() and (left := end - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=min(left, 0.1))
 
 
 def _take(nodes: list[_Node], array: Any) -> None:

@@ -93,7 +93,7 @@ def open_runs(names: Sequence[str], options: argparse.Namespace, stack: ExitStac
     if variants and options.input is None:
         raise PerceptionError('bundles and engines are run on a recording: give --input IN')
     if not variants:
-        refuse_unused(options, ENGINE_DEFAULTS, 'is of engines, and nothing is run: bags only')
+        refuse_unused(options, ENGINE_DEFAULTS, 'with bags of outputs only: no engine is run')
     camera, used = None, list[str]()
     said: list[Callable[[], Sequence[str]]] = []
     if options.input is not None:

@@ -7,14 +7,13 @@ import os
 import shutil
 import sys
 import time
-from typing import Any
 
 from .. import PerceptionError
-from .graph import ros_node
+from .graph import ask, ros_node, spin
 
 HINT_S = 5.0
 ASK_S = 0.2
-ANSWER_S = 2.0  # an answer that does not come by then was lost
+ANSWER_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,25 +42,13 @@ def wait_until_active(name: str) -> None:
     from lifecycle_msgs.msg import State
     from lifecycle_msgs.srv import GetState
 
+    hint = time.monotonic() + HINT_S
     with ros_node('wait') as (node, executor):
-        client = node.create_client(GetState, f'{name}/get_state')
-        hint = time.monotonic() + HINT_S
-
-        def spin(seconds: float, asked: Any = None) -> None:
-            nonlocal hint
-            end = time.monotonic() + seconds
-            while time.monotonic() < end and not (asked and asked.done()):
-                executor.spin_once(timeout_sec=ASK_S)
-                if time.monotonic() > hint:
-                    print(f'Waiting for {name} to be active.', file=sys.stderr, flush=True)
-                    hint = float('inf')
-
         while True:
-            if client.service_is_ready():
-                asked = client.call_async(GetState.Request())
-                spin(ANSWER_S, asked)
-                if not asked.done():
-                    client.remove_pending_request(asked)
-                elif asked.result().current_state.id == State.PRIMARY_STATE_ACTIVE:
-                    return
-            spin(ASK_S)
+            answer = ask(node, executor, GetState, f'{name}/get_state', ANSWER_S)
+            if answer is not None and answer.current_state.id == State.PRIMARY_STATE_ACTIVE:
+                return
+            if time.monotonic() > hint:
+                print(f'Waiting for {name} to be active.', file=sys.stderr, flush=True)
+                hint = float('inf')
+            spin(executor, ASK_S)

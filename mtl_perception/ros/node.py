@@ -36,7 +36,7 @@ from ..pipeline import Options, Pipeline
 from .cameras import Camera
 from .diagnostics import EngineHealth, engine_diagnostic
 from .messages import LabelInfo, describe_model
-from .parameters import PARAMETERS, Parameter, options_of, refusal
+from .parameters import ENGINE_PARAMETERS, PARAMETERS, Parameter, options_of, refusal
 from .qos import OVERRIDABLE, OVERRIDES, input_overrides
 from .spelling import Arguments
 from .worker import Worker
@@ -321,9 +321,7 @@ class PerceptionNode(LifecycleNode):  # type: ignore[misc]
         It does not hold the node: a thread that is still building when the process ends would keep
         it, and with it the node's name on the graph.
         """
-        given = self._values(
-            'precision', 'threads', 'provider', 'device', 'dla_core', 'workspace_mb'
-        )
+        given = self._values(*ENGINE_PARAMETERS)
         options = EngineOptions(max_batch=len(self._value('cameras')), cut=True, **given)
         backend, open_one = self._value('backend'), self._open_engine
 

@@ -91,6 +91,9 @@ class Parameter:
         return f'{self.name} {fault}' if fault else ''
 
 
+# Those that are fields of ``EngineOptions``.
+ENGINE_PARAMETERS = ('precision', 'threads', 'provider', 'device', 'dla_core', 'workspace_mb')
+
 PARAMETERS = (
     Parameter(
         'bundle',

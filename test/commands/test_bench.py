@@ -111,9 +111,12 @@ def test_a_real_node_is_measured(tiny_bundle: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ('arguments', 'said'),
     [
-        (['--batch', '2'], '--batch goes with --engines'),
-        (['--engines', '--backend', 'openvino', '--size', '64x64'], '--backend, --size is of the'),
-        (['--engines', '--precision', 'int8'], '--precision is of the node'),
+        (['--batch', '2'], '--batch would do nothing without --engines'),
+        (
+            ['--engines', '--backend', 'openvino', '--size', '64x64'],
+            '--backend, --size would do nothing',
+        ),
+        (['--engines', '--precision', 'int8'], '--precision would do nothing with'),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(

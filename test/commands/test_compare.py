@@ -130,7 +130,7 @@ def test_what_cannot_be_compared_is_one_sentence(
     assert 'nothing is not a bag, a bundle folder, or BACKEND:PRECISION' in error
     assert 'has no outputs' in error_of(capsys, 'compare', str(recording), str(recording))
     error = error_of(capsys, 'compare', str(recording), str(recording), '--threads', '1')
-    assert '--threads is of engines' in error
+    assert '--threads would do nothing with bags' in error
 
 
 def test_what_keeps_a_report_from_being_written_is_told_before_the_run(

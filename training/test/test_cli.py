@@ -41,11 +41,11 @@ def test_letters_that_a_terminal_lacks_are_spelt_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('line', 'said'),
     [
-        ('evaluate --checkpoint C --data D --precision int8', '--precision is of bundles'),
-        ('export --checkpoint C --out O --temperature-split train', 'goes with --temperature'),
-        ('export --checkpoint C --out O --calibration D', '--calibration goes with --precision'),
-        ('quantize B --limit 5 --threads 1', '--limit, --threads goes with --data'),
-        ('sweep SPACE --out O --reduction 2', '--reduction goes with --asha'),
+        ('evaluate --checkpoint C --data D --precision int8', 'nothing with --checkpoint'),
+        ('export --checkpoint C --out O --temperature-split train', 'without --temperature'),
+        ('export --checkpoint C --out O --calibration D', 'nothing without --precision'),
+        ('quantize B --limit 5 --threads 1', '--limit, --threads would do nothing without --data'),
+        ('sweep SPACE --out O --reduction 2', '--reduction would do nothing without --asha'),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(

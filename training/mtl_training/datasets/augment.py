@@ -54,7 +54,7 @@ def augment(
     """Scale, crop, flip and distort a frame to [height, width], as ``rng`` has it."""
     frame_height, frame_width = sample.arrays['image'].shape[:2]
     factor = rng.choice(config.scales) if config.scales else rng.uniform(*config.scale)
-    scale = fit_scale(sample, height, width) * float(factor)
+    scale = Letterbox.fit(frame_width, frame_height, width, height).scale * float(factor)
     scaled_height, scaled_width = round(frame_height * scale), round(frame_width * scale)
     for _ in range(10):
         left = _offset(scaled_width - width, config.centred, rng)
@@ -75,12 +75,6 @@ def fit(sample: Sample, tasks: Mapping[str, Task], height: int, width: int) -> S
         return sample
     box = Letterbox.fit(frame_width, frame_height, width, height)
     return crop(sample, tasks, box.scale, -box.left, -box.top, height, width)
-
-
-def fit_scale(sample: Sample, height: int, width: int) -> float:
-    """The scale at which the whole frame just fits into [height, width]."""
-    frame_height, frame_width = sample.arrays['image'].shape[:2]
-    return min(height / frame_height, width / frame_width)
 
 
 def crop(

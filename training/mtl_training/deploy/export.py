@@ -221,9 +221,9 @@ def run(args: argparse.Namespace) -> int:
         PerceptionError: an option that would do nothing.
     """
     if not args.temperature:
-        refuse_unused(args, FITTING, 'goes with --temperature')
+        refuse_unused(args, FITTING, 'without --temperature')
     if not args.precision:
-        refuse_unused(args, {'calibration': None}, 'goes with --precision')
+        refuse_unused(args, {'calibration': None}, 'without --precision')
     net, meta = load_checkpoint(args.checkpoint)
     known = tasks_of(meta)
     tasks = choose(known, args.tasks or list(known))

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         PerceptionError: an option that would do nothing.
     """
     if not args.data:
-        refuse_unused(args, {'frames': FRAMES, 'limit': 0, 'threads': 0}, 'goes with --data')
+        refuse_unused(args, {'frames': FRAMES, 'limit': 0, 'threads': 0}, 'without --data')
     bundle = read_bundle(args.bundle)
     calibration = []
     if args.data and args.precision:

@@ -144,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
         PerceptionError: an option that would do nothing.
     """
     if args.checkpoint:
-        refuse_unused(args, {'precision': 'fp32'}, 'is of bundles, and --checkpoint is none')
+        refuse_unused(args, {'precision': 'fp32'}, 'with --checkpoint, only with --bundle')
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.bundle:

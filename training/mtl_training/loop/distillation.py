@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mtl_perception.camera import Letterbox
 from mtl_training.datasets.batches import Batch
 from mtl_training.datasets.classes import LabelClass
 from mtl_training.deploy.bundles import read_bundle
@@ -35,7 +36,7 @@ STRIDE = 4  # of the grid that soft targets are on: that of most networks
 class Teacher(ABC):
     """A trained network, and the tasks that it teaches.
 
-    It sees the pictures at its own size, the whole of each, its border repeated.
+    It sees the pictures at its own size, the whole of each in the middle, its border repeated.
 
     Attributes:
         tasks: of the network that learns.
@@ -56,17 +57,18 @@ class Teacher(ABC):
     def losses(self, logits: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Unweighted losses of final logits by task, beside what it said about the batch."""
 
-    def seen(self, batch: Batch) -> tuple[Batch, tuple[int, int]]:
-        """Pictures and focal lengths as it sees them, and of what size the pictures are there."""
+    def seen(self, batch: Batch) -> tuple[Batch, Letterbox]:
+        """Pictures and focal lengths as it sees them, and where the pictures are there."""
         height, width = batch['image'].shape[-2:]
-        scale = min(self.height / height, self.width / width)
-        inner = round(height * scale), round(width * scale)
+        box = Letterbox.fit(width, height, self.width, self.height)
+        inner = box.content_height, box.content_width
         image = functional.interpolate(
-            batch['image'].float(), inner, mode='bilinear', antialias=scale < 1
+            batch['image'].float(), inner, mode='bilinear', antialias=box.scale < 1
         )
-        border = (0, self.width - inner[1], 0, self.height - inner[0])
+        right, below = self.width - box.left - inner[1], self.height - box.top - inner[0]
+        border = (box.left, right, box.top, below)
         padded = functional.pad(image, border, mode='replicate').round().byte()
-        return {'image': padded, 'fx': batch['fx'] * scale}, inner
+        return {'image': padded, 'fx': batch['fx'] * box.scale}, box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +84,9 @@ class HardTeacher(Teacher):
     def targets(self, batch: Batch) -> Batch:
         """Labels by ``TASK.taught``, on the grid of the batch; sampled nearest, as labels are."""
         height, width = batch['image'].shape[-2:]
-        seen, inner = self.seen(batch)
-        rows = (torch.arange(height) + 0.5) * inner[0] / height
-        columns = (torch.arange(width) + 0.5) * inner[1] / width
+        seen, box = self.seen(batch)
+        rows = box.top + (torch.arange(height) + 0.5) * box.content_height / height
+        columns = box.left + (torch.arange(width) + 0.5) * box.content_width / width
         nearest = (slice(None), rows.long().numpy()[:, None], columns.long().numpy())
         predicted = self.predict({name: values.cpu() for name, values in seen.items()})
         maps = {name: values[nearest] for name, values in predicted.items()}
@@ -118,10 +120,9 @@ class SoftTeacher(Teacher):
     def targets(self, batch: Batch) -> Batch:
         """Soft targets by ``TASK.soft``, on a grid of a quarter of the batch's size."""
         height, width = batch['image'].shape[-2:]
-        seen, inner = self.seen(batch)
+        seen, box = self.seen(batch)
         zoom = seen['fx'] / self.own_focal * self.canonical_focal / batch['fx']
-        share = inner[0] / self.height, inner[1] / self.width
-        grid = centres((height // STRIDE, width // STRIDE), share).to(zoom)
+        grid = centres((height // STRIDE, width // STRIDE), box).to(zoom)
         with torch.no_grad():
             images = normalise(seen['image'], self.net.mean, self.net.std)
             final = self.net.predictions(images).final
@@ -140,14 +141,17 @@ class SoftTeacher(Teacher):
         }
 
 
-def centres(size: tuple[int, int], share: tuple[float, float]) -> Tensor:
-    """The pixels [h, w, 2] of a grid over the upper left of a picture, as ``grid_sample`` counts.
+def centres(size: tuple[int, int], box: Letterbox) -> Tensor:
+    """The pixels [h, w, 2] of a grid over what is in a box, as ``grid_sample`` counts.
 
     Args:
         size: of the grid.
-        share: of the picture's height and width, that the grid covers.
+        box: in the middle of a picture.
     """
-    y, x = ((2 * torch.arange(n) + 1) / n * part - 1 for n, part in zip(size, share, strict=True))
+    height, width = size
+    y = box.top + (torch.arange(height) + 0.5) * box.content_height / height
+    x = box.left + (torch.arange(width) + 0.5) * box.content_width / width
+    x, y = 2 * x / box.width - 1, 2 * y / box.height - 1
     return torch.stack(torch.meshgrid(x, y, indexing='xy'), dim=-1)
 
 

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         TrainingError: what was given cannot be used.
     """
     if not args.asha:
-        refuse_unused(args, {'reduction': 3}, 'goes with --asha')
+        refuse_unused(args, {'reduction': 3}, 'without --asha')
     trials = read_trials(args.space)
     if args.list:
         for trial in trials:

@@ -13,7 +13,13 @@ from mtl_training.datasets.classes import CLASS_SETS
 from mtl_training.evaluation.predictors import Maps
 from mtl_training.loop.checkpoint import load_checkpoint
 from mtl_training.loop.config import ConfigError, DistillConfig, load_config
-from mtl_training.loop.distillation import HardTeacher, SoftTeacher, open_teachers
+from mtl_training.loop.distillation import (
+    HardTeacher,
+    SoftTeacher,
+    centres,
+    open_teachers,
+    sampled,
+)
 from mtl_training.loop.run import prepare
 from mtl_training.loop.step import make_step, sub_sample
 from mtl_training.loop.train import train
@@ -22,6 +28,7 @@ from mtl_training.tasks import TASK_SETS, L1Depth, TaskSet
 from torch import Tensor
 from torch.nn import functional
 
+from mtl_perception.camera import Letterbox
 from mtl_perception.share import share
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'
@@ -231,6 +238,34 @@ def test_the_default_bundle_is_a_soft_teacher_of_groups(labelled: Path) -> None:
     assert (depth / labels['depth.taught'] - 1).abs().median() < 0.02
     vectors = functional.interpolate(targets['normals.soft'], scale_factor=4, mode='bilinear')
     assert (vectors * labels['normals.taught']).sum(dim=1).mean() > 0.98
+
+
+def test_a_teacher_sees_pictures_where_the_node_puts_them_and_labels_those_pixels() -> None:
+    """Pictures of 48x96 for a teacher of 64x64: scaled by 2 / 3, in its rows 16 to 47."""
+    rows = torch.arange(48.0)[:, None].expand(48, 96) * 5
+    batch = {
+        'image': rows.expand(1, 3, 48, 96).round().byte(),
+        'fx': torch.tensor([300.0]),
+        'depth': torch.ones(1, 1, 48, 96),
+    }
+    teacher = HardTeacher(
+        tasks={'depth': tasks_of('rooms')['depth']},
+        height=64,
+        width=64,
+        canonical_focal=300.0,
+        predict=lambda seen: {'depth': seen['image'][:, 0].float().numpy()},
+    )
+    seen, box = teacher.seen(batch)
+    picture = batch['image'][0].permute(1, 2, 0).numpy()
+    there = Letterbox.fit(96, 48, 64, 64).forward(picture)
+    np.testing.assert_allclose(seen['image'][0].permute(1, 2, 0), there, atol=3)
+    assert seen['fx'].item() == pytest.approx(200)
+    taught = teacher.targets(batch)['depth.taught'][0, 0]
+    assert (taught - rows).abs().max() <= 6  # a row of the teacher is one and a half
+    # Soft targets of a quarter of the size, from maps of the teacher.
+    found = sampled(seen['image'][:, :1].float(), centres((12, 24), box))[0, 0]
+    expected = rows.reshape(12, 4, 24, 4).mean(dim=(1, 3))
+    np.testing.assert_allclose(found, expected, atol=3)
 
 
 @pytest.mark.parametrize(
