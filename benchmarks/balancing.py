@@ -24,8 +24,8 @@ import torch
 from lightning.fabric import Fabric
 from mtl_training.balancing import METHODS
 from mtl_training.balancing.aggregation import AGGREGATORS
+from mtl_training.checkpoints.config import Config, from_mapping
 from mtl_training.datasets.batches import Batch
-from mtl_training.loop.config import Config, from_mapping
 from mtl_training.loop.run import Run, prepare
 from mtl_training.loop.step import make_step
 

@@ -17,8 +17,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
+from mtl_training.checkpoints.config import load_config
 from mtl_training.loop import precision
-from mtl_training.loop.config import load_config
 from mtl_training.loop.processes import launch
 from mtl_training.loop.run import Run, prepare
 from mtl_training.loop.step import make_step

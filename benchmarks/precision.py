@@ -35,8 +35,8 @@ ENGINES = (
 def torch_eager(checkpoint: Path, bundle: Bundle, threads: int) -> Run:
     """The network of a checkpoint with the bundle's tasks, run by torch eager in fp32."""
     import torch
+    from mtl_training.checkpoints.checkpoint import load_checkpoint, tasks_of
     from mtl_training.deploy.deployable import Deployable
-    from mtl_training.loop.checkpoint import load_checkpoint, tasks_of
     from mtl_training.tasks import choose
 
     torch.set_num_threads(threads)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from mtl_training.checkpoints.bundles import read_bundle
 from mtl_training.datasets import open_data
 from mtl_training.datasets.batches import Examples, loader
 from mtl_training.datasets.classes import ROBOT_GROUPS
 from mtl_training.datasets.dataset import DataSet, Subset
-from mtl_training.deploy.bundles import read_bundle
 from mtl_training.evaluation.judge import truth
 from mtl_training.evaluation.predictors import judged_bundle
 

@@ -50,7 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         'turn a checkpoint into a bundle that the runtime loads',
     ),
     'checkpoint': (
-        'mtl_training.deploy.checkpoint',
+        'mtl_training.checkpoints.cli',
         'turn a bundle into a checkpoint: the way back from export',
     ),
     'quantize': ('mtl_training.deploy.quantize', 'add fp16 and int8 models to a bundle'),

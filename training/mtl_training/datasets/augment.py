@@ -23,8 +23,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.camera import Letterbox
-from mtl_training.loop.config import AugmentConfig
 from mtl_training.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Probabilities (``*_p``) and ranges of the augmentation; see ``augment``."""
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    scales: tuple[float, ...] = ()  # one of these, instead of any in the range
+    centred: bool = False  # the crop, instead of anywhere
+    cat_max_ratio: float = 0.75
+    flip_p: float = 0.5
+    brightness: float = 32.0
+    contrast: tuple[float, float] = (0.5, 1.5)
+    saturation: tuple[float, float] = (0.5, 1.5)
+    hue: float = 18.0
+    photometric_p: float = 0.5  # of each of the four above
+    balance: float = 0.0  # largest relative gain of a colour channel
+    gamma: tuple[float, float] = (1.0, 1.0)
+    exposure: float = 0.0  # at most so many stops darker or brighter, in linear light
+    gray_p: float = 0.0
+    vignette_p: float = 0.0
+    vignette: tuple[float, float] = (0.2, 0.7)  # share of the light that corners lose
+    motion_p: float = 0.0
+    motion_length: tuple[float, float] = (3.0, 15.0)  # px of a straight motion blur
+    blur_p: float = 0.0
+    blur_sigma: tuple[float, float] = (0.4, 1.6)
+    noise_p: float = 0.0
+    noise_sigma: tuple[float, float] = (1.0, 12.0)
+    jpeg_p: float = 0.0
+    jpeg_quality: tuple[int, int] = (30, 90)
 
 
 @dataclass(frozen=True)

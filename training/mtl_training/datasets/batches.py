@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from mtl_training.datasets.augment import Sample, augment, fit
+from mtl_training.datasets.augment import AugmentConfig, Sample, augment, fit
 from mtl_training.datasets.dataset import DataError, DataSet
-from mtl_training.loop.config import AugmentConfig
 from mtl_training.tasks.task import Task, TaskError
 
 Batch = dict[str, Tensor]

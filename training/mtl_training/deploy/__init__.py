@@ -9,4 +9,4 @@ telemetry.switch_off()
 
 
 class DeployError(TrainingError):
-    """A bundle that cannot be read, made or quantised, in one sentence."""
+    """A bundle that cannot be made or quantised, in one sentence."""

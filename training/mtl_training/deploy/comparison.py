@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from mtl_perception.engines.agreement import Agreement, compare
-from mtl_training.deploy.bundles import open_model
+from mtl_training.checkpoints.bundles import open_model
 from mtl_training.deploy.deployable import Deployable
 
 

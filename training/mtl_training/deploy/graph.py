@@ -11,9 +11,9 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from mtl_training.checkpoints.weights import PREFIX
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.deployable import Deployable
-from mtl_training.deploy.weights import PREFIX
 
 OPSET = 18
 

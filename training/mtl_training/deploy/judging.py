@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtl_training.checkpoints.bundles import BundleFiles
 from mtl_training.datasets.dataset import thin_out
-from mtl_training.deploy.bundles import BundleFiles
 from mtl_training.evaluation.evaluate import frame_batches, open_judged
 from mtl_training.evaluation.judge import in_short, judge
 from mtl_training.evaluation.predictors import judged_bundle

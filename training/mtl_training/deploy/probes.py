@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.engines.probes import enlarged, pack_probes, sampled, unpack_probes
-from mtl_training.deploy.bundles import BundleFiles, open_model
+from mtl_training.checkpoints.bundles import BundleFiles, open_model
 from mtl_training.deploy.pictures import smooth_noise
 
 PROBES = 2

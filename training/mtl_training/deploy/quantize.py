@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mtl_perception.commands.arguments import refuse_unused
-from mtl_training.deploy.bundles import read_bundle, write_bundle
+from mtl_training.checkpoints.bundles import read_bundle, write_bundle
 from mtl_training.deploy.judging import judge_variants
 from mtl_training.deploy.pictures import FRAMES, read_pictures
 from mtl_training.deploy.probes import add_probes
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Quantise and print what it cost.
 
     Raises:
-        DeployError, DataError, CheckpointError: nothing is written then.
+        DeployError, BundleError, DataError, CheckpointError: nothing is written then.
         PerceptionError: an option that would do nothing.
     """
     if not args.data:

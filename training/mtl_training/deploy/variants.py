@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from mtl_perception import one_line
 from mtl_perception.engines.agreement import Agreement, compare
+from mtl_training.checkpoints.bundles import BundleFiles, open_model
+from mtl_training.checkpoints.weights import store_narrow
 from mtl_training.deploy import DeployError
-from mtl_training.deploy.bundles import BundleFiles, open_model
 from mtl_training.deploy.fp16 import to_fp16
 from mtl_training.deploy.int8 import to_int8
 from mtl_training.deploy.pictures import smooth_noise
 from mtl_training.deploy.probes import add_int8_probes
-from mtl_training.deploy.weights import store_narrow
 
 PRECISIONS = ('fp16', 'int8')
 # precision -> variants of the bundle: their files are model_<variant>.onnx

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from mtl_perception.files import beside
 from mtl_training import TrainingError
+from mtl_training.checkpoints.checkpoint import read_checkpoint
 from mtl_training.evaluation.charts import COLORS, Curve, chart, thinned
-from mtl_training.loop.checkpoint import read_checkpoint
 from mtl_training.protocols.delta import FIGURES, delta
 
 STYLE = """

@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from mtl_perception.commands.arguments import refuse_unused
 from mtl_perception.offline.evaluation import Calibration
+from mtl_training.checkpoints.bundles import read_bundle
+from mtl_training.checkpoints.checkpoint import load_checkpoint
 from mtl_training.datasets import open_data
 from mtl_training.datasets.batches import Batch, Examples, loader
 from mtl_training.datasets.classes import CLASS_SETS, LabelClass
 from mtl_training.datasets.dataset import ClassesError, DataError, DataSet, thin_out
-from mtl_training.deploy.bundles import read_bundle
 from mtl_training.evaluation.charts import reliability_diagram
 from mtl_training.evaluation.judge import judge
 from mtl_training.evaluation.native import NativeExamples, at_native
@@ -25,7 +26,6 @@ from mtl_training.evaluation.predictors import Judged, in_classes, judged_bundle
 from mtl_training.evaluation.sheet import sheet, write_sheet
 from mtl_training.evaluation.table import markdown
 from mtl_training.evaluation.trivial import trivial_predictors
-from mtl_training.loop.checkpoint import load_checkpoint
 from mtl_training.protocols import PROTOCOLS
 from mtl_training.protocols.judging import judged_by
 from mtl_training.tasks import SemanticTask, TaskSet, choose
@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print the table.
 
     Raises:
-        CheckpointError, DeployError, DataError: a network or data that cannot be read.
+        CheckpointError, BundleError, DataError: a network or data that cannot be read.
         PerceptionError: an option that would do nothing.
     """
     if args.checkpoint:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtl_perception.bundle import KINDS
+from mtl_training.checkpoints.bundles import BundleFiles, open_model
+from mtl_training.checkpoints.checkpoint import CheckpointError, tasks_of
 from mtl_training.datasets.batches import Batch
 from mtl_training.datasets.classes import LabelClass, from_table
-from mtl_training.deploy.bundles import BundleFiles, open_model
-from mtl_training.loop.checkpoint import CheckpointError, tasks_of
 from mtl_training.models import Network
 from mtl_training.tasks import (
     GroupedSemanticTask,
@@ -107,7 +107,7 @@ def judged_bundle(bundle: BundleFiles, variant: str = 'fp32', threads: int = 0) 
         variant: such as ``fp16`` or ``int8``.
 
     Raises:
-        DeployError: the bundle has no such variant.
+        BundleError: the bundle has no such variant.
         CheckpointError: the description has no metric depth, or onnxruntime refuses the model.
     """
     model, description = bundle.variant(variant), bundle.description

@@ -1,1 +1,1 @@
-"""The training loop: configuration, steps, checkpoints."""
+"""The training loop: steps, schedules, gradients, the state of a run."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning.fabric.utilities import rank_zero_only
 
-from mtl_training.loop.config import load_config
+from mtl_training.checkpoints.config import load_config
 from mtl_training.loop.train import train
 from mtl_training.protocols import PROTOCOLS
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from mtl_perception.camera import Letterbox
+from mtl_training.checkpoints.bundles import read_bundle
+from mtl_training.checkpoints.checkpoint import CheckpointError, load_checkpoint, tasks_of
+from mtl_training.checkpoints.config import ConfigError, DistillConfig
 from mtl_training.datasets.batches import Batch
 from mtl_training.datasets.classes import LabelClass
-from mtl_training.deploy.bundles import read_bundle
 from mtl_training.evaluation.predictors import (
     Judged,
     Predictor,
@@ -24,8 +26,6 @@ from mtl_training.evaluation.predictors import (
     judged_network,
     normalise,
 )
-from mtl_training.loop.checkpoint import CheckpointError, load_checkpoint, tasks_of
-from mtl_training.loop.config import ConfigError, DistillConfig
 from mtl_training.models import Network
 from mtl_training.tasks import SemanticTask, TaskError, TaskSet, grouped, multi_task_loss
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mtl_training.loop.config import ConfigError
+from mtl_training.checkpoints.config import ConfigError
 from mtl_training.loop.gradients import angle_names
 from mtl_training.loop.run import Run
 from mtl_training.loop.step import Step

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mtl_training.loop.config import ConfigError, OptimConfig
+from mtl_training.checkpoints.config import ConfigError, OptimConfig
 from mtl_training.models import ModelError, Network
 
 # Optimisers that divide each step by the size of the gradients that were seen.

@@ -12,7 +12,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mtl_training.loop.config import RunConfig
+from mtl_training.checkpoints.config import RunConfig
 from mtl_training.models import Network, Predictions
 
 

@@ -13,13 +13,13 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from mtl_training.balancing import GradientBalancer, LossBalancer, make_balancer
+from mtl_training.checkpoints.checkpoint import auxiliary_tasks, build_network, config_tasks
+from mtl_training.checkpoints.config import Config, ConfigError
 from mtl_training.datasets import open_data
 from mtl_training.datasets.classes import CLASS_SETS, LabelClass
 from mtl_training.datasets.dataset import DataSet, class_weights, thin_out
 from mtl_training.evaluation.judge import Report
 from mtl_training.loop.average import Average
-from mtl_training.loop.checkpoint import auxiliary_tasks, build_network, config_tasks
-from mtl_training.loop.config import Config, ConfigError
 from mtl_training.loop.distillation import Teacher, open_teachers
 from mtl_training.loop.optimizer import freeze, make_optimizer
 from mtl_training.loop.processes import averaging, to_device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtl_training.loop.config import OptimConfig
+from mtl_training.checkpoints.config import OptimConfig
 
 
 def learning_rate(optim: OptimConfig, step: int, epoch_step: int = 0) -> float:

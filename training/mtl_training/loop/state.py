@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtl_training.loop.checkpoint import (
+from mtl_training.checkpoints.checkpoint import (
     CheckpointError,
     describe_run,
     load_checkpoint,
@@ -20,7 +20,7 @@ from mtl_training.loop.checkpoint import (
     save_checkpoint,
     with_prefix,
 )
-from mtl_training.loop.config import Config, from_mapping, to_mapping
+from mtl_training.checkpoints.config import Config, from_mapping, to_mapping
 from mtl_training.loop.run import Progress, Run
 
 # What single-task networks are made of; systems that join them name it alike.

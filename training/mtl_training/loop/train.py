@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+from mtl_training.checkpoints.config import Config
 from mtl_training.datasets.batches import Batch, EpochBatches, Examples, loader
 from mtl_training.datasets.dataset import DataError, DataSet
 from mtl_training.datasets.mixture import frames_by_task, of_epoch
-from mtl_training.loop.config import Config
 from mtl_training.loop.log import StepLog
 from mtl_training.loop.processes import launch
 from mtl_training.loop.run import Run, prepare

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from mtl_training.checkpoints.checkpoint import save_checkpoint
 from mtl_training.datasets.batches import Batch, Examples, loader
 from mtl_training.datasets.dataset import DataError, DataSet, thin_out
 from mtl_training.evaluation.judge import in_short, judge, quality
 from mtl_training.evaluation.predictors import Predictor, network_predictor
 from mtl_training.evaluation.sheet import sheet, write_sheet
-from mtl_training.loop.checkpoint import save_checkpoint
 from mtl_training.loop.log import RowLog
 from mtl_training.loop.run import Run
 from mtl_training.loop.state import describe

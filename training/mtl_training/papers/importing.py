@@ -16,9 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtl_training.checkpoints.checkpoint import (
+    build_network,
+    config_tasks,
+    describe_run,
+    save_checkpoint,
+)
+from mtl_training.checkpoints.config import Config, DataConfig, ModelConfig, OptimConfig
 from mtl_training.datasets.classes import CLASS_SETS
-from mtl_training.loop.checkpoint import build_network, config_tasks, describe_run, save_checkpoint
-from mtl_training.loop.config import Config, DataConfig, ModelConfig, OptimConfig
 from mtl_training.models import BACKBONES, Network
 from mtl_training.models.mti_net import MTINet
 from mtl_training.models.pyramids import HRNetPyramid, SurveyHRNetPyramid

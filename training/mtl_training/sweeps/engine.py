@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_training import TrainingError
-from mtl_training.loop.checkpoint import CheckpointError, read_checkpoint
+from mtl_training.checkpoints.checkpoint import CheckpointError, read_checkpoint
 from mtl_training.loop.train import train
 from mtl_training.sweeps.space import Trial
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from mtl_training.loop.config import Config, ConfigError, from_mapping, load_config
+from mtl_training.checkpoints.config import Config, ConfigError, from_mapping, load_config
 
 ALONE = 'alone'  # beginning of the variants that learn a single task
 

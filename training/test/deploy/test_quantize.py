@@ -16,10 +16,11 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from mtl_training.checkpoints.bundles import BundleError, open_model, read_bundle, write_bundle
+from mtl_training.checkpoints.weights import round_to_half, store_narrow
 from mtl_training.cli import main
 from mtl_training.datasets.classes import NYUD40, ROBOT_GROUPS, LabelClass, as_table
 from mtl_training.deploy import DeployError
-from mtl_training.deploy.bundles import open_model, read_bundle, write_bundle
 from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.export import export
 from mtl_training.deploy.fp16 import to_fp16
@@ -29,7 +30,6 @@ from mtl_training.deploy.pictures import read_pictures, smooth_noise
 from mtl_training.deploy.probes import PROBE_BYTES, make_probes
 from mtl_training.deploy.rewriting import fold_constants
 from mtl_training.deploy.variants import add_variants, compare_with_fp32
-from mtl_training.deploy.weights import round_to_half, store_narrow
 from mtl_training.models import Network, Predictions, build
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.pyramids import ResNetPyramid
@@ -533,7 +533,7 @@ def test_files_outside_of_the_bundle_are_not_read(exported: Path, tmp_path: Path
     text = (folder / 'bundle.yaml').read_text()
     for name in ('../model.onnx', str(tmp_path / 'model.onnx')):
         (folder / 'bundle.yaml').write_text(text.replace('file: model.onnx', f'file: {name}'))
-        with pytest.raises(DeployError, match='expected a file inside the folder of the bundle'):
+        with pytest.raises(BundleError, match='expected a file inside the folder of the bundle'):
             read_bundle(folder)
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from mtl_training.checkpoints.config import load_config
 from mtl_training.cli import main
 from mtl_training.evaluation import charts
 from mtl_training.evaluation.charts import chart, thinned, ticks
 from mtl_training.evaluation.compare import delta_of, page, read_runs
-from mtl_training.loop.config import load_config
 from mtl_training.loop.train import train
 
 TINY = Path(__file__).parents[2] / 'configs' / 'tiny.yaml'

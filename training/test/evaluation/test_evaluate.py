@@ -15,13 +15,14 @@ import onnx
 import pytest
 import torch
 import yaml
+from mtl_training.checkpoints.bundles import BundleError, read_bundle
+from mtl_training.checkpoints.checkpoint import CheckpointError
+from mtl_training.checkpoints.config import load_config
 from mtl_training.cli import main
 from mtl_training.datasets.batches import Batch, Examples, loader
 from mtl_training.datasets.classes import NYUD40, PASCAL21, ROBOT_GROUPS, LabelClass, as_table
 from mtl_training.datasets.dataset import DataError
 from mtl_training.datasets.rooms import Rooms
-from mtl_training.deploy import DeployError
-from mtl_training.deploy.bundles import read_bundle
 from mtl_training.evaluation.evaluate import curves
 from mtl_training.evaluation.judge import in_short, judge, quality, truth
 from mtl_training.evaluation.predictors import (
@@ -33,8 +34,6 @@ from mtl_training.evaluation.predictors import (
 from mtl_training.evaluation.sheet import sheet
 from mtl_training.evaluation.table import markdown
 from mtl_training.evaluation.trivial import trivial_predictors
-from mtl_training.loop.checkpoint import CheckpointError
-from mtl_training.loop.config import load_config
 from mtl_training.loop.train import train
 from mtl_training.models import Network, Predictions
 from mtl_training.tasks import TaskSet, choose, nyud
@@ -405,7 +404,7 @@ def test_a_variant_of_a_bundle_is_judged(
 
 
 def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DeployError, match='cannot be read as a bundle'):
+    with pytest.raises(BundleError, match='cannot be read as a bundle'):
         judged_bundle(read_bundle(tmp_path))
     write_bundle(tmp_path)
     text = (tmp_path / 'bundle.yaml').read_text()
@@ -413,5 +412,5 @@ def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be judged as a bundle: 'canonical_focal'"):
         judged_bundle(read_bundle(tmp_path))
     (tmp_path / 'model.onnx').write_bytes(b'')
-    with pytest.raises(DeployError, match='is damaged: its sha256 is not'):
+    with pytest.raises(BundleError, match='is damaged: its sha256 is not'):
         judged_bundle(read_bundle(tmp_path))

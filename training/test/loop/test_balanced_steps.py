@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.fabric import Fabric
+from mtl_training.checkpoints.config import ConfigError, load_config
 from mtl_training.datasets.batches import Batch, Examples, loader
-from mtl_training.loop.config import ConfigError, load_config
 from mtl_training.loop.losses import losses_of, predictions_of
 from mtl_training.loop.run import Run, prepare
 from mtl_training.loop.step import Step, make_step

@@ -11,8 +11,8 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from mtl_training.balancing import METHODS, Balance, GradientBalancer
+from mtl_training.checkpoints.config import BalancingConfig, Config, ConfigError, load_config
 from mtl_training.datasets.batches import Examples, loader
-from mtl_training.loop.config import BalancingConfig, Config, ConfigError, load_config
 from mtl_training.loop.run import Run, prepare
 from mtl_training.loop.step import make_step
 from mtl_training.models import SYSTEMS

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from mtl_training.loop.config import OptimConfig
+from mtl_training.checkpoints.config import OptimConfig
 from mtl_training.loop.optimizer import make_optimizer, set_learning_rate
 from mtl_training.loop.schedule import learning_rate
 from mtl_training.models import Network, build

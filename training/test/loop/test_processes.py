@@ -11,8 +11,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from mtl_training.loop.checkpoint import read_checkpoint
-from mtl_training.loop.config import load_config
+from mtl_training.checkpoints.checkpoint import read_checkpoint
+from mtl_training.checkpoints.config import load_config
 from mtl_training.loop.processes import to_device
 from mtl_training.loop.train import train
 from mtl_training.models import SYSTEMS, build

@@ -14,11 +14,11 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from mtl_training.balancing import METHODS
+from mtl_training.checkpoints.checkpoint import CheckpointError, load_checkpoint, read_checkpoint
+from mtl_training.checkpoints.config import Config, ConfigError, load_config
 from mtl_training.cli import main
 from mtl_training.datasets.dataset import DataError
 from mtl_training.evaluation.predictors import normalise
-from mtl_training.loop.checkpoint import CheckpointError, load_checkpoint, read_checkpoint
-from mtl_training.loop.config import Config, ConfigError, load_config
 from mtl_training.loop.run import prepare
 from mtl_training.loop.state import begin_with
 from mtl_training.loop.step import sub_sample

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from mtl_training.loop.checkpoint import load_checkpoint
+from mtl_training.checkpoints.checkpoint import load_checkpoint
 
 from mtl_perception.bundle import default_bundle
 

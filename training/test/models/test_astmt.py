@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from mtl_training.loop.config import OptimConfig
+from mtl_training.checkpoints.config import OptimConfig
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import ModelError, build
 from mtl_training.models.adversary import confusion

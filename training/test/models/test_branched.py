@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mtl_training.checkpoints.config import OptimConfig
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.export import export
-from mtl_training.loop.config import OptimConfig
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import SYSTEMS, ModelError, Network, build
 from mtl_training.models.backbones import BACKBONES, pyramid

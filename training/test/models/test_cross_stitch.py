@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mtl_training.loop.config import OptimConfig
+from mtl_training.checkpoints.config import OptimConfig
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import ModelError, build
 from mtl_training.models.cross_stitch import CrossStitchUnit

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mtl_training.cli import main
-from mtl_training.loop.checkpoint import (
+from mtl_training.checkpoints.checkpoint import (
     build_network,
     describe_run,
     load_checkpoint,
     save_checkpoint,
 )
-from mtl_training.loop.config import load_config
+from mtl_training.checkpoints.config import load_config
+from mtl_training.cli import main
 from mtl_training.loop.train import train
 from mtl_training.models import Network, build
 from mtl_training.models.backbones import BACKBONES, pyramid

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from mtl_training.loop.checkpoint import build_network
+from mtl_training.checkpoints.checkpoint import build_network
 from mtl_training.models import Network
 from mtl_training.papers.importing import configure, import_weights, source_of
 from mtl_training.papers.survey_names import TASKS, name_map

@@ -11,8 +11,8 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from mtl_training.checkpoints.config import ConfigError
 from mtl_training.cli import main
-from mtl_training.loop.config import ConfigError
 from mtl_training.loop.train import train
 from mtl_training.sweeps.engine import done
 from mtl_training.sweeps.results import (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mtl_training.loop.checkpoint import (
+from mtl_training.checkpoints.checkpoint import (
     CheckpointError,
     load_checkpoint,
     read_checkpoint,

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from mtl_perception.files import beside
 from mtl_training import TrainingError
+from mtl_training.checkpoints.bundles import BundleError, read_bundle
+from mtl_training.checkpoints.config import Config, ConfigError, convert, from_mapping, to_mapping
+from mtl_training.checkpoints.weights import read_weights
 from mtl_training.datasets.classes import CLASS_SETS, LabelClass, as_table, from_table
-from mtl_training.deploy import DeployError
-from mtl_training.deploy.bundles import read_bundle
-from mtl_training.deploy.weights import read_weights
-from mtl_training.loop.config import Config, ConfigError, convert, from_mapping, to_mapping
 from mtl_training.models import Network, build
 from mtl_training.protocols import PROTOCOLS
 from mtl_training.tasks import TASK_SETS, Task, TaskSet, choose
@@ -149,7 +148,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     if Path(path).is_dir():
         try:
             return read_weights(read_bundle(Path(path)).model)
-        except DeployError as error:
+        except BundleError as error:
             raise CheckpointError(f'{path} cannot be read as a checkpoint: {error}') from error
     try:
         with safe_open(path, framework='pt') as file:

@@ -14,7 +14,11 @@ import onnxruntime
 import yaml
 
 from mtl_perception import bundle as runtime
-from mtl_training.deploy import DeployError
+from mtl_training import TrainingError
+
+
+class BundleError(TrainingError):
+    """A bundle that cannot be read or written, in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,13 @@ class BundleFiles:
         """The model of a number format; ``fp32`` is ``model.onnx``.
 
         Raises:
-            DeployError: the bundle has none.
+            BundleError: the bundle has none.
         """
         if name == 'fp32':
             return self.model
         variants = self.description.get('variants', {})
         if name not in variants:
-            raise DeployError(
+            raise BundleError(
                 f'the bundle {self.description.get("name")} has no {name} model, it has '
                 f'{", ".join(["fp32", *variants])}; `mtl_training quantize` makes others'
             )
@@ -65,7 +69,7 @@ def read_bundle(folder: Path) -> BundleFiles:
     """Read ``bundle.yaml`` and every file that it names; hashes are compared.
 
     Raises:
-        DeployError: what is missing, is not a bundle, or was changed.
+        BundleError: what is missing, is not a bundle, or was changed.
     """
     try:
         text = (folder / 'bundle.yaml').read_text(encoding='utf-8')
@@ -76,24 +80,24 @@ def read_bundle(folder: Path) -> BundleFiles:
         for entry in entries:
             name = Path(entry['file'])
             if name.is_absolute() or '..' in name.parts:
-                raise DeployError(
+                raise BundleError(
                     f'{folder / "bundle.yaml"} names {entry["file"]}, expected a file inside the '
                     'folder of the bundle'
                 )
             files[entry['file']] = (folder / name).read_bytes()
         int(description['input']['height']), int(description['input']['width'])
     except OSError as error:
-        raise DeployError(
+        raise BundleError(
             f'{folder} cannot be read as a bundle: {error.filename}: {error.strerror}'
         ) from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = ' '.join(repr(error).split())
-        raise DeployError(
+        raise BundleError(
             f'{folder / "bundle.yaml"} does not describe a bundle: {reason}'
         ) from error
     for entry in entries:
         if hashlib.sha256(files[entry['file']]).hexdigest() != entry.get('sha256'):
-            raise DeployError(
+            raise BundleError(
                 f'{folder / entry["file"]} is damaged: its sha256 is not {entry.get("sha256")}'
             )
     return BundleFiles(description, files)
@@ -103,14 +107,14 @@ def write_bundle(out: Path, bundle: BundleFiles) -> None:
     """Write a bundle beside ``out``, let the runtime check it, then rename: whole or not at all.
 
     Raises:
-        DeployError: the runtime refuses it, or the folder cannot be written.
+        BundleError: the runtime refuses it, or the folder cannot be written.
     """
     out = out.resolve()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
     except OSError as error:
-        raise DeployError(f'{out} cannot be written: {error.strerror}') from error
+        raise BundleError(f'{out} cannot be written: {error.strerror}') from error
     try:
         folder = beside / out.name
         folder.mkdir()
@@ -131,9 +135,9 @@ def write_bundle(out: Path, bundle: BundleFiles) -> None:
                 os.rename(replaced, out)
             raise
     except runtime.BundleError as error:
-        raise DeployError(f'the runtime refuses the bundle: {error}') from error
+        raise BundleError(f'the runtime refuses the bundle: {error}') from error
     except OSError as error:
-        raise DeployError(f'{out} cannot be written: {error.strerror}') from error
+        raise BundleError(f'{out} cannot be written: {error.strerror}') from error
     finally:
         shutil.rmtree(beside)
 

@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from mtl_perception import one_line
-from mtl_training.deploy import DeployError
+from mtl_training.checkpoints.bundles import BundleError
 
 PREFIX = 'net.'  # of the network's tensors in a ``Deployable``, as in checkpoints
 _META = 'mtl_training'  # key of the metadata, as in checkpoints
@@ -70,15 +70,15 @@ def read_weights(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a model, in the form of ``read_checkpoint``.
 
     Raises:
-        DeployError: it is not an ONNX file, or does not say whose weights it has.
+        BundleError: it is not an ONNX file, or does not say whose weights it has.
     """
     try:
         model = onnx.load_from_string(content)
     except Exception as error:  # protobuf's class is not public
-        raise DeployError(f'the model is not an ONNX file: {one_line(error)}') from error
+        raise BundleError(f'the model is not an ONNX file: {one_line(error)}') from error
     texts = {entry.key: entry.value for entry in model.metadata_props}
     if _META not in texts:
-        raise DeployError(
+        raise BundleError(
             'its model does not say of what network its weights are, expected one that '
             '`mtl_training export` has written since it keeps norms apart'
         )

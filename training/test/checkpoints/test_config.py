@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mtl_training.loop.config import Config, ConfigError, from_mapping, load_config, to_mapping
+from mtl_training.checkpoints.config import (
+    Config,
+    ConfigError,
+    from_mapping,
+    load_config,
+    to_mapping,
+)
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 GOOD = {

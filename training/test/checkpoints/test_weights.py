@@ -13,17 +13,17 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from mtl_training.cli import main
-from mtl_training.deploy.folding import fold_layers
-from mtl_training.deploy.weights import store_narrow
-from mtl_training.loop.checkpoint import (
+from mtl_training.checkpoints.checkpoint import (
     build_network,
     describe_run,
     load_checkpoint,
     read_checkpoint,
     save_checkpoint,
 )
-from mtl_training.loop.config import load_config
+from mtl_training.checkpoints.config import load_config
+from mtl_training.checkpoints.weights import store_narrow
+from mtl_training.cli import main
+from mtl_training.deploy.folding import fold_layers
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.pyramids import ResNetPyramid
 from onnx import TensorProto, helper, numpy_helper
