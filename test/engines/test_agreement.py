@@ -405,7 +405,7 @@ def test_the_shipped_probes_know_the_model_and_refuse_swapped_channels(precision
     for agreement in self_check(backend, bundle, precision):
         assert agreement.limit == LIMITS[purpose].of[agreement.output]
     swapped = Engine(backend, before=lambda images: images[..., ::-1])
-    with pytest.raises(SelfCheckError, match=r'depth relative .* normals degrees'):
+    with pytest.raises(SelfCheckError, match=r'semantic labels .* normals degrees'):
         self_check(swapped, bundle, precision)
     backend.close()
 
