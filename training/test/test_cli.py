@@ -21,6 +21,17 @@ from mtl_training import cli
 cli.COMMANDS['loud'] = ('loud', 'say something')
 sys.exit(cli.main(['loud']))
 """
+# Says what onnxruntime is told when it is imported.
+WATCHED = """
+import os, sys
+class Watch:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == 'onnxruntime':
+            print(os.environ.get('ORT_DISABLE_TELEMETRY'))
+sys.meta_path.insert(0, Watch)
+import mtl_training.deploy.variants
+"""
 
 
 def test_letters_that_a_terminal_lacks_are_spelt_out(tmp_path: Path) -> None:
@@ -53,3 +64,16 @@ def test_options_that_would_do_nothing_are_refused(
 ) -> None:
     assert cli.main(line.split()) == 1
     assert said in capsys.readouterr().err
+
+
+def test_engines_are_told_not_to_report_before_they_are_imported() -> None:
+    environment = {k: v for k, v in os.environ.items() if k != 'ORT_DISABLE_TELEMETRY'}
+    done = subprocess.run(
+        [sys.executable, '-c', WATCHED],
+        env={**environment, 'PYTHONPATH': os.pathsep.join(sys.path[1:])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout == '1\n'

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from mtl_perception.engines import telemetry
 from mtl_training import TrainingError
-
-telemetry.switch_off()
 
 
 class DeployError(TrainingError):

@@ -85,9 +85,8 @@ class HardTeacher(Teacher):
         """Labels by ``TASK.taught``, on the grid of the batch; sampled nearest, as labels are."""
         height, width = batch['image'].shape[-2:]
         seen, box = self.seen(batch)
-        rows = box.top + (torch.arange(height) + 0.5) * box.content_height / height
-        columns = box.left + (torch.arange(width) + 0.5) * box.content_width / width
-        nearest = (slice(None), rows.long().numpy()[:, None], columns.long().numpy())
+        rows, columns = (n.long().numpy() for n in rows_and_columns((height, width), box))
+        nearest = (slice(None), rows[:, None], columns)
         predicted = self.predict({name: values.cpu() for name, values in seen.items()})
         maps = {name: values[nearest] for name, values in predicted.items()}
         zoom = batch['fx'].cpu() / self.canonical_focal
@@ -141,17 +140,23 @@ class SoftTeacher(Teacher):
         }
 
 
-def centres(size: tuple[int, int], box: Letterbox) -> Tensor:
-    """The pixels [h, w, 2] of a grid over what is in a box, as ``grid_sample`` counts.
+def rows_and_columns(size: tuple[int, int], box: Letterbox) -> tuple[Tensor, Tensor]:
+    """Where the pixels of a grid over what is in a box lie there, their centres: [h] and [w].
 
     Args:
         size: of the grid.
         box: in the middle of a picture.
     """
     height, width = size
-    y = box.top + (torch.arange(height) + 0.5) * box.content_height / height
-    x = box.left + (torch.arange(width) + 0.5) * box.content_width / width
-    x, y = 2 * x / box.width - 1, 2 * y / box.height - 1
+    rows = box.top + (torch.arange(height) + 0.5) * box.content_height / height
+    columns = box.left + (torch.arange(width) + 0.5) * box.content_width / width
+    return rows, columns
+
+
+def centres(size: tuple[int, int], box: Letterbox) -> Tensor:
+    """``rows_and_columns`` as one grid [h, w, 2], as ``grid_sample`` counts."""
+    rows, columns = rows_and_columns(size, box)
+    x, y = 2 * columns / box.width - 1, 2 * rows / box.height - 1
     return torch.stack(torch.meshgrid(x, y, indexing='xy'), dim=-1)
 
 
