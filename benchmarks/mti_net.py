@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import yaml
 from mtl_training.checkpoints.config import OptimConfig
-from mtl_training.datasets.classes import CLASS_SETS
+from mtl_training.labels import CLASS_SETS
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import Network
 from mtl_training.papers.describe import parse_size

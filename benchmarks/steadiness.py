@@ -17,10 +17,10 @@ import numpy as np
 from mtl_training.checkpoints.bundles import read_bundle
 from mtl_training.datasets import open_data
 from mtl_training.datasets.batches import Examples, loader
-from mtl_training.datasets.classes import ROBOT_GROUPS
 from mtl_training.datasets.dataset import DataSet, Subset
 from mtl_training.evaluation.judge import truth
 from mtl_training.evaluation.predictors import judged_bundle
+from mtl_training.labels import ROBOT_GROUPS
 
 from mtl_perception.offline.flicker import follow, pixels_of
 

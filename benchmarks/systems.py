@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from mtl_training.checkpoints.bundles import open_model
 from mtl_training.checkpoints.config import OptimConfig
-from mtl_training.datasets.classes import NYUD40
 from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.graph import to_onnx
+from mtl_training.labels import NYUD40
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import SYSTEMS, ModelError, Network, build
 from mtl_training.papers.describe import describe, parse_size

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from mtl_training.checkpoints.bundles import open_model
-from mtl_training.datasets.classes import NYUD40
 from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.graph import to_onnx
+from mtl_training.labels import NYUD40
 from mtl_training.models import build
 from mtl_training.papers.describe import parse_size
 from mtl_training.tasks import choose, nyud

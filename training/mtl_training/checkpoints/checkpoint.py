@@ -19,7 +19,7 @@ from mtl_training import TrainingError
 from mtl_training.checkpoints.bundles import BundleError, read_bundle
 from mtl_training.checkpoints.config import Config, ConfigError, convert, from_mapping, to_mapping
 from mtl_training.checkpoints.weights import read_weights
-from mtl_training.datasets.classes import CLASS_SETS, LabelClass, as_table, from_table
+from mtl_training.labels import CLASS_SETS, LabelClass, as_table, from_table
 from mtl_training.models import Network, build
 from mtl_training.protocols import PROTOCOLS
 from mtl_training.tasks import TASK_SETS, Task, TaskSet, choose

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mtl_training.datasets.bags import Bags
 from mtl_training.datasets.cityscapes import Cityscapes
-from mtl_training.datasets.classes import CITYSCAPES19, NYUD40, PASCAL21, LabelClass
 from mtl_training.datasets.dataset import DataError, DataSet
 from mtl_training.datasets.kitti_depth import KITTIDepth
 from mtl_training.datasets.mixture import Mixture, is_mixture
@@ -17,6 +16,7 @@ from mtl_training.datasets.nyud_mt import NYUDMT
 from mtl_training.datasets.pascal_context import PascalContext
 from mtl_training.datasets.rgbd import plain, scannet, tum
 from mtl_training.datasets.rooms import Rooms
+from mtl_training.labels import CITYSCAPES19, NYUD40, PASCAL21, LabelClass
 
 Opener = Callable[[Path, str, Sequence[LabelClass]], DataSet]
 

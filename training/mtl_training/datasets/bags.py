@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from mtl_perception import PerceptionError
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import LabelClass
 from mtl_training.datasets.dataset import DataError
 from mtl_training.datasets.derive import Intrinsics, normals_of
+from mtl_training.labels import LabelClass
 
 if TYPE_CHECKING:
     from mtl_perception.camera import CameraModel

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import CITYSCAPES19, IGNORE, LabelClass, lookup
 from mtl_training.datasets.dataset import ClassesError
 from mtl_training.datasets.files import Files
+from mtl_training.labels import CITYSCAPES19, IGNORE, LabelClass, lookup
 
 FILES = Files('the home page of Cityscapes (leftImg8bit, gtFine, camera)')
 # The labels of the official test split are not published; the literature tests on val.

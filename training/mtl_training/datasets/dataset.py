@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mtl_training import TrainingError
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import IGNORE, NYUD40, LabelClass, lookup
+from mtl_training.labels import IGNORE, NYUD40, LabelClass, lookup
 
 
 class DataError(TrainingError):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_training.datasets.classes import IGNORE
+from mtl_training.labels import IGNORE
 
 
 @dataclass(frozen=True)

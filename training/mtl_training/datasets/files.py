@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_training.datasets.classes import IGNORE
 from mtl_training.datasets.dataset import DataError
+from mtl_training.labels import IGNORE
 
 
 @dataclass(frozen=True)

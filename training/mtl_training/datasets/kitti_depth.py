@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import LabelClass
 from mtl_training.datasets.files import Files
+from mtl_training.labels import LabelClass
 
 FILES = Files('the home page of KITTI (depth completion and prediction, and its raw data)')
 PER_METRE = 256

@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import LabelClass
 from mtl_training.datasets.dataset import DataError, DataSet, Subset
+from mtl_training.labels import LabelClass
 
 SPLITS = ('train', 'val', 'test')
 # Of a turn: its multiples are spread evenly, however many there are.

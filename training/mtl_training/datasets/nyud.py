@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import IGNORE, NYUD40, LabelClass
 from mtl_training.datasets.dataset import nyud_table, unlisted
 from mtl_training.datasets.derive import edges_of
 from mtl_training.datasets.files import Files
+from mtl_training.labels import IGNORE, NYUD40, LabelClass
 
 FX = 518.858  # px, at 640x480 and in every crop of it
 SIZE = (480, 640)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import NYUD40, LabelClass
 from mtl_training.datasets.dataset import nyud_table
 from mtl_training.datasets.files import Files
 from mtl_training.datasets.nyud import COUNTS, FX
+from mtl_training.labels import NYUD40, LabelClass
 
 FILES = Files('NYUD_MT.tgz, which the repositories of the survey and of ATRC link')
 LISTS = {'train': 'train.txt', 'val': 'val.txt', 'test': 'val.txt'}

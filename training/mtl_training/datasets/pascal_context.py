@@ -13,10 +13,10 @@ from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import IGNORE, PASCAL21, PASCAL_PARTS, LabelClass, lookup
 from mtl_training.datasets.dataset import ClassesError
 from mtl_training.datasets.files import Files
-from mtl_training.protocols.odsf import thin
+from mtl_training.labels import IGNORE, PASCAL21, PASCAL_PARTS, LabelClass, lookup
+from mtl_training.tasks.thinning import thin
 
 FILES = Files('PASCAL_MT.tgz, which the repositories of ASTMT, of the survey and of ATRC link')
 # The Context split; the survey's Table II prints the numbers of VOC instead.

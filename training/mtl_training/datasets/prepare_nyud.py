@@ -17,10 +17,10 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from mtl_perception.files import write_beside
-from mtl_training.datasets.classes import NYUD40
 from mtl_training.datasets.dataset import DataError
 from mtl_training.datasets.derive import Intrinsics, edges_of, normals_of
 from mtl_training.datasets.nyud import CROP, FILES, FX, SIZE
+from mtl_training.labels import NYUD40
 
 # The colour camera at 640x480, which the depth is projected into.
 CAMERA = Intrinsics(FX, 519.470, 325.582, 253.736)

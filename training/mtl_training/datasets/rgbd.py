@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import LabelClass
 from mtl_training.datasets.dataset import DataError, unlisted
 from mtl_training.datasets.derive import Intrinsics, normals_of
 from mtl_training.datasets.files import Files
+from mtl_training.labels import LabelClass
 
 # Sturm et al., IROS 2012: colour cameras of the three Kinects, by the number in a folder's name.
 TUM_CAMERAS = {

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import IGNORE, NYUD40, LabelClass, with_names
 from mtl_training.datasets.dataset import DataError, nyud_table, table_of, unlisted
 from mtl_training.datasets.files import Files
+from mtl_training.labels import IGNORE, NYUD40, LabelClass, with_names
 
 TASKS = ('semantic', 'depth', 'normals', 'edges', 'saliency')
 UNSURE = 128  # in files of edges and saliency

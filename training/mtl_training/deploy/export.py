@@ -17,7 +17,6 @@ from mtl_perception.engines.agreement import Agreement
 from mtl_training.checkpoints.bundles import BundleFiles, write_bundle
 from mtl_training.checkpoints.checkpoint import load_checkpoint, tasks_of
 from mtl_training.checkpoints.weights import describe_weights, round_to_half, store_narrow
-from mtl_training.datasets.classes import CLASS_SETS
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.comparison import compare_with_torch
 from mtl_training.deploy.deployable import Deployable
@@ -26,6 +25,7 @@ from mtl_training.deploy.pictures import FRAMES, read_images, read_pictures
 from mtl_training.deploy.probes import add_probes
 from mtl_training.deploy.temperature import fit_temperatures
 from mtl_training.deploy.variants import PRECISIONS, add_variants
+from mtl_training.labels import CLASS_SETS
 from mtl_training.models import Network
 from mtl_training.papers.describe import parse_size
 from mtl_training.tasks import SemanticTask, TaskSet, choose, grouped

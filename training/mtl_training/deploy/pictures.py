@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from mtl_training.datasets import open_data
 from mtl_training.datasets.augment import fit
-from mtl_training.datasets.classes import ROBOT_GROUPS
 from mtl_training.datasets.dataset import thin_out
 from mtl_training.deploy import DeployError
+from mtl_training.labels import ROBOT_GROUPS
 
 FRAMES = 64  # to calibrate on
 

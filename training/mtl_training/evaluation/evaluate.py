@@ -17,7 +17,6 @@ from mtl_training.checkpoints.bundles import read_bundle
 from mtl_training.checkpoints.checkpoint import load_checkpoint
 from mtl_training.datasets import open_data
 from mtl_training.datasets.batches import Batch, Examples, loader
-from mtl_training.datasets.classes import CLASS_SETS, LabelClass
 from mtl_training.datasets.dataset import ClassesError, DataError, DataSet, thin_out
 from mtl_training.evaluation.charts import reliability_diagram
 from mtl_training.evaluation.judge import judge
@@ -26,6 +25,7 @@ from mtl_training.evaluation.predictors import Judged, in_classes, judged_bundle
 from mtl_training.evaluation.sheet import sheet, write_sheet
 from mtl_training.evaluation.table import markdown
 from mtl_training.evaluation.trivial import trivial_predictors
+from mtl_training.labels import CLASS_SETS, LabelClass
 from mtl_training.protocols import PROTOCOLS
 from mtl_training.protocols.judging import judged_by
 from mtl_training.tasks import SemanticTask, TaskSet, choose

@@ -15,7 +15,7 @@ from mtl_perception.bundle import KINDS
 from mtl_training.checkpoints.bundles import BundleFiles, open_model
 from mtl_training.checkpoints.checkpoint import CheckpointError, tasks_of
 from mtl_training.datasets.batches import Batch
-from mtl_training.datasets.classes import LabelClass, from_table
+from mtl_training.labels import LabelClass, from_table
 from mtl_training.models import Network
 from mtl_training.tasks import (
     GroupedSemanticTask,

@@ -17,7 +17,6 @@ from mtl_training.checkpoints.bundles import read_bundle
 from mtl_training.checkpoints.checkpoint import CheckpointError, load_checkpoint, tasks_of
 from mtl_training.checkpoints.config import ConfigError, DistillConfig
 from mtl_training.datasets.batches import Batch
-from mtl_training.datasets.classes import LabelClass
 from mtl_training.evaluation.predictors import (
     Judged,
     Predictor,
@@ -26,6 +25,7 @@ from mtl_training.evaluation.predictors import (
     judged_network,
     normalise,
 )
+from mtl_training.labels import LabelClass
 from mtl_training.models import Network
 from mtl_training.tasks import SemanticTask, TaskError, TaskSet, grouped, multi_task_loss
 

@@ -16,9 +16,9 @@ from mtl_training.balancing import GradientBalancer, LossBalancer, make_balancer
 from mtl_training.checkpoints.checkpoint import auxiliary_tasks, build_network, config_tasks
 from mtl_training.checkpoints.config import Config, ConfigError
 from mtl_training.datasets import open_data
-from mtl_training.datasets.classes import CLASS_SETS, LabelClass
 from mtl_training.datasets.dataset import DataSet, class_weights, thin_out
 from mtl_training.evaluation.judge import Report
+from mtl_training.labels import CLASS_SETS, LabelClass
 from mtl_training.loop.average import Average
 from mtl_training.loop.distillation import Teacher, open_teachers
 from mtl_training.loop.optimizer import freeze, make_optimizer

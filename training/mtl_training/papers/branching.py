@@ -25,9 +25,9 @@ from mtl_training.checkpoints.checkpoint import config_tasks, load_checkpoint
 from mtl_training.checkpoints.config import Config, from_mapping
 from mtl_training.datasets import open_data
 from mtl_training.datasets.batches import Batch, Examples, loader
-from mtl_training.datasets.classes import CLASS_SETS
 from mtl_training.datasets.dataset import thin_out
 from mtl_training.evaluation.predictors import normalise
+from mtl_training.labels import CLASS_SETS
 from mtl_training.models.backbones import pyramid
 from mtl_training.models.baseline import MTLBaseline
 from mtl_training.models.branched import Tree, block_macs, levels_of, tree_macs

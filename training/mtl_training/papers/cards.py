@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from mtl_perception.files import write_beside
-from mtl_training.datasets.classes import NYUD40, PASCAL21
+from mtl_training.labels import NYUD40, PASCAL21
 from mtl_training.models import BACKBONES, SYSTEMS, ModelError, Network, build
 from mtl_training.models.pretrained import SOURCES, WEIGHTS
 from mtl_training.papers import PapersError

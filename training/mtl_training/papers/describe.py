@@ -13,7 +13,7 @@ import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtl_training.datasets.classes import NYUD40, PASCAL21
+from mtl_training.labels import NYUD40, PASCAL21
 from mtl_training.models import BACKBONES, SYSTEMS, build
 from mtl_training.models.layers import MultiScaleConv
 from mtl_training.papers import PapersError

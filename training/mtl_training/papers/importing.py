@@ -23,7 +23,7 @@ from mtl_training.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from mtl_training.checkpoints.config import Config, DataConfig, ModelConfig, OptimConfig
-from mtl_training.datasets.classes import CLASS_SETS
+from mtl_training.labels import CLASS_SETS
 from mtl_training.models import BACKBONES, Network
 from mtl_training.models.mti_net import MTINet
 from mtl_training.models.pyramids import HRNetPyramid, SurveyHRNetPyramid

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mtl_training.datasets.classes import PASCAL21
 from mtl_training.datasets.dataset import DataSet
+from mtl_training.labels import PASCAL21
 from mtl_training.protocols.odsf import OdsF
 from mtl_training.protocols.protocol import Protocol
 from mtl_training.protocols.saliency import SaliencyIoU

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtl_training.datasets.classes import NYUD_ID
+from mtl_training.labels import NYUD_ID
 from mtl_training.rooms.room import WALL_NORMAL, WALL_TANGENT, WALL_YAW, Opening, Room
 from mtl_training.scenes.textures import muted_color
 

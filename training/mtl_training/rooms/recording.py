@@ -11,8 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from mtl_training import TrainingError
-from mtl_training.datasets.classes import ROBOT_GROUPS
 from mtl_training.datasets.dataset import nyud_table
+from mtl_training.labels import ROBOT_GROUPS
 from mtl_training.rooms.catalogue import SPLITS, Library
 from mtl_training.rooms.layout import random_room
 from mtl_training.rooms.views import path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtl_training.datasets.classes import NYUD_ID
+from mtl_training.labels import NYUD_ID
 from mtl_training.rooms.room import WALL_YAW, Room
 from mtl_training.scenes.textures import muted_color
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtl_training.datasets.classes import NYUD_ID
+from mtl_training.labels import NYUD_ID
 from mtl_training.rooms.room import Rectangle, Room
 from mtl_training.rooms.shell import FLOOR_TEXTURES, wall_material
 from mtl_training.scenes.shapes import beam

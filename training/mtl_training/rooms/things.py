@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtl_training.datasets.classes import NYUD_ID
+from mtl_training.labels import NYUD_ID
 from mtl_training.rooms.room import Room
 from mtl_training.scenes.scene import Float
 from mtl_training.scenes.shapes import lathe

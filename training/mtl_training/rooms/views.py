@@ -9,7 +9,7 @@ from itertools import islice
 
 import numpy as np
 
-from mtl_training.datasets.classes import NYUD_ID
+from mtl_training.labels import NYUD_ID
 from mtl_training.scenes.render import Camera
 from mtl_training.scenes.scene import Float, Scene
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_training.datasets.classes import NYUD_ID
+from mtl_training.labels import NYUD_ID
 from mtl_training.scenes.light import irradiance
 from mtl_training.scenes.scene import EPSILON, Float, Hits, Int, Scene, dot, unit
 from mtl_training.scenes.textures import GAMMA

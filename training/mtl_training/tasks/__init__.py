@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mtl_training.datasets.classes import LabelClass
+from mtl_training.labels import LabelClass
 from mtl_training.models.layers import resize
 from mtl_training.tasks.depth import L1Depth, LaplaceDepth
 from mtl_training.tasks.edges import EdgesTask

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mtl_training.datasets.classes import IGNORE
+from mtl_training.labels import IGNORE
 from mtl_training.tasks.task import Picture, Task, TaskError, levels, masked_mean
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mtl_perception.offline.metrics import MeanIoU
-from mtl_training.datasets.classes import IGNORE, LabelClass, as_table
+from mtl_training.labels import IGNORE, LabelClass, as_table
 from mtl_training.tasks.task import Figure, Picture, Task, TaskError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mtl_training.datasets.classes import PASCAL_PARTS, LabelClass
+from mtl_training.labels import PASCAL_PARTS, LabelClass
 from mtl_training.tasks.classes import ClassTask
 from mtl_training.tasks.task import Figure
 

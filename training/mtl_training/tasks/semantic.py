@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mtl_training.datasets.classes import LabelClass, lookup
+from mtl_training.labels import LabelClass, lookup
 from mtl_training.tasks.classes import ClassTask, classes_last, most_probable
 from mtl_training.tasks.task import TaskError, levels, smallest
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mtl_training.datasets.augment import AugmentConfig, Sample, augment, crop, distort, fit, flip
 from mtl_training.datasets.batches import to_tensors
-from mtl_training.datasets.classes import ROBOT_GROUPS
+from mtl_training.labels import ROBOT_GROUPS
 from mtl_training.tasks import rooms
 
 from mtl_perception.camera import Letterbox

@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip('rosbags', reason='reads and writes bags')
 
 from mtl_training.datasets import open_data
-from mtl_training.datasets.classes import ROBOT_GROUPS
 from mtl_training.datasets.dataset import DataError
 from mtl_training.datasets.derive import Intrinsics, normals_of
+from mtl_training.labels import ROBOT_GROUPS
 
 from mtl_perception.offline.recordings import RecordingWriter
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from mtl_training.datasets.augment import AugmentConfig
 from mtl_training.datasets.batches import EpochBatches, Examples, loader
-from mtl_training.datasets.classes import NYUD_ID, ROBOT_GROUPS
 from mtl_training.datasets.dataset import DataError
 from mtl_training.datasets.rooms import Rooms
+from mtl_training.labels import NYUD_ID, ROBOT_GROUPS
 from mtl_training.tasks import every
 from mtl_training.tasks import rooms as rooms_tasks
 

@@ -12,7 +12,7 @@ import pytest
 from mtl_training.cli import main
 from mtl_training.datasets.augment import Sample
 from mtl_training.datasets.check import faults_of
-from mtl_training.datasets.classes import NYUD40
+from mtl_training.labels import NYUD40
 from mtl_training.tasks import every
 
 TASKS = every(NYUD40)

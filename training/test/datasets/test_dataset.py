@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mtl_training.datasets import open_data
-from mtl_training.datasets.classes import ROBOT_GROUPS
 from mtl_training.datasets.dataset import DataError, class_weights, thin_out
 from mtl_training.datasets.rooms import Rooms
+from mtl_training.labels import ROBOT_GROUPS
 
 
 def test_a_folder_of_another_kind_is_told(rooms: Path, tmp_path: Path) -> None:

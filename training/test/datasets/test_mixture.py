@@ -17,10 +17,10 @@ from mtl_training.cli import main
 from mtl_training.datasets import open_data
 from mtl_training.datasets.augment import Sample
 from mtl_training.datasets.batches import Examples, loader, masked
-from mtl_training.datasets.classes import NYUD40, ROBOT_GROUPS
 from mtl_training.datasets.dataset import DataError, DataSet, class_weights
 from mtl_training.datasets.mixture import frames_by_task, of_epoch
 from mtl_training.datasets.rooms import Rooms
+from mtl_training.labels import NYUD40, ROBOT_GROUPS
 from mtl_training.loop.run import Progress
 from mtl_training.loop.train import batches
 from mtl_training.tasks import rooms as rooms_tasks

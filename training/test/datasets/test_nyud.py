@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 from mtl_training.datasets import open_data
-from mtl_training.datasets.classes import NYUD40, NYUD_ID, PASCAL21, ROBOT_GROUPS
 from mtl_training.datasets.dataset import DataError
 from mtl_training.datasets.nyud import NYUD
+from mtl_training.labels import NYUD40, NYUD_ID, PASCAL21, ROBOT_GROUPS
 
 REAL = Path(
     os.environ.get('MTL_TRAINING_NYUD', Path(__file__).parents[4] / 'shared' / 'data' / 'nyud')

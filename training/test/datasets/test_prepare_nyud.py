@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mtl_training.cli import main
 from mtl_training.datasets import open_data, prepare_nyud
-from mtl_training.datasets.classes import NYUD40
+from mtl_training.labels import NYUD40
 from numpy.typing import NDArray
 from scipy.io import savemat
 

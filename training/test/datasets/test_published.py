@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from mtl_training.cli import main
 from mtl_training.datasets import open_data
-from mtl_training.datasets.classes import CITYSCAPES19, NYUD40, PASCAL21, LabelClass
 from mtl_training.datasets.dataset import ClassesError, DataError
+from mtl_training.labels import CITYSCAPES19, NYUD40, PASCAL21, LabelClass
 from PIL import Image
 from scipy.io import savemat
 

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 from mtl_training.datasets import open_data
-from mtl_training.datasets.classes import NYUD40
 from mtl_training.datasets.dataset import DataError
 from mtl_training.datasets.derive import Intrinsics, normals_of
 from mtl_training.datasets.rgbd import plain
+from mtl_training.labels import NYUD40
 
 REAL = Path(
     os.environ.get('MTL_TRAINING_RGBD', Path(__file__).parents[4] / 'shared' / 'data' / 'rgbd')

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 from mtl_training.datasets import open_data
-from mtl_training.datasets.classes import NYUD40, NYUD_ID, PASCAL21, ROBOT_GROUPS, LabelClass
 from mtl_training.datasets.dataset import DataError
 from mtl_training.datasets.rooms import Rooms, list_frames
+from mtl_training.labels import NYUD40, NYUD_ID, PASCAL21, ROBOT_GROUPS, LabelClass
 
 from mtl_perception.bundle import default_bundle, load_bundle
 from mtl_perception.camera import CameraModel

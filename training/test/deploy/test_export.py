@@ -23,12 +23,12 @@ from mtl_training.checkpoints.config import (
     to_mapping,
 )
 from mtl_training.cli import main
-from mtl_training.datasets.classes import NYUD40, ROBOT_GROUPS, LabelClass, as_table
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.comparison import compare_with_torch
 from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.export import export
 from mtl_training.deploy.graph import to_onnx
+from mtl_training.labels import NYUD40, ROBOT_GROUPS, LabelClass, as_table
 from mtl_training.models import Network, Predictions
 from mtl_training.models.layers import resize
 from mtl_training.models.pyramids import Pyramid

@@ -19,7 +19,6 @@ import yaml
 from mtl_training.checkpoints.bundles import BundleError, open_model, read_bundle, write_bundle
 from mtl_training.checkpoints.weights import round_to_half, store_narrow
 from mtl_training.cli import main
-from mtl_training.datasets.classes import NYUD40, ROBOT_GROUPS, LabelClass, as_table
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.export import export
@@ -30,6 +29,7 @@ from mtl_training.deploy.pictures import read_pictures, smooth_noise
 from mtl_training.deploy.probes import PROBE_BYTES, make_probes
 from mtl_training.deploy.rewriting import fold_constants
 from mtl_training.deploy.variants import add_variants, compare_with_fp32
+from mtl_training.labels import NYUD40, ROBOT_GROUPS, LabelClass, as_table
 from mtl_training.models import Network, Predictions, build
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.pyramids import ResNetPyramid

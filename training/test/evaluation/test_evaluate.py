@@ -20,7 +20,6 @@ from mtl_training.checkpoints.checkpoint import CheckpointError
 from mtl_training.checkpoints.config import load_config
 from mtl_training.cli import main
 from mtl_training.datasets.batches import Batch, Examples, loader
-from mtl_training.datasets.classes import NYUD40, PASCAL21, ROBOT_GROUPS, LabelClass, as_table
 from mtl_training.datasets.dataset import DataError
 from mtl_training.datasets.rooms import Rooms
 from mtl_training.evaluation.evaluate import curves
@@ -34,6 +33,7 @@ from mtl_training.evaluation.predictors import (
 from mtl_training.evaluation.sheet import sheet
 from mtl_training.evaluation.table import markdown
 from mtl_training.evaluation.trivial import trivial_predictors
+from mtl_training.labels import NYUD40, PASCAL21, ROBOT_GROUPS, LabelClass, as_table
 from mtl_training.loop.train import train
 from mtl_training.models import Network, Predictions
 from mtl_training.tasks import TaskSet, choose, nyud

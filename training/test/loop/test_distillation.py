@@ -11,8 +11,8 @@ from lightning.fabric import Fabric
 from mtl_training.checkpoints.checkpoint import load_checkpoint
 from mtl_training.checkpoints.config import ConfigError, DistillConfig, load_config
 from mtl_training.datasets.batches import Batch, Examples, loader
-from mtl_training.datasets.classes import CLASS_SETS
 from mtl_training.evaluation.predictors import Maps
+from mtl_training.labels import CLASS_SETS
 from mtl_training.loop.distillation import (
     HardTeacher,
     SoftTeacher,

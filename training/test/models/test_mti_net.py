@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
-from mtl_training.datasets.classes import NYUD40, PASCAL21
+from mtl_training.labels import NYUD40, PASCAL21
 from mtl_training.models import ModelError, build
 from mtl_training.models.mti_net import FPM, MTINet, beside
 from mtl_training.models.pad_net import Distillation, Message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mtl_training.datasets.classes import PASCAL21
+from mtl_training.labels import PASCAL21
 from mtl_training.models import build
 from mtl_training.models.heads import AllScales, LastScale
 from mtl_training.models.pad_net import Distillation, Message, PADNet

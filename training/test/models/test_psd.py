@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from mtl_training.datasets.classes import NYUD40
+from mtl_training.labels import NYUD40
 from mtl_training.models import build
 from mtl_training.models.psd import StructureDiffusion, aggregate, graphlet, neighbours, transfer
 from mtl_training.papers.describe import describe

@@ -15,12 +15,12 @@ import torch
 from mtl_training.checkpoints.checkpoint import build_network, config_tasks
 from mtl_training.checkpoints.config import Config, load_config
 from mtl_training.datasets.batches import Examples, loader
-from mtl_training.datasets.classes import CLASS_SETS
 from mtl_training.datasets.rooms import Rooms
 from mtl_training.deploy.comparison import compare_with_torch
 from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.graph import to_onnx
 from mtl_training.evaluation.predictors import normalise
+from mtl_training.labels import CLASS_SETS
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.loop.train import train
 from mtl_training.models import SYSTEMS

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mtl_training.checkpoints.checkpoint import load_checkpoint
 from mtl_training.cli import main
-from mtl_training.datasets.classes import NYUD40
+from mtl_training.labels import NYUD40
 from mtl_training.models import Network, build
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.pyramids import ResNetPyramid, SurveyHRNetPyramid

@@ -23,12 +23,12 @@ from mtl_training.checkpoints.config import Config, ConfigError, load_config
 from mtl_training.cli import main
 from mtl_training.datasets.augment import AugmentConfig, Sample, augment
 from mtl_training.datasets.batches import Examples, loader
-from mtl_training.datasets.classes import CLASS_SETS, NYUD40, PASCAL21
 from mtl_training.datasets.dataset import thin_out
 from mtl_training.datasets.rooms import Rooms
 from mtl_training.evaluation.judge import judge, truth
 from mtl_training.evaluation.native import NativeExamples, at_native, enlarged, saved
 from mtl_training.evaluation.predictors import judged_network
+from mtl_training.labels import CLASS_SETS, NYUD40, PASCAL21
 from mtl_training.models import Network
 from mtl_training.protocols import PROTOCOLS, ProtocolError
 from mtl_training.protocols.judging import OdsEdges, judged_by

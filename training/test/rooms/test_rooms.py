@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from mtl_training.cli import main
-from mtl_training.datasets.classes import NYUD_ID
+from mtl_training.labels import NYUD_ID
 from mtl_training.rooms import write
 from mtl_training.rooms.catalogue import (
     CatalogueError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mtl_training.datasets.classes import NYUD_ID
+from mtl_training.labels import NYUD_ID
 from mtl_training.rooms.beyond import KINDS, build_beyond
 from mtl_training.rooms.catalogue import Library
 from mtl_training.rooms.doors import Doorway, hang_door, shut_door

@@ -12,7 +12,7 @@ import pytest
 from mtl_training.cli import main
 from mtl_training.datasets import KINDS, Kind
 from mtl_training.datasets.augment import Sample
-from mtl_training.datasets.classes import LabelClass
+from mtl_training.labels import LabelClass
 from mtl_training.tasks import HumanPartsTask
 
 from mtl_perception.bundle import load_bundle

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from mtl_training.datasets.classes import ROBOT_GROUPS
+from mtl_training.labels import ROBOT_GROUPS
 from mtl_training.tasks import (
     EdgesTask,
     HumanPartsTask,

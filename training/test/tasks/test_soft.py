@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from mtl_training.datasets.classes import NYUD40, ROBOT_GROUPS
+from mtl_training.labels import NYUD40, ROBOT_GROUPS
 from mtl_training.tasks import (
     EdgesTask,
     HumanPartsTask,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mtl_training.datasets.classes import CLASS_SETS, NYUD40, PASCAL21, ROBOT_GROUPS, LabelClass
+from mtl_training.labels import CLASS_SETS, NYUD40, PASCAL21, ROBOT_GROUPS, LabelClass
 from mtl_training.tasks import (
     TASK_SETS,
     GroupedSemanticTask,

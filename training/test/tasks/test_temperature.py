@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mtl_training.datasets.classes import LabelClass
 from mtl_training.deploy.temperature import ece
+from mtl_training.labels import LabelClass
 from mtl_training.tasks import EdgesTask, L1Depth, LaplaceDepth, SemanticTask, grouped
 
 THINGS = tuple(LabelClass(f'thing {i}', (i, 0, 255 - i)) for i in range(4))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtl_training.datasets.classes import (
+from mtl_training.labels import (
     CLASS_SETS,
     NYUD40,
     NYUD_ID,
