@@ -172,8 +172,8 @@ def from_table(table: Sequence[Mapping[str, Any]]) -> tuple[LabelClass, ...]:
 
 
 def with_names(names: Sequence[str]) -> tuple[LabelClass, ...]:
-    """The set of ``CLASS_SETS`` that has these names, or classes of them without a colour."""
+    """The set of ``CLASS_SETS`` that has these names, or classes of them in other colours."""
     for known in CLASS_SETS.values():
         if list(names) == [label.name for label in known]:
             return known
-    return tuple(LabelClass(name, (0, 0, 0)) for name in names)
+    return _colored(names)

@@ -19,7 +19,7 @@ from mtl_training import TrainingError
 from mtl_training.checkpoints.bundles import BundleError, read_bundle
 from mtl_training.checkpoints.config import Config, ConfigError, convert, from_mapping, to_mapping
 from mtl_training.checkpoints.weights import read_weights
-from mtl_training.labels import CLASS_SETS, LabelClass, as_table, from_table
+from mtl_training.labels import LabelClass, as_table, from_table
 from mtl_training.models import Network, build
 from mtl_training.protocols import PROTOCOLS
 from mtl_training.tasks import TASK_SETS, Task, TaskSet, choose
@@ -56,12 +56,12 @@ def known_tasks(config: Config, classes: Sequence[LabelClass] = ()) -> TaskSet:
     """The task set of a configuration, with the losses of its protocol and its own.
 
     Args:
-        classes: of the semantic task; left out, the task set's own.
+        classes: of the semantic task; left out, the configuration's.
 
     Raises:
         ConfigError: ``losses`` names a task or a setting that does not exist.
     """
-    tasks = TASK_SETS[config.task_set](classes or CLASS_SETS[config.task_set])
+    tasks = TASK_SETS[config.task_set](classes or config.label_classes)
     if config.protocol:
         tasks = PROTOCOLS[config.protocol].with_losses(tasks, config.task_set)
     for name, values in config.losses.items():
@@ -118,7 +118,7 @@ def describe_run(
         'mean': list(net.mean),
         'std': list(net.std),
         'tasks': {name: task.channels for name, task in config_tasks(config).items()},
-        'classes': as_table(CLASS_SETS[config.task_set]),
+        'classes': as_table(config.label_classes),
         'metrics': dict(metrics),
         'commit': _commit(),
     }

@@ -13,6 +13,7 @@ import yaml
 
 from mtl_training import TrainingError
 from mtl_training.datasets.augment import AugmentConfig
+from mtl_training.labels import CLASS_SETS, IGNORE, LabelClass, with_names
 from mtl_training.protocols import PROTOCOLS
 
 T = TypeVar('T')
@@ -120,6 +121,7 @@ class Config:
     optim: OptimConfig
     tasks: tuple[str, ...]
     task_set: str = 'rooms'
+    classes: tuple[str, ...] = ()  # of the semantic task; left out, those of the task set
     protocol: str = ''  # of ``PROTOCOLS``, on whose settings this stands; see ``load_config``
     weights: Mapping[str, float] = field(default_factory=dict)  # replaces the tasks' own
     # Settings of the tasks' losses, by task, such as edges: {edge_weight: 0.95}.
@@ -130,6 +132,17 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     run: RunConfig = field(default_factory=RunConfig)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        twice = [name for name in self.classes if self.classes.count(name) > 1]
+        if twice or len(self.classes) > IGNORE:
+            found = f'{twice[0]!r} twice' if twice else f'{len(self.classes)} names'
+            raise ConfigError(f'classes has {found}, expected at most {IGNORE} different names')
+
+    @property
+    def label_classes(self) -> tuple[LabelClass, ...]:
+        """The classes of the semantic task: its own, or those of the task set."""
+        return with_names(self.classes) if self.classes else CLASS_SETS[self.task_set]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtl_training.datasets.bags import Bags
@@ -15,7 +15,7 @@ from mtl_training.datasets.nyud import NYUD
 from mtl_training.datasets.nyud_mt import NYUDMT
 from mtl_training.datasets.pascal_context import PascalContext
 from mtl_training.datasets.rgbd import plain, scannet, tum
-from mtl_training.datasets.rooms import Rooms
+from mtl_training.datasets.rooms import Rooms, own_classes
 from mtl_training.labels import CITYSCAPES19, NYUD40, PASCAL21, LabelClass
 
 Opener = Callable[[Path, str, Sequence[LabelClass]], DataSet]
@@ -77,10 +77,11 @@ def kind_of(folder: Path) -> Kind:
     """The kind of the data set in a folder.
 
     Raises:
-        DataError: it is none of them.
+        DataError: it is none of them, or its ``classes.json`` is not a list of names.
     """
     for pattern, kind in KINDS.items():
         if any(folder.glob(pattern)):
-            return kind
+            own = own_classes(folder) if kind.opener is Rooms else None
+            return replace(kind, classes=tuple(own)) if own else kind
     known = ' or '.join(KINDS)
     raise DataError(f'{folder} is not a data set that can be read, expected one with {known}')

@@ -62,7 +62,7 @@ class Rooms:
         self.folder = folder / split
         self.tasks = tuple(task for task in TASKS if any(task in f.tasks for f in self.listed))
         self.frames: Sequence[str] = [frame.prefix.name for frame in self.listed]
-        own = _own_classes(folder)
+        own = own_classes(folder)
         self.labels = NYUD40 if own is None else own
         self.table = (
             nyud_table(self.name, classes) if own is None else table_of(self.name, own, classes)
@@ -100,7 +100,7 @@ class Rooms:
         yield from unlisted(self.name, pictures, (frame.prefix.name for frame in here))
 
 
-def _own_classes(folder: Path) -> Sequence[LabelClass] | None:
+def own_classes(folder: Path) -> Sequence[LabelClass] | None:
     """The classes of the ids in the files, from 1 on, where they are not NYUD's.
 
     Raises:

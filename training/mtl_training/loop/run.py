@@ -18,7 +18,7 @@ from mtl_training.checkpoints.config import Config, ConfigError
 from mtl_training.datasets import open_data
 from mtl_training.datasets.dataset import DataSet, class_weights, thin_out
 from mtl_training.evaluation.judge import Report
-from mtl_training.labels import CLASS_SETS, LabelClass
+from mtl_training.labels import LabelClass
 from mtl_training.loop.average import Average
 from mtl_training.loop.distillation import Teacher, open_teachers
 from mtl_training.loop.optimizer import freeze, make_optimizer
@@ -70,7 +70,7 @@ class Run:
     @property
     def classes(self) -> Sequence[LabelClass]:
         """That the network tells apart."""
-        return CLASS_SETS[self.config.task_set]
+        return self.config.label_classes
 
     def split(self, name: str) -> DataSet:
         """A split of the data as it is now."""
@@ -125,7 +125,7 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
     tasks = config_tasks(config)
     semantic = tasks.get('semantic')
     if config.class_balance and isinstance(semantic, SemanticTask):
-        frames = open_data(data, 'train', CLASS_SETS[config.task_set])
+        frames = open_data(data, 'train', config.label_classes)
         weights = class_weights(thin_out(frames, 400), config.class_balance)
         tasks['semantic'] = replace(semantic, class_weights=weights)
     trained_tasks = {**auxiliary_tasks(config), **tasks}
@@ -141,7 +141,7 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
     teachers = open_teachers(
         config.distill,
         tasks,
-        CLASS_SETS[config.task_set],
+        config.label_classes,
         config.data.canonical_focal,
         fabric.device,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def train(
     ``gradients.csv`` if they are measured, ``tensorboard/`` if wanted, and ``pictures/``.
 
     Args:
-        data: folder of a data set with the splits ``train`` and ``val``.
+        data: folder of a data set with the split ``train``, and ``val`` if it is looked at.
         init: checkpoints whose weights the network begins with, see ``begin_with``; their
             optimisers are left behind.
         resume: go on from ``last.safetensors`` if there is one. On the CPU the result is bit-equal
@@ -55,9 +56,12 @@ def train(
     if resume and last.exists():
         restore(run, last)
     elif init:
-        begin_with(run, init)
+        anew = begin_with(run, init)
+        if anew and fabric.is_global_zero:
+            print(f'begins anew: {", ".join(anew)}', file=sys.stderr)
     with StepLog(out, run) as log:
-        validation = Validation(run, out, watch)
+        looks = config.run.validate_every or config.run.picture_every
+        validation = Validation(run, out, watch) if looks else None
         clock = time.monotonic()
         for batch in batches(run):
             waited = time.monotonic() - clock
@@ -71,7 +75,8 @@ def train(
             if run.due(config.run.log_every) or finished:
                 log.write(rate, step, seconds=time.monotonic() - clock, waiting=waited)
             if fabric.is_global_zero:
-                validation.look()
+                if validation:
+                    validation.look()
                 if run.due(config.run.checkpoint_every) or finished:
                     save(run, last)
             if finished:

@@ -27,7 +27,6 @@ from mtl_training.datasets import open_data
 from mtl_training.datasets.batches import Batch, Examples, loader
 from mtl_training.datasets.dataset import thin_out
 from mtl_training.evaluation.predictors import normalise
-from mtl_training.labels import CLASS_SETS
 from mtl_training.models.backbones import pyramid
 from mtl_training.models.baseline import MTLBaseline
 from mtl_training.models.branched import Tree, block_macs, levels_of, tree_macs
@@ -87,9 +86,8 @@ class Measuring:
         if self.data is None:
             raise PapersError(f'{config.model.system} is measured on images; expected --data')
         data, tasks = config.data, config_tasks(config)
-        classes = CLASS_SETS[config.task_set]
         examples = Examples(
-            thin_out(open_data(self.data, 'val', classes), self.frames),
+            thin_out(open_data(self.data, 'val', config.label_classes), self.frames),
             tasks,
             height=data.height,
             width=data.width,
