@@ -58,7 +58,6 @@ def test_the_runtime_knows_no_torch_and_the_training_no_rclpy() -> None:
 
 
 def test_only_what_talks_to_a_graph_imports_rclpy() -> None:
-    rooms = {
-        r for r, path in files('mtl_perception') if ('rclpy',) in {n[:1] for n in imports(path)}
-    }
+    runtime = files('mtl_perception')
+    rooms = {room for room, path in runtime if 'rclpy' in {name[0] for name in imports(path)}}
     assert rooms == {'ros', 'commands'}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mtl_training.datasets.bags import Bags
 from mtl_training.datasets.cityscapes import Cityscapes
-from mtl_training.datasets.dataset import DataError, DataSet
+from mtl_training.datasets.dataset import ClassesError, DataError, DataSet
 from mtl_training.datasets.kitti_depth import KITTIDepth
-from mtl_training.datasets.mixture import Mixture, is_mixture
+from mtl_training.datasets.mixture import Mixture, is_mixture, read_parts
 from mtl_training.datasets.nyud import NYUD
 from mtl_training.datasets.nyud_mt import NYUDMT
 from mtl_training.datasets.pascal_context import PascalContext
@@ -71,6 +71,22 @@ def open_data(folder: Path, split: str, classes: Sequence[LabelClass]) -> DataSe
     if is_mixture(folder):
         return Mixture(folder, split, classes, open_data)
     return kind_of(folder).opener(folder, split, classes)
+
+
+def open_labelled(folder: Path, split: str) -> DataSet:
+    """As ``open_data``, in the classes that its labels tell apart, whatever they are.
+
+    Raises:
+        DataError: see ``open_data``; of a mixture, parts that have no classes in common, too.
+    """
+    folders = [part.path for part in read_parts(folder)] if is_mixture(folder) else [folder]
+    errors = []
+    for classes in dict.fromkeys(kind_of(each).classes for each in folders):
+        try:
+            return open_data(folder, split, classes)
+        except ClassesError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def kind_of(folder: Path) -> Kind:

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mtl_training.datasets import KINDS, kind_of, open_data
+from mtl_training.datasets import kind_of, open_labelled
 from mtl_training.datasets.augment import Sample
 from mtl_training.datasets.dataset import DataError, DataSet
 from mtl_training.datasets.mixture import SPLITS, is_mixture, read_parts
-from mtl_training.labels import LabelClass
 from mtl_training.tasks import Task, TaskError, every
 
 # Metres between which the middle depth of a frame lies, whatever the camera looks at: anything else
@@ -62,23 +60,11 @@ def check(path: Path) -> Iterator[Checked]:
 
 
 def _unopened(mixture: Path, split: str) -> Iterator[str]:
-    """Why a mixture cannot be opened, in any of the classes that data sets have."""
-    faults = []
-    known = [kind.classes for kind in KINDS.values()]
-    for classes in dict.fromkeys([*known, *_classes_of_parts(mixture)]):
-        try:
-            open_data(mixture, split, classes)
-        except DataError as error:
-            faults.append(str(error))
-        else:
-            return
-    yield faults[0]
-
-
-def _classes_of_parts(mixture: Path) -> Iterator[tuple[LabelClass, ...]]:
-    for part in read_parts(mixture):
-        with suppress(DataError):
-            yield kind_of(part.path).classes
+    """Why a mixture cannot be opened, in whatever classes."""
+    try:
+        open_labelled(mixture, split)
+    except DataError as error:
+        yield str(error)
 
 
 def _repeated(data: DataSet) -> Iterator[str]:

@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_training.datasets import open_data
+from mtl_training.datasets import open_labelled
 from mtl_training.datasets.augment import fit
 from mtl_training.datasets.dataset import thin_out
 from mtl_training.deploy import DeployError
-from mtl_training.labels import ROBOT_GROUPS
 
 FRAMES = 64  # to calibrate on
 
@@ -58,7 +57,7 @@ def read_pictures(
     Raises:
         DataError: data that cannot be read.
     """
-    frames = thin_out(open_data(data, split, ROBOT_GROUPS), count)
+    frames = thin_out(open_labelled(data, split), count)
     return [
         np.asarray(fit(frames.read(index, ()), {}, *size).arrays['image'][None], np.uint8)
         for index in range(len(frames))

@@ -81,7 +81,7 @@ def begin_with(run: Run, checkpoints: Sequence[Path]) -> list[str]:
     """Take over the weights of other runs: of a network like this one, or of single tasks.
 
     What all tasks share has to fit. Of what is of one task each, what does not fit begins as in a
-    run without: other classes, or a task that the other network does not have.
+    run without: another number of classes, or a task that the other network does not have.
 
     Systems that join single-task networks (``cross_stitch``, ``nddr``, ``sluice``) take those of
     ``single_task`` runs, of all tasks from one or of some from each; what joins the tasks begins

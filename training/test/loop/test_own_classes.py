@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from mtl_training.checkpoints.checkpoint import CheckpointError, load_checkpoint, read_checkpoint
 from mtl_training.checkpoints.config import ConfigError, load_config
 from mtl_training.cli import main
@@ -70,7 +71,11 @@ def test_own_classes_from_the_labels_to_the_bundle(
     assert [label.name for label in classes] == ['aisle', 'pallet', 'forklift']
     assert len({label.color for label in classes}) == 3
     capsys.readouterr()
-    assert main(['data', 'check', str(warehouse)]) == 0
+    mixture = tmp_path / 'mixture.yaml'
+    mixture.write_text(yaml.safe_dump([{'path': str(warehouse)}]))
+    assert main(['data', 'check', str(mixture)]) == 0
+    words = ['quantize', str(bundle), '--precision', 'fp16', '--data', str(warehouse)]
+    assert main(words) == 0
     assert main(['evaluate', '--bundle', str(bundle), '--data', str(warehouse)]) == 0
     assert 'pallet' in capsys.readouterr().out
 
