@@ -69,6 +69,8 @@ class OptimConfig:
     poly_by: Literal['step', 'epoch'] = 'step'  # when the rate falls
     clip_norm: float = 0.0  # 0: gradients are not clipped
     ema_decay: float = 0.0  # 0: no moving average of the weights
+    # The backbone's share of the learning rate: 0.1 where all else begins anew beside its weights.
+    backbone_factor: float = 1.0
     # First stages of the backbone (and its stem) that keep weights and statistics; ResNets and
     # EfficientNet.
     frozen_stages: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,21 +21,27 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimiser of a configuration.
 
-    Networks may ask for other learning rates (``Network.learning_rates``): groups have a
-    ``factor``. Norms and biases decay only if ``decay_norms`` says so.
+    Networks may ask for other learning rates (``Network.learning_rates``), and so does
+    ``backbone_factor``: groups have a ``factor``. Norms and biases decay only if ``decay_norms``
+    says so.
 
     Args:
         others: parameters outside the network, such as a balancer's, which never decay.
+
+    Raises:
+        ConfigError: a factor for the backbone of a system that takes it apart.
     """
     groups: list[dict[str, Any]] = []
     factors = {'': 1.0, **net.learning_rates(adaptive=optim.optimizer in ADAPTIVE)}
+    slow = backbone_of(net, optim.backbone_factor)
     owner = {
-        name: max((p for p in factors if name.startswith(p)), key=len)
+        name: (max((p for p in factors if name.startswith(p)), key=len), parameter in slow)
         for name, parameter in net.named_parameters()
         if parameter.requires_grad
     }
-    for prefix, factor in factors.items():
-        own = [p for name, p in net.named_parameters() if owner.get(name) == prefix]
+    for prefix, in_backbone in itertools.product(factors, (False, True)):
+        own = [p for name, p in net.named_parameters() if owner.get(name) == (prefix, in_backbone)]
+        factor = factors[prefix] * (optim.backbone_factor if in_backbone else 1.0)
         matrices, vectors = [p for p in own if p.ndim > 1], [p for p in own if p.ndim <= 1]
         vector_decay = optim.weight_decay if optim.decay_norms else 0.0
         groups += [
@@ -47,6 +54,16 @@ def make_optimizer(
         return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
     kind = torch.optim.AdamW if optim.optimizer == 'adamw' else torch.optim.Adam
     return kind(groups, lr=optim.lr)
+
+
+def backbone_of(net: Network, factor: float) -> set[nn.Parameter]:
+    """What has its own rate: the parameters of the backbones, none of them for a factor of 1."""
+    if factor == 1:
+        return set()
+    try:
+        return {p for pyramid in net.pyramids() for p in pyramid.parameters()}
+    except ModelError as error:
+        raise ConfigError(f'optim.backbone_factor is {factor}, expected 1: {error}') from error
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -181,15 +181,6 @@ class FeatureFuse(nn.Module):
         return F.relu(self.norm(self.conv(features, size)), inplace=True)
 
 
-def prediction(width: int, channels: int) -> nn.Conv2d:
-    """The last 1x1 convolution, started near zero (ATRC: N(0, 0.01))."""
-    conv = nn.Conv2d(width, channels, 1)
-    nn.init.normal_(conv.weight, std=0.01)
-    assert conv.bias is not None
-    nn.init.zeros_(conv.bias)
-    return conv
-
-
 def convex(tasks: int, own: float | None) -> tuple[float, float]:
     """Weights of a task's own and of each other task's activations; they sum to one.
 

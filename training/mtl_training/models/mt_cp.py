@@ -19,7 +19,7 @@ from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_training.models.layers import ConvBNReLU, FeatureFuse, flat, grid, prediction, resize
+from mtl_training.models.layers import ConvBNReLU, FeatureFuse, flat, grid, resize
 from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
 from mtl_training.models.pyramids import Mask2FormerPyramid, ModelError, Pyramid
 from mtl_training.models.swin import use_shifted_windows
@@ -244,7 +244,7 @@ class TraceBack(nn.Module):
             ]
         )
         self.heads = nn.ModuleList(
-            nn.Sequential(ConvBNReLU(width, width, 1), prediction(width, channels))
+            nn.Sequential(ConvBNReLU(width, width, 1), nn.Conv2d(width, channels, 1))
             for _ in range(3)
         )
 

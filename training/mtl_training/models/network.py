@@ -169,16 +169,24 @@ class Network(nn.Module):
         """Modules through whose outputs alone all tasks see the image: the end of the encoder."""
         return ()
 
+    def pyramids(self) -> list[Pyramid]:
+        """Its backbones.
+
+        Raises:
+            ModelError: it takes its backbone apart.
+        """
+        found = [module for module in self.modules() if isinstance(module, Pyramid)]
+        if not found:
+            raise ModelError(f'{type(self).__name__} takes its backbone apart')
+        return found
+
     def early(self, stages: int) -> list[nn.Module]:
         """The stems and the first ``stages`` stages of its backbones, see ``Pyramid.early``.
 
         Raises:
             ModelError: it takes its backbone apart, or a backbone has no such stages.
         """
-        backbones = [module for module in self.modules() if isinstance(module, Pyramid)]
-        if not backbones:
-            raise ModelError(f'{type(self).__name__} takes its backbone apart: no first stages')
-        return [module for backbone in backbones for module in backbone.early(stages)]
+        return [module for backbone in self.pyramids() for module in backbone.early(stages)]
 
     def keep(self, tasks: Sequence[str]) -> None:
         """Predict these tasks only from now on, in this order.

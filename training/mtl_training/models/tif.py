@@ -31,7 +31,6 @@ from mtl_training.models.layers import (
     MultiScaleConv,
     flat,
     grid,
-    prediction,
     resize,
 )
 from mtl_training.models.network import Network, Plan, Predictions
@@ -76,6 +75,8 @@ class TIF(Network):
     Our reading: there is no projection from the shared \\hat X^i to a "task feature" (Section 3.3
     "we abuse"), every decoder starts from \\hat X^i. All attention has one head; the paper names no
     number. Only the final predictions are trained; of deep supervision the paper says nothing.
+    With the learning rate of a pre-trained backbone SAFF and the decoders lag behind a plain
+    baseline (``optim.backbone_factor``; docs/training.md, "A short run").
 
     Args:
         backbone: pyramid with ``channels`` at strides 4, 8, 16, 32.
@@ -383,7 +384,7 @@ class FinalFusion(nn.Module):
     def __init__(self, width: int, fuse_width: int, channels: int) -> None:
         super().__init__()
         self.fuse = ConvBNReLU(4 * width, fuse_width, 3)
-        self.predict = prediction(fuse_width, channels)
+        self.predict = nn.Conv2d(fuse_width, channels, 1)
 
     def forward(self, refined: Sequence[Tensor]) -> Tensor:
         """Four RX^i [B,D,H_i,W_i] -> logits [B,o_t,H/4,W/4]."""
@@ -402,7 +403,7 @@ class SlimFusion(nn.Module):
         super().__init__()
         self.reduce = FeatureFuse([width] * 4, fuse_width)
         self.fuse = ConvBNReLU(fuse_width, fuse_width, 3)
-        self.predict = prediction(fuse_width, channels)
+        self.predict = nn.Conv2d(fuse_width, channels, 1)
 
     def forward(self, refined: Sequence[Tensor]) -> Tensor:
         """Four RX^i [B,D,H_i,W_i] -> logits [B,o_t,H/4,W/4]."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from mtl_training.checkpoints.config import OptimConfig
+from mtl_training.checkpoints.config import ConfigError, OptimConfig
 from mtl_training.loop.optimizer import make_optimizer, set_learning_rate
 from mtl_training.loop.schedule import learning_rate
 from mtl_training.models import Network, build
@@ -52,6 +52,13 @@ def after_a_step(config: OptimConfig, *, gradient: float) -> dict[str, float]:
     return {name: round(p.flatten()[0].item(), 6) for name, p in net.named_parameters()}
 
 
+def factors_of(net: Network, config: OptimConfig) -> dict[str, float]:
+    """By the names of all parameters."""
+    groups = make_optimizer(net, config).param_groups
+    factor = {id(p): group['factor'] for group in groups for p in group['params']}
+    return {name: factor[id(p)] for name, p in net.named_parameters()}
+
+
 def test_parts_learn_as_fast_as_their_network_asks() -> None:
     found = after_a_step(optim(optimizer='sgd', weight_decay=0.0), gradient=1.0)
     assert found['conv.weight'] == 0.9
@@ -83,11 +90,23 @@ def test_what_joins_the_tasks_learns_fast_under_sgd_only(system: str) -> None:
     net = build(system, 'small_d8', TASKS)
     joints = ('stitch', 'nddr', 'sluices')
     for kind, expected in (('sgd', 100.0), ('adam', 1.0), ('adamw', 1.0)):
-        groups = make_optimizer(net, optim(optimizer=kind)).param_groups
-        factor = {id(p): group['factor'] for group in groups for p in group['params']}
-        for name, parameter in net.named_parameters():
+        for name, factor in factors_of(net, optim(optimizer=kind)).items():
             joint = name.startswith(joints) or name.endswith('.beta')
-            assert factor[id(parameter)] == (expected if joint else 1.0), name
+            assert factor == (expected if joint else 1.0), name
+
+
+@pytest.mark.parametrize('system', ['mtl_baseline', 'cross_stitch'])
+def test_backbones_have_their_share_of_the_rate(system: str) -> None:
+    net = build(system, 'small_d8', TASKS)
+    for name, factor in factors_of(net, optim(optimizer='sgd', backbone_factor=0.1)).items():
+        whole = 100.0 if name.startswith('stitch') else 1.0
+        assert factor == (0.1 if name.startswith('backbone') else whole), name
+    assert set(factors_of(net, optim(optimizer='adamw')).values()) == {1.0}
+
+
+def test_a_share_needs_a_backbone_that_is_whole() -> None:
+    with pytest.raises(ConfigError, match=r'optim.backbone_factor is 0.1, expected 1: Toy takes'):
+        make_optimizer(Toy(), optim(backbone_factor=0.1))
 
 
 def test_units_of_cross_stitch_hardly_move_in_five_steps_of_adamw() -> None:

@@ -155,6 +155,15 @@ def test_tasks_do_not_see_each_other() -> None:
     assert all(saff.mix.weight.grad.any() for saff in net.saff)  # the encoder is shared
 
 
+@pytest.mark.parametrize('slim', [True, False])
+def test_logits_do_not_begin_near_zero(slim: bool) -> None:
+    """Weights of .01, right for SGD, leave decoders small gradients for hundreds of steps."""
+    torch.manual_seed(0)
+    net = TIF(TinyBackbone(), TASKS, width=16, fuse_width=64, slim=slim)
+    for decoder in net.decoders.values():
+        assert 0.05 < decoder.fusion.predict.weight.std() < 0.2
+
+
 def test_multi_scale_conv_equals_the_written_form() -> None:
     """conv1x1(cat(resize(x_j))) and the split, commuted form give the same numbers."""
     torch.manual_seed(0)
