@@ -7,11 +7,21 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import yaml
 
 from mtl_training import TrainingError
+from mtl_training.bounds import Amount, Count, Fraction, Positive, Share, Whole, complaint
 from mtl_training.datasets.augment import AugmentConfig
 from mtl_training.labels import CLASS_SETS, IGNORE, LabelClass, with_names
 from mtl_training.protocols import PROTOCOLS
@@ -40,41 +50,48 @@ class ModelConfig:
 class DataConfig:
     """What is read and how; ``rescan`` lists a growing folder again at every epoch."""
 
-    height: int
-    width: int
-    canonical_focal: float  # px; the network's depth is metres * canonical_focal / fx
-    workers: int = 1
+    height: Count
+    width: Count
+    canonical_focal: Positive  # px; the network's depth is metres * canonical_focal / fx
+    workers: Whole = 1
     rescan: bool = False
     # Progressive resizing: epochs that begin in the first ``small_share`` of the steps use small
     # crops.
-    small_share: float = 0.0
-    small_height: int = 0
-    small_width: int = 0
+    small_share: Share = 0.0
+    small_height: Whole = 0
+    small_width: Whole = 0
+
+    def __post_init__(self) -> None:
+        if self.small_share and not (self.small_height and self.small_width):
+            raise ConfigError(
+                f'data.small_share is {self.small_share}, data.small_height {self.small_height}, '
+                f'data.small_width {self.small_width}; expected sizes above 0'
+            )
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """Optimiser and schedule: linear warm-up, then lr * (1 - step / max_steps) ** power."""
 
-    lr: float
-    max_steps: int
-    batch_size: int = 8
-    accumulate: int = 1  # parts in which a batch goes through the network, one after the other
+    lr: Positive
+    max_steps: Count
+    batch_size: Count = 8
+    accumulate: Count = 1  # parts in which a batch goes through the network, one after the other
     optimizer: Literal['adamw', 'adam', 'sgd'] = 'adamw'
-    weight_decay: float = 1e-4  # under adam, as under sgd, a part of the gradient
+    weight_decay: Amount = 1e-4  # under adam, as under sgd, a part of the gradient
     decay_norms: bool = False  # whether norms and biases decay, too
-    momentum: float = 0.9  # sgd only
-    warmup_steps: int = 0
-    power: float = 0.9
+    momentum: Fraction = 0.9  # sgd only
+    warmup_steps: Whole = 0
+    power: Amount = 0.9
     poly_by: Literal['step', 'epoch'] = 'step'  # when the rate falls
-    clip_norm: float = 0.0  # 0: gradients are not clipped
-    ema_decay: float = 0.0  # 0: no moving average of the weights
+    clip_norm: Amount = 0.0  # 0: gradients are not clipped
+    ema_decay: Fraction = 0.0  # 0: no moving average of the weights
     # The backbone's share of the learning rate: 0.1 where all else begins anew beside its weights.
-    backbone_factor: float = 1.0
+    backbone_factor: Positive = 1.0
     # First stages of the backbone (and its stem) that keep weights and statistics; ResNets and
     # EfficientNet.
-    frozen_stages: int = 0
-    loss_stride: int = 1  # 2: losses on a grid of half the size, for speed
+    frozen_stages: Whole = 0
+    loss_stride: Count = 1  # 2: losses on a grid of half the size, for speed
 
 
 @dataclass(frozen=True)
@@ -90,27 +107,29 @@ class DistillConfig:
     """Trained networks that teach what they predict: see ``loop.distillation``."""
 
     teachers: tuple[str, ...] = ()  # checkpoints, or folders of bundles
-    weight: float = 1.0  # of the losses with what they say, beside those with the data's labels
+    weight: Amount = 1.0  # of the losses with what they say, beside those with the data's labels
     soft: bool = False  # whether they say how likely everything is; else their labels count alone
-    temperature: float = 1.0  # T of probabilities, where ``soft``
+    temperature: Positive = 1.0  # T of probabilities, where ``soft``
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """How often things happen, in steps, and on what machine."""
 
-    checkpoint_every: int = 200
-    validate_every: int = 500
-    validate_frames: int = 100
-    picture_every: int = 500
-    log_every: int = 10
-    gradients_every: int = 0  # angles between the tasks' gradients, see ``gradients.csv``; 0: never
+    checkpoint_every: Whole = 200
+    validate_every: Whole = 500
+    validate_frames: Whole = 100  # 0: all
+    picture_every: Whole = 500
+    log_every: Whole = 10
+    gradients_every: Whole = (
+        0  # angles between the tasks' gradients, see ``gradients.csv``; 0: never
+    )
     tensorboard: bool = False  # writes what the CSV files have as events, too
     # No bf16-true: weights of 8 bits lose most steps of the optimiser to rounding.
     precision: Literal['32-true', 'bf16-mixed', '16-mixed'] = '32-true'
     accelerator: str = 'auto'
-    devices: int = 1
-    threads: int = 0  # 0: as many as torch takes by itself
+    devices: Count = 1
+    threads: Whole = 0  # 0: as many as torch takes by itself
 
 
 @dataclass(frozen=True)
@@ -125,15 +144,15 @@ class Config:
     task_set: str = 'rooms'
     classes: tuple[str, ...] = ()  # of the semantic task; left out, those of the task set
     protocol: str = ''  # of ``PROTOCOLS``, on whose settings this stands; see ``load_config``
-    weights: Mapping[str, float] = field(default_factory=dict)  # replaces the tasks' own
+    weights: Mapping[str, Amount] = field(default_factory=dict)  # replaces the tasks' own
     # Settings of the tasks' losses, by task, such as edges: {edge_weight: 0.95}.
     losses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     balancing: BalancingConfig = field(default_factory=BalancingConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
-    class_balance: float = 0.0  # b: semantic classes weigh frequency ** -b, on average 1
+    class_balance: Amount = 0.0  # b: semantic classes weigh frequency ** -b, on average 1
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     run: RunConfig = field(default_factory=RunConfig)
-    seed: int = 0
+    seed: Whole = 0
 
     def __post_init__(self) -> None:
         twice = [name for name in self.classes if self.classes.count(name) > 1]
@@ -160,9 +179,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         values = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f'{path}: cannot be read: {error}') from error
-    for override in overrides:
-        _override(values, override)
     try:
+        if not isinstance(values, dict):
+            raise ConfigError(f'the file is {values!r}, expected a mapping')
+        for override in overrides:
+            _override(values, override)
         return from_mapping(Config, _under_protocol(values))
     except ConfigError as error:
         raise ConfigError(f'{path}: {error}') from error
@@ -176,7 +197,7 @@ def from_mapping(cls: type[T], values: object, where: str = '') -> T:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f'{where or "the file"} is {values!r}, expected a mapping')
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     unknown = [str(key) for key in values if key not in hints]
     if unknown:
@@ -221,7 +242,11 @@ def _override(values: Any, override: str) -> None:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise ConfigError(f'{override!r}: {parent} is not a section')
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = ' '.join(str(error).split())
+        raise ConfigError(f'{override!r} is not an override, expected YAML: {problem}') from error
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
@@ -229,6 +254,11 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        value = convert(arguments[0], value, where)
+        if expected := complaint(value, arguments[1:]):
+            raise ConfigError(f'{where} is {value}, expected {expected}')
+        return value
     if dataclasses.is_dataclass(hint):
         return from_mapping(hint, value, where)  # type: ignore[arg-type]
     if origin is Literal:

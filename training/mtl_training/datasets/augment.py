@@ -23,6 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.camera import Letterbox
+from mtl_training.bounds import (
+    Amount,
+    AmountRange,
+    Fraction,
+    PercentRange,
+    Positive,
+    PositiveRange,
+    Share,
+    ShareRange,
+)
 from mtl_training.tasks.task import Task
 
 
@@ -30,30 +40,30 @@ from mtl_training.tasks.task import Task
 class AugmentConfig:
     """Probabilities (``*_p``) and ranges of the augmentation; see ``augment``."""
 
-    scale: tuple[float, float] = (0.5, 2.0)
-    scales: tuple[float, ...] = ()  # one of these, instead of any in the range
+    scale: PositiveRange = (0.5, 2.0)
+    scales: tuple[Positive, ...] = ()  # one of these, instead of any in the range
     centred: bool = False  # the crop, instead of anywhere
-    cat_max_ratio: float = 0.75
-    flip_p: float = 0.5
-    brightness: float = 32.0
-    contrast: tuple[float, float] = (0.5, 1.5)
-    saturation: tuple[float, float] = (0.5, 1.5)
-    hue: float = 18.0
-    photometric_p: float = 0.5  # of each of the four above
-    balance: float = 0.0  # largest relative gain of a colour channel
-    gamma: tuple[float, float] = (1.0, 1.0)
-    exposure: float = 0.0  # at most so many stops darker or brighter, in linear light
-    gray_p: float = 0.0
-    vignette_p: float = 0.0
-    vignette: tuple[float, float] = (0.2, 0.7)  # share of the light that corners lose
-    motion_p: float = 0.0
-    motion_length: tuple[float, float] = (3.0, 15.0)  # px of a straight motion blur
-    blur_p: float = 0.0
-    blur_sigma: tuple[float, float] = (0.4, 1.6)
-    noise_p: float = 0.0
-    noise_sigma: tuple[float, float] = (1.0, 12.0)
-    jpeg_p: float = 0.0
-    jpeg_quality: tuple[int, int] = (30, 90)
+    cat_max_ratio: Share = 0.75
+    flip_p: Share = 0.5
+    brightness: Amount = 32.0
+    contrast: AmountRange = (0.5, 1.5)
+    saturation: AmountRange = (0.5, 1.5)
+    hue: Amount = 18.0
+    photometric_p: Share = 0.5  # of each of the four above
+    balance: Fraction = 0.0  # largest relative gain of a colour channel
+    gamma: PositiveRange = (1.0, 1.0)
+    exposure: Amount = 0.0  # at most so many stops darker or brighter, in linear light
+    gray_p: Share = 0.0
+    vignette_p: Share = 0.0
+    vignette: ShareRange = (0.2, 0.7)  # share of the light that corners lose
+    motion_p: Share = 0.0
+    motion_length: AmountRange = (3.0, 15.0)  # px of a straight motion blur
+    blur_p: Share = 0.0
+    blur_sigma: PositiveRange = (0.4, 1.6)
+    noise_p: Share = 0.0
+    noise_sigma: AmountRange = (1.0, 12.0)
+    jpeg_p: Share = 0.0
+    jpeg_quality: PercentRange = (30, 90)
 
 
 @dataclass(frozen=True)

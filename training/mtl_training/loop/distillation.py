@@ -202,8 +202,6 @@ def check(distill: DistillConfig) -> None:
     Raises:
         ConfigError: they have none.
     """
-    if distill.temperature <= 0:
-        raise ConfigError(f'distill.temperature is {distill.temperature:g}, expected above 0')
     if distill.temperature != 1 and not distill.soft:
         raise ConfigError(
             f'distill.temperature is {distill.temperature:g}, but labels have no temperature; '

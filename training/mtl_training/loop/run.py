@@ -117,7 +117,7 @@ def prepare(config: Config, fabric: Fabric, data: Path) -> Run:
     Raises:
         TrainingError: a configuration that cannot be trained, or data that cannot be read.
     """
-    if config.optim.accumulate < 1 or config.optim.batch_size % config.optim.accumulate:
+    if config.optim.batch_size % config.optim.accumulate:
         raise ConfigError(
             f'optim.accumulate is {config.optim.accumulate}, expected a divisor of '
             f'optim.batch_size, which is {config.optim.batch_size}'

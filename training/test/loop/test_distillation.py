@@ -272,7 +272,6 @@ def test_a_teacher_sees_pictures_where_the_node_puts_them_and_labels_those_pixel
     ('settings', 'message'),
     [
         (['distill.temperature=4'], 'labels have no temperature; expected 1, or distill.soft'),
-        (['distill.soft=true', 'distill.temperature=0'], 'distill.temperature is 0, expected'),
         (['distill.soft=true'], 'distill.teachers names none'),
         (
             ['distill.soft=true', f'distill.teachers=[{ROOMS}]'],

@@ -32,7 +32,7 @@ config: {CONFIGS / 'tiny.yaml'}
 settings:
   task_set: nyud
   tasks: [semantic, depth]
-  optim.max_steps: 4
+  optim: {{max_steps: 4, warmup_steps: 0, lr: 0.05}}  # so that four steps teach something
   run:
     {{validate_every: 2, validate_frames: 2, picture_every: 0, checkpoint_every: 1, log_every: 1,
      threads: 1}}

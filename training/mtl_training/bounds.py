@@ -1,0 +1,54 @@
+"""What numbers of a configuration may be: types that say their bounds, and a check."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """From ``low`` to ``high``; without ``low`` itself where it is ``open``."""
+
+    low: float
+    high: float = math.inf
+    open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open else value >= self.low
+        return above and value <= self.high and math.isfinite(value)
+
+    def __str__(self) -> str:
+        if math.isfinite(self.high):
+            return f'{self.low:g} to {self.high:g}'
+        return f'above {self.low:g}' if self.open else f'{self.low:g} or more'
+
+
+@dataclass(frozen=True)
+class Rising:
+    """A range: two numbers, the first not above the second."""
+
+    def __contains__(self, value: tuple[float, float]) -> bool:
+        return value[0] <= value[1]
+
+    def __str__(self) -> str:
+        return 'the smaller one first'
+
+
+Count = Annotated[int, Bounds(1)]
+Whole = Annotated[int, Bounds(0)]
+Positive = Annotated[float, Bounds(0, open=True)]
+Amount = Annotated[float, Bounds(0)]  # none to any
+Share = Annotated[float, Bounds(0, 1)]
+Fraction = Annotated[float, Bounds(0, 0.999999)]  # less than all of it
+PositiveRange = Annotated[tuple[Positive, Positive], Rising()]
+AmountRange = Annotated[tuple[Amount, Amount], Rising()]
+ShareRange = Annotated[tuple[Share, Share], Rising()]
+Percent = Annotated[int, Bounds(0, 100)]
+PercentRange = Annotated[tuple[Percent, Percent], Rising()]
+
+
+def complaint(value: Any, rules: tuple[Any, ...]) -> str:
+    """What a value should have been, by the rules of an ``Annotated``; empty where it is."""
+    return next((str(rule) for rule in rules if value not in rule), '')
