@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -49,6 +50,6 @@ Percent = Annotated[int, Bounds(0, 100)]
 PercentRange = Annotated[tuple[Percent, Percent], Rising()]
 
 
-def complaint(value: Any, rules: tuple[Any, ...]) -> str:
+def complaint(value: Any, rules: Sequence[Any]) -> str:
     """What a value should have been, by the rules of an ``Annotated``; empty where it is."""
     return next((str(rule) for rule in rules if value not in rule), '')

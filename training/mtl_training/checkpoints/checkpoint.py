@@ -75,10 +75,10 @@ def loss_settings(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a task that its loss depends on; its weight is among the configuration's weights.
 
     Raises:
-        ConfigError: unknown ones, or of another type.
+        ConfigError: unknown ones, of another type, or out of bounds.
     """
-    hints = get_type_hints(type(task))
-    settings = [item.name for item in fields(task) if hints[item.name] in (bool, float)]
+    hints, plain = get_type_hints(type(task), include_extras=True), get_type_hints(type(task))
+    settings = [item.name for item in fields(task) if plain[item.name] in (bool, float)]
     known = [name for name in settings if name not in ('weight', 'temperature')]
     for key in values:
         if key not in known:

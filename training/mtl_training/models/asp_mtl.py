@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_training.bounds import Amount
 from mtl_training.models.adversary import Reverse
 from mtl_training.models.heads import Concatenation, DeepLabPyramidHead, HRNetHead, LastScale
 from mtl_training.models.network import Network, Plan, Predictions
@@ -62,8 +63,8 @@ class ASPMTL(Network):
         private: Mapping[str, Pyramid],
         tasks: Mapping[str, int],
         *,
-        adversarial: float = 0.05,
-        orthogonality: float = 0.01,
+        adversarial: Amount = 0.05,
+        orthogonality: Amount = 0.01,
     ) -> None:
         super().__init__(tasks, mean=shared.mean, std=shared.std)
         kind = LastScale if shared.dilated else Concatenation

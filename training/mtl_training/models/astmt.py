@@ -11,6 +11,7 @@ from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_training.bounds import Amount, Count
 from mtl_training.models.adversary import confusion, make_discriminator, reversal
 from mtl_training.models.layers import resize
 from mtl_training.models.network import Network, Plan, Predictions
@@ -65,12 +66,12 @@ class ASTMT(Network):
         backbone: Pyramid,
         tasks: Mapping[str, int],
         *,
-        width: int = 64,
+        width: Count = 64,
         rates: Sequence[int] = (6, 12, 18),
         adapters: bool = True,
         norms: bool = False,
-        discriminator_weight: float = 0.01,
-        steps: int = 40_000,
+        discriminator_weight: Amount = 0.01,
+        steps: Count = 40_000,
     ) -> None:
         super().__init__(tasks, mean=backbone.mean, std=backbone.std)
         if not isinstance(backbone, ResNetPyramid):
@@ -192,7 +193,7 @@ class TaskConv(nn.Module):
         tasks: Iterable[str],
         adapted_tasks: Iterable[str],
         *,
-        reduction: int = 16,
+        reduction: Count = 16,
     ) -> None:
         super().__init__()
         width = conv.out_channels

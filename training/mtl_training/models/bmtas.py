@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mtl_training.bounds import Amount, Count
 from mtl_training.models.branched import block_macs, grown
 from mtl_training.models.heads import survey_head
 from mtl_training.models.network import Plan, Predictions
@@ -58,8 +59,8 @@ class BMTAS(SuperNet):
         tasks: Mapping[str, int],
         *,
         size: tuple[int, int] = (512, 512),
-        cost_weight: float = 0.05,
-        steps: int = 40_000,
+        cost_weight: Amount = 0.05,
+        steps: Count = 40_000,
     ) -> None:
         super().__init__(
             tasks, mean=backbone.mean, std=backbone.std, cost_weight=cost_weight, steps=steps

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtl_training.bounds import Share
 from mtl_training.models.heads import survey_head
 from mtl_training.models.layers import convex
 from mtl_training.models.network import Network, Plan, Predictions
@@ -39,7 +40,7 @@ class CrossStitch(Network):
         backbones: Mapping[str, ResNetPyramid],
         tasks: Mapping[str, int],
         *,
-        own: float | None = None,
+        own: Share | None = None,
     ) -> None:
         first = next(iter(backbones.values()))
         super().__init__(tasks, mean=first.mean, std=first.std)

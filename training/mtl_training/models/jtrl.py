@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtl_training.bounds import Count
 from mtl_training.models.layers import BasicBlock, ConvBNReLU, resize
 from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
 from mtl_training.models.pyramids import ModelError, Pyramid
@@ -43,7 +44,7 @@ class JTRL(Network):
         ModelError: not two tasks.
     """
 
-    def __init__(self, backbone: Pyramid, tasks: Mapping[str, int], *, width: int = 256) -> None:
+    def __init__(self, backbone: Pyramid, tasks: Mapping[str, int], *, width: Count = 256) -> None:
         super().__init__(tasks, mean=backbone.mean, std=backbone.std)
         if len(tasks) != 2:
             raise ModelError(f'jtrl alternates between two tasks; found {", ".join(tasks)}')

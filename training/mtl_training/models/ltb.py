@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_training.bounds import Amount, Count
 from mtl_training.models.branched import block_macs, grown
 from mtl_training.models.heads import survey_head
 from mtl_training.models.network import Plan, Predictions
@@ -53,8 +54,8 @@ class LTB(SuperNet):
         tasks: Mapping[str, int],
         *,
         size: tuple[int, int] = (512, 512),
-        cost_weight: float = 0.0,
-        steps: int = 40_000,
+        cost_weight: Amount = 0.0,
+        steps: Count = 40_000,
     ) -> None:
         first = backbones[0]
         super().__init__(

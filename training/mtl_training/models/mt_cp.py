@@ -19,6 +19,7 @@ from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_training.bounds import Count
 from mtl_training.models.layers import ConvBNReLU, FeatureFuse, flat, grid, resize
 from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
 from mtl_training.models.pyramids import Mask2FormerPyramid, ModelError, Pyramid
@@ -52,7 +53,7 @@ class MTCP(Network):
     """
 
     def __init__(
-        self, backbone: Pyramid, tasks: Mapping[str, int], *, width: int = 256, pool: int = 4
+        self, backbone: Pyramid, tasks: Mapping[str, int], *, width: Count = 256, pool: Count = 4
     ) -> None:
         super().__init__(tasks, mean=backbone.mean, std=backbone.std)
         if len(tasks) < 2:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtl_training.bounds import Share
 from mtl_training.models.heads import survey_head
 from mtl_training.models.layers import convex, resize
 from mtl_training.models.network import Network, Plan, Predictions
@@ -43,7 +44,7 @@ class NDDR(Network):
         backbones: Mapping[str, ResNetPyramid],
         tasks: Mapping[str, int],
         *,
-        own: float | None = None,
+        own: Share | None = None,
         shortcut: bool = False,
     ) -> None:
         first = next(iter(backbones.values()))

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from mtl_training.bounds import Count
 from mtl_training.models.heads import TaskHead, shared_feature
 from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
 from mtl_training.models.pyramids import Pyramid
@@ -47,7 +48,7 @@ class PADNet(Network):
         tasks: Mapping[str, int],
         *,
         auxiliary: Mapping[str, int] | None = None,
-        width: int = 256,
+        width: Count = 256,
     ) -> None:
         super().__init__(tasks, mean=backbone.mean, std=backbone.std)
         initial = {**tasks, **(auxiliary or {})}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_training.bounds import Count, Share, Whole
 from mtl_training.models.heads import TaskHead, shared_feature
 from mtl_training.models.layers import resize
 from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
@@ -55,10 +56,10 @@ class PAPNet(Network):
         backbone: Pyramid,
         tasks: Mapping[str, int],
         *,
-        affinity_stride: int = 8,
-        width: int = 256,
-        beta: float = 0.05,
-        iterations: int = 3,
+        affinity_stride: Count = 8,
+        width: Count = 256,
+        beta: Share = 0.05,
+        iterations: Whole = 3,
     ) -> None:
         super().__init__(tasks, mean=backbone.mean, std=backbone.std)
         if affinity_stride not in (1, 2, 4, 8, 16, 32):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_training.bounds import Count
 from mtl_training.models.heads import Concatenation, LastScale
 from mtl_training.models.layers import ConvBNReLU
 from mtl_training.models.network import Auxiliary, Network, Plan, Predictions
@@ -51,8 +52,8 @@ class PSD(Network):
         tasks: Mapping[str, int],
         *,
         auxiliary: Mapping[str, int] | None = None,
-        width: int | None = None,
-        orders: int = 3,
+        width: Count | None = None,
+        orders: Count = 3,
     ) -> None:
         super().__init__(tasks, mean=backbone.mean, std=backbone.std)
         initial = {**tasks, **(auxiliary or {})}

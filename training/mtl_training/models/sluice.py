@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_training.bounds import Amount, Share
 from mtl_training.models.heads import survey_head
 from mtl_training.models.layers import ConvBNReLU, convex, resize
 from mtl_training.models.network import Network, Plan, Predictions
@@ -48,8 +49,8 @@ class Sluice(Network):
         backbones: Mapping[str, ResNetPyramid],
         tasks: Mapping[str, int],
         *,
-        own: float = 0.9,
-        orthogonality: float = 0.1,
+        own: Share = 0.9,
+        orthogonality: Amount = 0.1,
     ) -> None:
         first = next(iter(backbones.values()))
         super().__init__(tasks, mean=first.mean, std=first.std)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_training.bounds import Count, Whole
 from mtl_training.models.layers import (
     ConvBNReLU,
     FeatureFuse,
@@ -98,11 +99,11 @@ class TIF(Network):
         backbone: Pyramid,
         tasks: Mapping[str, int],
         *,
-        width: int,
-        fuse_width: int,
+        width: Count,
+        fuse_width: Count,
         slim: bool,
-        saff: int = 4,
-        sfd: int = 2,
+        saff: Whole = 4,
+        sfd: Whole = 2,
         lthd: bool = True,
         cross: bool = False,
     ) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from mtl_training.bounds import Amount
 from mtl_training.tasks.depth_error import DetailedDepthError, bins
 from mtl_training.tasks.task import Figure, Picture, Task, levels, masked_mean, smallest
 
@@ -143,7 +144,7 @@ class LaplaceDepth(DepthTask):
     """
 
     signed: ClassVar[bool] = True
-    gradients: float = 0.0
+    gradients: Amount = 0.0
 
     @property
     def channels(self) -> int:

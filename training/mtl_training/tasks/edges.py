@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from mtl_perception.offline.metrics import EdgeF
+from mtl_training.bounds import Share
 from mtl_training.tasks.binary import BinaryTask
 from mtl_training.tasks.task import Figure
 
@@ -25,7 +26,7 @@ class EdgesTask(BinaryTask):
     quality: ClassVar[str] = 'f'
     figures: ClassVar[tuple[Figure, ...]] = (Figure('f', 'edges F'),)
     weight: float = 50.0
-    edge_weight: float = 0.95
+    edge_weight: Share = 0.95
 
     def positive_weight(self, truth: Tensor, valid: Tensor) -> Tensor:
         """The same for all batches."""

@@ -67,6 +67,7 @@ def test_numbers_and_lists_take_their_types() -> None:
         ),
         ({'model': {'backbone': None}}, r'model\.backbone is None, expected str'),
         ({'tasks': 'depth'}, "tasks is 'depth', expected a list"),
+        ({'tasks': ['depth', 'edges', 'depth']}, "tasks has 'depth' twice, expected different"),
         (
             {'optim': {'lr': 1, 'max_steps': 1, 'optimizer': 'lion'}},
             r"optim\.optimizer is 'lion', expected one of adamw, adam, sgd",

@@ -105,6 +105,8 @@ def test_command_takes_a_systems_options(capsys: pytest.CaptureFixture[str]) -> 
         ('tif --backbone swin_tiny --option width=[', "option 'width=['; expected a value"),
         ('tif --backbone swin_tiny --option width=wide', "option width: 'wide'; expected int"),
         ('tif --backbone swin_tiny --option width=true', 'option width: True; expected int'),
+        ('tif --backbone swin_tiny --option width=0', 'option width: 0; expected 1 or more'),
+        ('sluice --backbone resnet50_d8 --option own=1.5', 'option own: 1.5; expected 0 to 1'),
         ('tif --backbone swin_tiny --option lthd=1', 'option lthd: 1; expected bool'),
         ('tif --backbone swin_tiny --option wide=3', "tif has no option 'wide'; it has: width"),
         ('tif --backbone swin_tiny --tasks taste', "unknown task 'taste'"),

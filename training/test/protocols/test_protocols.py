@@ -86,10 +86,13 @@ def test_losses_are_set_one_by_one(tmp_path: Path) -> None:
         ('losses.seams.x=1', 'unknown key losses.seams, expected one of semantic, depth, normals'),
         ('losses.edges.weight=1', 'unknown key losses.edges.weight, expected edge_weight'),
         ('losses.edges.edge_weight=no', 'losses.edges.edge_weight is False, expected float'),
+        ('losses.edges.edge_weight=2', 'losses.edges.edge_weight is 2.0, expected 0 to 1'),
         ('losses.semantic.classes=3', 'unknown key losses.semantic.classes, expected none'),
     ],
 )
-def test_settings_of_losses_that_do_not_exist(setting: str, message: str, tmp_path: Path) -> None:
+def test_settings_of_losses_that_do_not_exist_or_mean_nothing(
+    setting: str, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match=message):
         known_tasks(following('atrc', 'nyud', tmp_path, setting))
 
