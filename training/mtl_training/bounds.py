@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,17 @@ PercentRange = Annotated[tuple[Percent, Percent], Rising()]
 def complaint(value: Any, rules: Sequence[Any]) -> str:
     """What a value should have been, by the rules of an ``Annotated``; empty where it is."""
     return next((str(rule) for rule in rules if value not in rule), '')
+
+
+def bounded(kind: Any) -> Callable[[str], int | float]:
+    """The ``type`` of an argument of a command whose numbers are of one of the kinds above."""
+    plain, *rules = get_args(kind)
+
+    def parse(text: str) -> int | float:
+        value: int | float = plain(text)
+        if expected := complaint(value, rules):
+            raise argparse.ArgumentTypeError(f'expected {expected}, not {text}')
+        return value
+
+    parse.__name__ = plain.__name__  # argparse tells it where text is no number at all
+    return parse

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from mtl_training import cli
+from mtl_training.cli import main
 
 # A command that says what the table of a sweep does.
 LOUD = """
@@ -64,6 +65,27 @@ def test_options_that_would_do_nothing_are_refused(
 ) -> None:
     assert cli.main(line.split()) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('command', 'message'),
+    [
+        ('evaluate --data d --batch-size 0', '--batch-size: expected 1 or more, not 0'),
+        ('evaluate --data d --limit -2', '--limit: expected 0 or more, not -2'),
+        ('evaluate --data d --limit two', "--limit: invalid int value: 'two'"),
+        ('rooms render out --assets a --close 1.1', '--close: expected 0 to 1, not 1.1'),
+        ('rooms render out --assets a --close nan', '--close: expected 0 to 1, not nan'),
+        ('train c --data d --out o --time-budget 0', '--time-budget: expected above 0, not 0'),
+        ('sweep s --out o --reduction 1', '--reduction: expected 2 or more, not 1'),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    command: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(command.split())
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith(f'error: argument {message}\n')
 
 
 def test_engines_are_told_not_to_report_before_they_are_imported() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mtl_training.bounds import Amount, bounded
 from mtl_training.checkpoints.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -29,7 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='folder of a bundle that `export` wrote, or a checkpoint; several are averaged',
     )
     parser.add_argument(
-        '--shares', type=float, nargs='+', metavar='SHARE', help='of each (default: equal ones)'
+        '--shares',
+        type=bounded(Amount),
+        nargs='+',
+        metavar='SHARE',
+        help='of each (default: equal ones)',
     )
     parser.add_argument('--out', type=Path, required=True, metavar='FILE', help='.safetensors')
 

@@ -14,6 +14,7 @@ import torch
 
 from mtl_perception.commands.arguments import refuse_unused
 from mtl_perception.engines.agreement import Agreement
+from mtl_training.bounds import Positive, Whole, bounded
 from mtl_training.checkpoints.bundles import BundleFiles, write_bundle
 from mtl_training.checkpoints.checkpoint import load_checkpoint, tasks_of
 from mtl_training.checkpoints.weights import describe_weights, round_to_half, store_narrow
@@ -94,6 +95,9 @@ def export(
     height, width = size or (meta['height'], meta['width'])
     if height % 32 or width % 32:
         raise DeployError(f'size is {height}x{width}, expected multiples of 32')
+    if not 0 <= depth_range[0] < depth_range[1]:
+        near, far = depth_range
+        raise DeployError(f'the range of depth is {near:g} to {far:g} m, expected 0 <= near < far')
     out = out.absolute()
     if out.exists() and not (out / 'bundle.yaml').is_file():
         raise DeployError(f'{out} exists and is not a bundle; expected a new folder or a bundle')
@@ -166,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--size', metavar='HxW', help='(default: that of the training)')
     parser.add_argument(
         '--range',
-        type=float,
+        type=bounded(Positive),
         nargs=2,
         default=(0.3, 10.0),
         metavar=('NEAR', 'FAR'),
@@ -184,7 +188,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--temperature-split', choices=('train', 'val'), help='(default: val)')
     parser.add_argument(
         '--temperature-frames',
-        type=int,
+        type=bounded(Whole),
         help='evenly spaced, 0 for all (default: %(default)s)',
     )
     parser.set_defaults(**FITTING)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mtl_perception.commands.arguments import refuse_unused
+from mtl_training.bounds import Count, Whole, bounded
 from mtl_training.checkpoints.bundles import read_bundle, write_bundle
 from mtl_training.deploy.judging import judge_variants
 from mtl_training.deploy.pictures import FRAMES, read_pictures
@@ -32,13 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--data', type=Path, help='folder of a data set: calibrates, and judges')
     parser.add_argument(
-        '--frames', type=int, default=FRAMES, help='of train, to calibrate on (%(default)s)'
+        '--frames',
+        type=bounded(Count),
+        default=FRAMES,
+        help='of train, to calibrate on (%(default)s)',
     )
     parser.add_argument(
         '--split', default='test', choices=('val', 'test', 'none'), help='judges (%(default)s)'
     )
-    parser.add_argument('--limit', type=int, default=0, help='judge on so many frames (0: all)')
-    parser.add_argument('--threads', type=int, default=0, help='of the judged network (0: all)')
+    parser.add_argument(
+        '--limit', type=bounded(Whole), default=0, help='judge on so many frames (0: all)'
+    )
+    parser.add_argument(
+        '--threads', type=bounded(Whole), default=0, help='of the judged network (0: all)'
+    )
 
 
 def run(args: argparse.Namespace) -> int:

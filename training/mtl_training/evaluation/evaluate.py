@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mtl_perception.commands.arguments import refuse_unused
 from mtl_perception.offline.evaluation import Calibration
+from mtl_training.bounds import Count, Whole, bounded
 from mtl_training.checkpoints.bundles import read_bundle
 from mtl_training.checkpoints.checkpoint import load_checkpoint
 from mtl_training.datasets import open_data
@@ -112,11 +113,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(PROTOCOLS),
         help='judge as the literature does: its figure of edges and saliency, at its resolution',
     )
-    parser.add_argument('--limit', type=int, default=0, help='evenly spaced frames only (0: all)')
-    parser.add_argument('--batch-size', type=int, default=8)
-    parser.add_argument('--workers', type=int, default=1)
     parser.add_argument(
-        '--threads', type=int, default=0, help='threads of the network (0: all cores)'
+        '--limit', type=bounded(Whole), default=0, help='evenly spaced frames only (0: all)'
+    )
+    parser.add_argument('--batch-size', type=bounded(Count), default=8)
+    parser.add_argument('--workers', type=bounded(Whole), default=1)
+    parser.add_argument(
+        '--threads', type=bounded(Whole), default=0, help='threads of the network (0: all cores)'
     )
     parser.add_argument('--json', type=Path, help='write the figures there as well')
     parser.add_argument(
@@ -131,9 +134,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='write a picture (.png, .jpg) of labels, predictions and errors',
     )
-    parser.add_argument('--sheet-frames', type=int, default=12, help='(default: %(default)s)')
+    parser.add_argument(
+        '--sheet-frames', type=bounded(Count), default=12, help='(default: %(default)s)'
+    )
     parser.add_argument('--sheet-tasks', nargs='+', metavar='TASK', help='(default: all judged)')
-    parser.add_argument('--sheet-columns', type=int, default=1, help='(default: %(default)s)')
+    parser.add_argument(
+        '--sheet-columns', type=bounded(Count), default=1, help='(default: %(default)s)'
+    )
 
 
 def run(args: argparse.Namespace) -> int:

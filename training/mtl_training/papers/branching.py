@@ -21,6 +21,7 @@ import yaml
 from torch import Tensor, nn
 
 from mtl_perception.files import write_beside
+from mtl_training.bounds import Amount, Count, Positive, bounded
 from mtl_training.checkpoints.checkpoint import config_tasks, load_checkpoint
 from mtl_training.checkpoints.config import Config, from_mapping
 from mtl_training.datasets import open_data
@@ -159,17 +160,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, metavar='YAML')
     parser.add_argument('--data', type=Path, help='for single_task and mtl_baseline: the rooms')
     parser.add_argument(
-        '--frames', type=int, default=usual.frames, help='of data to look at (default: %(default)s)'
+        '--frames',
+        type=bounded(Count),
+        default=usual.frames,
+        help='of data to look at (default: %(default)s)',
     )
     parser.add_argument(
         '--budget',
-        type=float,
+        type=bounded(Positive),
         default=usual.budget,
         help='for single_task: cost of the tree in encoders (default: %(default)s)',
     )
     parser.add_argument(
         '--weight',
-        type=float,
+        type=bounded(Amount),
         default=usual.weight,
         help='for mtl_baseline: alpha, what parting unlike tasks is worth (default: %(default)s)',
     )

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from mtl_training import TrainingError
+from mtl_training.bounds import Count, Positive, Share, Whole, bounded
 from mtl_training.rooms.catalogue import SPLITS
 
 
@@ -18,20 +19,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make.add_argument('out', type=Path, help='folder for the data set')
     make.add_argument('--assets', type=Path, required=True)
     for split, count in zip(SPLITS, (3060, 120, 320), strict=True):
-        make.add_argument(f'--{split}', type=int, default=count, metavar='FRAMES')
-    make.add_argument('--seed', type=int, default=1)
+        make.add_argument(f'--{split}', type=bounded(Whole), default=count, metavar='FRAMES')
+    make.add_argument('--seed', type=bounded(Whole), default=1)
     make.add_argument('--size', default='256x320', help='HEIGHTxWIDTH in pixels')
     make.add_argument(
-        '--close', type=float, default=0, metavar='SHARE', help='of views from 0.3 to 1.5 m'
+        '--close',
+        type=bounded(Share),
+        default=0,
+        metavar='SHARE',
+        help='of views from 0.3 to 1.5 m',
     )
-    make.add_argument('--workers', type=int, default=os.cpu_count() or 1)
+    make.add_argument('--workers', type=bounded(Count), default=os.cpu_count() or 1)
     drive = actions.add_parser('record', help='record a drive through test rooms as an MCAP bag')
     drive.add_argument('out', type=Path, help='folder of the bag')
     drive.add_argument('--assets', type=Path, required=True)
-    drive.add_argument('--seconds', type=float, default=10.8)
-    drive.add_argument('--rooms', type=int, default=4)
-    drive.add_argument('--seed', type=int, default=3)
-    drive.add_argument('--workers', type=int, default=os.cpu_count() or 1)
+    drive.add_argument('--seconds', type=bounded(Positive), default=10.8)
+    drive.add_argument('--rooms', type=bounded(Count), default=4)
+    drive.add_argument('--seed', type=bounded(Whole), default=3)
+    drive.add_argument('--workers', type=bounded(Count), default=os.cpu_count() or 1)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Annotated
 
 from mtl_perception.commands.arguments import refuse_unused
+from mtl_training.bounds import Amount, Bounds, Count, Whole, bounded
 from mtl_training.sweeps.engine import Engine, done, run_trials
 from mtl_training.sweeps.results import write_results
 from mtl_training.sweeps.space import read_trials
@@ -17,17 +19,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('space', type=Path, help='a YAML file, see training/configs/sweeps')
     parser.add_argument('--data', type=Path, help='folder of a data set')
     parser.add_argument('--out', type=Path, required=True, help='folder of all trials and tables')
-    parser.add_argument('--processes', type=int, default=1, help='trials at once')
-    parser.add_argument('--gpus', type=float, default=0.0, help='share of a GPU for each trial')
+    parser.add_argument('--processes', type=bounded(Count), default=1, help='trials at once')
+    parser.add_argument(
+        '--gpus', type=bounded(Amount), default=0.0, help='share of a GPU for each trial'
+    )
     parser.add_argument(
         '--asha',
-        type=int,
+        type=bounded(Whole),
         default=0,
         metavar='STEPS',
         help='give up trials that are among the worse after so many steps, and again after each '
         'further --reduction-fold (0: none)',
     )
-    parser.add_argument('--reduction', type=int, default=3, help='one of so many goes on')
+    parser.add_argument(
+        '--reduction',
+        type=bounded(Annotated[int, Bounds(2)]),
+        default=3,
+        help='one of so many goes on',
+    )
     parser.add_argument('--address', help='of a Ray cluster that sees the same folders')
     parser.add_argument(
         '--list', action='store_true', help='run nothing: say which trials there are'

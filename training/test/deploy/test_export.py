@@ -275,6 +275,8 @@ def test_what_cannot_be_exported_is_told_and_nothing_is_written(
 ) -> None:
     with pytest.raises(DeployError, match='size is 60x96, expected multiples of 32'):
         export(net, TASKS, META, tmp_path / 'out', name='x', size=(60, 96))
+    with pytest.raises(DeployError, match='depth is 5 to 2 m, expected 0 <= near < far'):
+        export(net, TASKS, META, tmp_path / 'out', name='x', depth_range=(5, 2))
     with pytest.raises(DeployError, match=r'no \.jpg or \.png'):
         export(net, TASKS, META, tmp_path / 'out', name='x', check_images=tmp_path)
     (tmp_path / 'mine').mkdir()
