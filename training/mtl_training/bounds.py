@@ -1,4 +1,4 @@
-"""What numbers of a configuration may be: types that say their bounds, and a check."""
+"""What numbers that a user gives may be: types that say their bounds, and the check of them."""
 
 from __future__ import annotations
 

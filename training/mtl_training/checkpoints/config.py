@@ -121,9 +121,8 @@ class RunConfig:
     validate_frames: Whole = 100  # 0: all
     picture_every: Whole = 500
     log_every: Whole = 10
-    gradients_every: Whole = (
-        0  # angles between the tasks' gradients, see ``gradients.csv``; 0: never
-    )
+    # Angles between the tasks' gradients, see ``gradients.csv``; 0: never.
+    gradients_every: Whole = 0
     tensorboard: bool = False  # writes what the CSV files have as events, too
     # No bf16-true: weights of 8 bits lose most steps of the optimiser to rounding.
     precision: Literal['32-true', 'bf16-mixed', '16-mixed'] = '32-true'
