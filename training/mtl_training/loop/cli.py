@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning.fabric.utilities import rank_zero_only
 
-from mtl_training.bounds import Count, Positive, bounded
+from mtl_training.bounds import Positive, Whole, bounded
 from mtl_training.checkpoints.config import load_config
 from mtl_training.loop.train import train
 from mtl_training.protocols import PROTOCOLS
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--resume', action='store_true', help='go on from OUT/last.safetensors')
     parser.add_argument(
-        '--max-steps', type=bounded(Count), help='replaces optim.max_steps; the schedule follows'
+        '--max-steps', type=bounded(Whole), help='replaces optim.max_steps; the schedule follows'
     )
     parser.add_argument(
         '--time-budget', type=bounded(Positive), help='end with a checkpoint after these minutes'

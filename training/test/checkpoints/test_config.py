@@ -82,7 +82,7 @@ def test_numbers_and_lists_take_their_types() -> None:
         ({'optim': {'lr': '.nan', 'max_steps': 1}}, r"optim\.lr is '\.nan', expected float"),
         ({'optim': {'lr': math.nan, 'max_steps': 1}}, r'optim\.lr is nan, expected above 0'),
         ({'optim': {'lr': math.inf, 'max_steps': 1}}, r'optim\.lr is inf, expected above 0'),
-        ({'optim': {'lr': 1, 'max_steps': 0}}, r'optim\.max_steps is 0, expected 1 or more'),
+        ({'optim': {'lr': 1, 'max_steps': -1}}, r'optim\.max_steps is -1, expected 0 or more'),
         (
             {'optim': {'lr': 1, 'max_steps': 1, 'ema_decay': 1}},
             r'optim\.ema_decay is 1\.0, expected 0 to 0\.999999',
