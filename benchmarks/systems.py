@@ -1,9 +1,11 @@
-"""All systems side by side: parameters, multiply-accumulates, latency, time of a training step.
+"""All systems side by side: parameters, multiply-accumulates, latency, memory, a training step.
 
-    ./run exec python benchmarks/systems.py [--systems SYSTEM...] [--plot PNG]
+    ./run exec python benchmarks/systems.py [--systems SYSTEM...] [--backbones BACKBONE...]
+        [--plot PNG]
 
 Two tasks, as many as every system takes. On HRNet-18, or on a dilated ResNet-18 where a system
-needs one; the unit is the MTL baseline on the same backbone. Systems alternate, run by run, so that
+needs one; the unit is the MTL baseline on the same backbone. Memory is what opening and running the
+exported graph adds to the largest size of a process, in onnxruntime. Systems alternate, run by run, so that
 what else the machine does slows all of them alike. Latency is that of the exported graph in
 onnxruntime. Weights are random. Needs mtl_training; --plot needs matplotlib.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import multiprocessing
+import resource
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +37,11 @@ from mtl_perception.engines.timing import Rounds, time_runs
 
 UNIT = 'mtl_baseline'
 BACKBONES = ('hrnet_w18_small_v2', 'resnet18_d8')  # the first that a system takes
-TITLES = {'hrnet_w18_small_v2': 'HRNet-18', 'resnet18_d8': 'dilated ResNet-18'}
+TITLES = {
+    'hrnet_w18_small_v2': 'HRNet-18',
+    'resnet18_d8': 'dilated ResNet-18',
+    'tf_efficientnet_lite0': 'EfficientNet-Lite0',
+}
 TASKS = choose(nyud(NYUD40), ['semantic', 'depth'])
 CHANNELS = {name: task.channels for name, task in TASKS.items()}
 BATCH = 2
@@ -50,6 +57,7 @@ class Row:
     macs: int
     latency: float | None = None  # None: cannot be exported
     step: float | None = None
+    memory: float | None = None  # MB
 
 
 Key = tuple[str, str]  # system, backbone
@@ -62,11 +70,11 @@ def count(system: str, backbone: str, size: tuple[int, int]) -> Row:
     return Row(system, backbone, whole.parameters, whole.written.total)
 
 
-def rows_of(systems: Sequence[str], size: tuple[int, int]) -> list[Row]:
+def rows_of(systems: Sequence[str], backbones: Sequence[str], size: tuple[int, int]) -> list[Row]:
     """Every system on the first backbone that it takes, and the unit on all that are used."""
     rows = []
     for system in systems:
-        for backbone in BACKBONES:
+        for backbone in backbones:
             try:
                 rows.append(count(system, backbone, size))
                 break
@@ -74,8 +82,8 @@ def rows_of(systems: Sequence[str], size: tuple[int, int]) -> list[Row]:
                 continue
     used = {row.backbone for row in rows}
     others = [row for row in rows if row.system != UNIT]
-    units = [count(UNIT, backbone, size) for backbone in BACKBONES if backbone in used]
-    return sorted([*units, *others], key=lambda row: BACKBONES.index(row.backbone))
+    units = [count(UNIT, backbone, size) for backbone in backbones if backbone in used]
+    return sorted([*units, *others], key=lambda row: backbones.index(row.backbone))
 
 
 def exported(key: Key, size: tuple[int, int]) -> bytes | None:
@@ -89,20 +97,35 @@ def exported(key: Key, size: tuple[int, int]) -> bytes | None:
     return bytes(to_onnx(module, size).SerializeToString())
 
 
-def deployed(
-    keys: Sequence[Key], size: tuple[int, int], threads: int, workers: int
-) -> dict[Key, Callable[[], object]]:
-    """A run of each exported system on one picture."""
+def graphs_of(keys: Sequence[Key], size: tuple[int, int], workers: int) -> dict[Key, bytes]:
+    """The graphs of those that can be exported."""
     context = multiprocessing.get_context('spawn')
     with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
-        graphs = dict(zip(keys, pool.map(exported, keys, [size] * len(keys)), strict=True))
+        found = zip(keys, pool.map(exported, keys, [size] * len(keys)), strict=True)
+        return {key: graph for key, graph in found if graph is not None}
+
+
+def runner(graph: bytes, size: tuple[int, int], threads: int) -> Callable[[], object]:
+    """Open a graph, to run it on one picture."""
+    session = open_model(graph, threads)
     picture = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
-    runs: dict[Key, Callable[[], object]] = {}
-    for key, graph in graphs.items():
-        if graph is not None:
-            session = open_model(graph, threads)
-            runs[key] = lambda session=session: session.run(None, {'image': picture})
-    return runs
+    return lambda: session.run(None, {'image': picture})
+
+
+def memory(graph: bytes, size: tuple[int, int], threads: int) -> float:
+    """MB by which opening and running a graph raise the largest size of this process."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run = runner(graph, size, threads)
+    for _ in range(3):
+        run()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def memory_in_a_process_of_its_own(graph: bytes, size: tuple[int, int], threads: int) -> float:
+    """As ``memory``, where nothing has been freed before that it could take."""
+    context = multiprocessing.get_context('spawn')
+    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(memory, graph, size, threads).result()
 
 
 def training(keys: Sequence[Key], size: tuple[int, int]) -> dict[Key, Callable[[], object]]:
@@ -142,14 +165,15 @@ def medians(runs: Mapping[Key, Callable[[], object]], rounds: int) -> dict[Key, 
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown."""
-    lines = ['| system | backbone | parameters | MACs | latency | training step |']
-    lines.append('|---|---|---|---|---|---|')
+    lines = ['| system | backbone | parameters | MACs | latency | memory, MB | training step |']
+    lines.append('|---|---|---|---|---|---|---|')
     for row in rows:
         latency = '-' if row.latency is None else f'{row.latency:.2f}'
         step = '-' if row.step is None else f'{row.step:.2f}'
+        held = '-' if row.memory is None else f'{row.memory:.0f}'
         lines.append(
-            f'| {row.system} | {TITLES[row.backbone]} | {row.parameters / 1e6:.2f} M | '
-            f'{row.macs / 1e9:.2f} G | {latency} | {step} |'
+            f'| {row.system} | {TITLES.get(row.backbone, row.backbone)} | '
+            f'{row.parameters / 1e6:.2f} M | {row.macs / 1e9:.2f} G | {latency} | {held} | {step} |'
         )
     return '\n'.join(lines)
 
@@ -164,10 +188,13 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(8, 5), layout='constrained')
     points: list[tuple[float, float, str]] = []
-    for backbone, colour in zip(BACKBONES, ('tab:blue', 'tab:orange'), strict=True):
+    backbones = list(dict.fromkeys(row.backbone for row in rows))
+    for number, backbone in enumerate(backbones):
         shown = [row for row in rows if row.backbone == backbone and row.latency is not None]
         x, y = [row.parameters / 1e6 for row in shown], [row.latency for row in shown]
-        axes.scatter(x, y, color=colour, label=f'on {TITLES[backbone]}', zorder=3)
+        axes.scatter(
+            x, y, color=f'C{number}', label=f'on {TITLES.get(backbone, backbone)}', zorder=3
+        )
         points += zip(x, y, [row.system for row in shown], strict=True)
     axes.set_xscale('log')
     axes.set_yscale('log')
@@ -206,6 +233,9 @@ def main() -> None:
     """Measure, print the table, plot."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--systems', nargs='+', default=list(SYSTEMS), metavar='SYSTEM')
+    parser.add_argument(
+        '--backbones', nargs='+', default=BACKBONES, help='of each system the first that it takes'
+    )
     parser.add_argument('--size', default='256x320', help='of pictures (default: %(default)s)')
     parser.add_argument('--step-size', default='96x128', help='in training (%(default)s)')
     parser.add_argument('--threads', type=int, default=2, help='(default: %(default)s)')
@@ -215,24 +245,29 @@ def main() -> None:
     options = parser.parse_args()
     size, step_size = parse_size(options.size), parse_size(options.step_size)
 
-    rows = rows_of(options.systems, size)
+    rows = rows_of(options.systems, options.backbones, size)
     keys = [(row.system, row.backbone) for row in rows]
-    latency = medians(
-        deployed(keys, size, options.threads, workers=options.threads), options.rounds
-    )
+    graphs = graphs_of(keys, size, workers=options.threads)
+    held = {
+        key: memory_in_a_process_of_its_own(graph, size, options.threads)
+        for key, graph in graphs.items()
+    }
+    runs = {key: runner(graph, size, options.threads) for key, graph in graphs.items()}
+    latency = medians(runs, options.rounds)
     torch.set_num_threads(options.threads)
     step = medians(training(keys, step_size), options.step_rounds)
     for row, key in zip(rows, keys, strict=True):
         unit = (UNIT, row.backbone)
         row.latency = latency[key] / latency[unit] if key in latency else None
         row.step = step[key] / step[unit]
+        row.memory = held.get(key)
     print(f'{", ".join(TASKS)}; MACs and latency at {options.size}, {options.threads} threads;')
     print(f'training step at {options.step_size}, batch {BATCH}; times relative to {UNIT}\n')
     print(table(rows))
     for backbone in dict.fromkeys(row.backbone for row in rows):
         unit = (UNIT, backbone)
         print(
-            f'\n{UNIT} on {TITLES[backbone]}: {latency[unit]:.0f} ms, '
+            f'\n{UNIT} on {TITLES.get(backbone, backbone)}: {latency[unit]:.0f} ms, '
             f'training step {step[unit]:.0f} ms'
         )
     if options.plot:
