@@ -4,10 +4,10 @@
         [--plot PNG]
 
 Two tasks, as many as every system takes. On HRNet-18, or on a dilated ResNet-18 where a system
-needs one; the unit is the MTL baseline on the same backbone. Memory is what opening and running the
-exported graph adds to the largest size of a process, in onnxruntime. Systems alternate, run by run, so that
+needs one; the unit is the MTL baseline on the same backbone. Systems alternate, run by run, so that
 what else the machine does slows all of them alike. Latency is that of the exported graph in
-onnxruntime. Weights are random. Needs mtl_training; --plot needs matplotlib.
+onnxruntime, memory what opening and running it adds to the largest size of a process. Weights are
+random. Needs mtl_training; --plot needs matplotlib.
 """
 
 from __future__ import annotations
