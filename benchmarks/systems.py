@@ -6,7 +6,7 @@
 Two tasks, as many as every system takes. On HRNet-18, or on a dilated ResNet-18 where a system
 needs one; the unit is the MTL baseline on the same backbone. Systems alternate, run by run, so that
 what else the machine does slows all of them alike. Latency is that of the exported graph in
-onnxruntime, memory what opening and running it adds to the largest size of a process. Weights are
+onnxruntime, memory what a process grows by, at its largest, that opens and runs it. Weights are
 random. Needs mtl_training; --plot needs matplotlib.
 """
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import multiprocessing
-import resource
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,12 +112,19 @@ def runner(graph: bytes, size: tuple[int, int], threads: int) -> Callable[[], ob
 
 
 def memory(graph: bytes, size: tuple[int, int], threads: int) -> float:
-    """MB by which opening and running a graph raise the largest size of this process."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """MB by which this process grows, at its largest, while it opens and runs a graph."""
+    Path('/proc/self/clear_refs').write_text('5')  # the largest size is that of now
+    before = resident('VmRSS')
     run = runner(graph, size, threads)
     for _ in range(3):
         run()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return resident('VmHWM') - before
+
+
+def resident(field: str) -> float:
+    """MB of this process, now (VmRSS) or at its largest (VmHWM)."""
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(field))) / 1024
 
 
 def memory_in_a_process_of_its_own(graph: bytes, size: tuple[int, int], threads: int) -> float:
