@@ -75,7 +75,7 @@ def test_options_that_would_do_nothing_are_refused(
         ('evaluate --data d --limit two', "--limit: invalid int value: 'two'"),
         ('rooms render out --assets a --close 1.1', '--close: expected 0 to 1, not 1.1'),
         ('rooms render out --assets a --close nan', '--close: expected 0 to 1, not nan'),
-        ('train c --data d --out o --time-budget 0', '--time-budget: expected above 0, not 0'),
+        ('train c --data d --out o --time-budget -1', '--time-budget: expected 0 or more, not -1'),
         ('sweep s --out o --reduction 1', '--reduction: expected 2 or more, not 1'),
     ],
 )

@@ -73,7 +73,7 @@ class DataConfig:
 class OptimConfig:
     """Optimiser and schedule: linear warm-up, then lr * (1 - step / max_steps) ** power."""
 
-    lr: Positive
+    lr: Amount
     max_steps: Whole
     batch_size: Count = 8
     accumulate: Count = 1  # parts in which a batch goes through the network, one after the other

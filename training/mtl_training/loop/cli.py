@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightning.fabric.utilities import rank_zero_only
 
-from mtl_training.bounds import Positive, Whole, bounded
+from mtl_training.bounds import Amount, Whole, bounded
 from mtl_training.checkpoints.config import load_config
 from mtl_training.loop.train import train
 from mtl_training.protocols import PROTOCOLS
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--max-steps', type=bounded(Whole), help='replaces optim.max_steps; the schedule follows'
     )
     parser.add_argument(
-        '--time-budget', type=bounded(Positive), help='end with a checkpoint after these minutes'
+        '--time-budget', type=bounded(Amount), help='end with a checkpoint after these minutes'
     )
     parser.add_argument(
         '--set', action='append', default=[], metavar='KEY=VALUE', help='such as optim.lr=5e-4'

@@ -6,7 +6,6 @@ import argparse
 import os
 from pathlib import Path
 
-from mtl_training import TrainingError
 from mtl_training.bounds import Count, Positive, Share, Whole, bounded
 from mtl_training.rooms.catalogue import SPLITS
 
@@ -61,8 +60,6 @@ def _render(args: argparse.Namespace) -> None:
     from mtl_training.rooms.catalogue import credits, read_catalogue
     from mtl_training.rooms.write import render_split
 
-    if not 0 <= args.close <= 1:
-        raise TrainingError(f'--close is {args.close}, expected a share from 0 to 1')
     height, width = (int(side) for side in args.size.split('x'))
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'CREDITS.md').write_text(credits(read_catalogue(args.assets)), encoding='utf-8')

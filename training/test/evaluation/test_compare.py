@@ -30,7 +30,7 @@ def runs(rooms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, settings in {
         'fixed': ['tasks=[semantic, depth]'],
         'balanced/dtp': ['tasks=[semantic, depth]', 'balancing.method=dtp'],
-        'semantic': ['tasks=[semantic]'],
+        'semantic': ['tasks=[semantic]', 'optim.lr=0.05', 'optim.warmup_steps=0'],
         'depth': ['tasks=[depth]', 'optim.lr=1e-2'],
     }.items():
         train(load_config(TINY, [*SETTINGS, *settings]), rooms, out / name)

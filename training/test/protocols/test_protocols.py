@@ -350,7 +350,7 @@ def test_recipes_are_those_of_their_papers() -> None:
         'tif_swin_tiny',
         'mt_cp_swin_small',
         'astmt_seresnet50',
-        'short',
+        'comparison',
     }
     for name, rate in {'tif_hrnet18': 0.01, 'tif_swin_tiny': 0.001}.items():
         optim = found[name].optim
