@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from mtl_training import cli
-from mtl_training.cli import main
 
 # A command that says what the table of a sweep does.
 LOUD = """
@@ -76,6 +75,7 @@ def test_options_that_would_do_nothing_are_refused(
         ('rooms render out --assets a --close 1.1', '--close: expected 0 to 1, not 1.1'),
         ('rooms render out --assets a --close nan', '--close: expected 0 to 1, not nan'),
         ('train c --data d --out o --time-budget -1', '--time-budget: expected 0 or more, not -1'),
+        ('export --checkpoint c --out o --range nan 2', '--range: expected 0 or more, not nan'),
         ('sweep s --out o --reduction 1', '--reduction: expected 2 or more, not 1'),
     ],
 )
@@ -83,7 +83,7 @@ def test_numbers_that_mean_nothing_are_refused(
     command: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(command.split())
+        cli.main(command.split())
     assert stopped.value.code == 2
     assert capsys.readouterr().err.endswith(f'error: argument {message}\n')
 

@@ -14,7 +14,7 @@ import torch
 
 from mtl_perception.commands.arguments import refuse_unused
 from mtl_perception.engines.agreement import Agreement
-from mtl_training.bounds import Positive, Whole, bounded
+from mtl_training.bounds import Amount, Whole, bounded
 from mtl_training.checkpoints.bundles import BundleFiles, write_bundle
 from mtl_training.checkpoints.checkpoint import load_checkpoint, tasks_of
 from mtl_training.checkpoints.weights import describe_weights, round_to_half, store_narrow
@@ -170,7 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--size', metavar='HxW', help='(default: that of the training)')
     parser.add_argument(
         '--range',
-        type=bounded(Positive),
+        type=bounded(Amount),
         nargs=2,
         default=(0.3, 10.0),
         metavar=('NEAR', 'FAR'),

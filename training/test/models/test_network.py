@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from mtl_training import bounds
 from mtl_training.models import BOUNDED, SYSTEMS, ModelError, Network, build, check_option
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.layers import FeatureFuse, resize
@@ -149,7 +150,7 @@ def test_every_number_among_the_options_says_its_bounds() -> None:
     for name, system in SYSTEMS.items():
         for option in system.options().values():
             hint = str(option.annotation).partition(' | ')[0]
-            assert hint not in ('int', 'float'), f'{name}: {option.name}'
+            assert hint in BOUNDED or hint not in {'int', 'float', *vars(bounds)}, option.name
             if hint in BOUNDED:
                 with pytest.raises(ModelError, match=f'option {option.name}: -1; expected'):
                     check_option(name, option, -1)
