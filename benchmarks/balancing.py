@@ -24,6 +24,7 @@ import torch
 from lightning.fabric import Fabric
 from mtl_training.balancing import METHODS
 from mtl_training.balancing.aggregation import AGGREGATORS
+from mtl_training.bounds import Count, Whole, bounded, image_size
 from mtl_training.checkpoints.config import Config, from_mapping
 from mtl_training.datasets.batches import Batch
 from mtl_training.loop.run import Run, prepare
@@ -51,7 +52,7 @@ def make_run(args: argparse.Namespace, variant: str) -> Run:
             'task_set': 'nyud',
             'tasks': TASKS,
             'model': {'system': args.system, 'backbone': args.backbone},
-            'data': {'height': args.height, 'width': args.width, 'canonical_focal': 277},
+            'data': {'height': args.size[0], 'width': args.size[1], 'canonical_focal': 277},
             'optim': {'lr': 1e-4, 'max_steps': 1000, 'batch_size': args.batch},
             'balancing': {'method': method, 'options': options},
             'run': {'threads': args.threads},
@@ -65,11 +66,11 @@ def make_run(args: argparse.Namespace, variant: str) -> Run:
 def make_batch(args: argparse.Namespace, device: torch.device) -> Batch:
     """Random images, and labels at every pixel."""
     torch.manual_seed(0)
-    size = args.batch, 1, args.height, args.width
+    size = args.batch, 1, *args.size
     batch = {
-        'image': torch.randint(256, (args.batch, 3, args.height, args.width), dtype=torch.uint8),
+        'image': torch.randint(256, (args.batch, 3, *args.size), dtype=torch.uint8),
         'fx': torch.full((args.batch,), 277.0),
-        'semantic': torch.randint(40, (args.batch, args.height, args.width)),
+        'semantic': torch.randint(40, (args.batch, *args.size)),
         'depth': torch.rand(size) + 1,
         'normals': torch.nn.functional.normalize(torch.randn(size[0], 3, *size[2:]), dim=1),
         'edges': (torch.rand(size) > 0.9).float(),
@@ -126,14 +127,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--system', default='mtl_baseline')
     parser.add_argument('--backbone', default='resnet18_d8')
-    parser.add_argument('--size', default='128x160', help='height x width')
-    parser.add_argument('--batch', type=int, default=2)
-    parser.add_argument('--steps', type=int, default=5)
-    parser.add_argument('--threads', type=int, default=0)
+    parser.add_argument('--size', type=image_size, default='128x160', help='HEIGHTxWIDTH')
+    parser.add_argument('--batch', type=bounded(Count), default=2)
+    parser.add_argument('--steps', type=bounded(Count), default=5)
+    parser.add_argument('--threads', type=bounded(Whole), default=0)
     parser.add_argument('--methods', nargs='+', default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument('--one', choices=list(VARIANTS), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.height, args.width = map(int, args.size.split('x'))
     if args.one:
         print(json.dumps(measure(args, args.one)))
         return 0

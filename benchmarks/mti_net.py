@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from mtl_training.bounds import image_size
 from mtl_training.checkpoints.config import OptimConfig
 from mtl_training.labels import CLASS_SETS
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import Network
-from mtl_training.papers.describe import parse_size
 from mtl_training.papers.importing import TASKS, configure, import_weights
 from mtl_training.tasks import TASK_SETS, Task, multi_task_loss, weighted_sum
 from torch import Tensor, nn
@@ -149,7 +149,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('code', type=Path, help='folder with their code')
     parser.add_argument('--tasks', choices=list(CONFIGURATIONS), default='nyud')
-    parser.add_argument('--size', default='96x128', help='multiples of 32 (%(default)s)')
+    parser.add_argument(
+        '--size', type=image_size, default='96x128', help='multiples of 32 (default: %(default)s)'
+    )
     parser.add_argument('--batch', type=int, default=4, help='(default: %(default)s)')
     parser.add_argument('--threads', type=int, default=2, help='(default: %(default)s)')
     parser.add_argument('--rounds', type=int, default=15, help='(default: %(default)s)')
@@ -165,7 +167,7 @@ def main() -> None:
     initial = {name: known[name] for name in TASKS if name in (*names, *auxiliary)}
     theirs = their_network(options.code, tasks, initial)
     ours = import_weights(theirs.state_dict(), config)
-    size = parse_size(options.size)
+    size = options.size
     image, truth = torch.randn(options.batch, 3, *size), labels(initial, options.batch, size)
     with torch.no_grad():
         expected, found = theirs.eval()(image), ours(image)
@@ -178,7 +180,7 @@ def main() -> None:
     }
     timings = time_runs(steps, Rounds(warm_up=WARM_UP, least=options.rounds))
     print(
-        f'{options.tasks}, {options.size}, batch {options.batch}, {options.threads} threads, '
+        f'{options.tasks}, {size[0]}x{size[1]}, batch {options.batch}, {options.threads} threads, '
         f'medians of {options.rounds} steps:'
     )
     times = {name: (timing.ms, timing.cpu_ms) for name, timing in timings.items()}

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mtl_training.bounds import image_size
 from mtl_training.checkpoints.bundles import open_model
 from mtl_training.checkpoints.config import OptimConfig
 from mtl_training.deploy.deployable import Deployable
@@ -28,7 +29,7 @@ from mtl_training.deploy.graph import to_onnx
 from mtl_training.labels import NYUD40
 from mtl_training.loop.optimizer import make_optimizer
 from mtl_training.models import SYSTEMS, ModelError, Network, build
-from mtl_training.papers.describe import describe, parse_size
+from mtl_training.papers.describe import describe
 from mtl_training.tasks import choose, multi_task_loss, nyud, weighted_sum
 from torch import Tensor
 
@@ -242,14 +243,18 @@ def main() -> None:
     parser.add_argument(
         '--backbones', nargs='+', default=BACKBONES, help='of each system the first that it takes'
     )
-    parser.add_argument('--size', default='256x320', help='of pictures (default: %(default)s)')
-    parser.add_argument('--step-size', default='96x128', help='in training (%(default)s)')
+    parser.add_argument(
+        '--size', type=image_size, default='256x320', help='of pictures (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--step-size', type=image_size, default='96x128', help='in training (%(default)s)'
+    )
     parser.add_argument('--threads', type=int, default=2, help='(default: %(default)s)')
     parser.add_argument('--rounds', type=int, default=12, help='of latency (%(default)s)')
     parser.add_argument('--step-rounds', type=int, default=5, help='(default: %(default)s)')
     parser.add_argument('--plot', type=Path, metavar='PNG', help='latency against parameters')
     options = parser.parse_args()
-    size, step_size = parse_size(options.size), parse_size(options.step_size)
+    size, step_size = options.size, options.step_size
 
     rows = rows_of(options.systems, options.backbones, size)
     keys = [(row.system, row.backbone) for row in rows]
@@ -267,8 +272,9 @@ def main() -> None:
         row.latency = latency[key] / latency[unit] if key in latency else None
         row.step = step[key] / step[unit]
         row.memory = held.get(key)
-    print(f'{", ".join(TASKS)}; MACs and latency at {options.size}, {options.threads} threads;')
-    print(f'training step at {options.step_size}, batch {BATCH}; times relative to {UNIT}\n')
+    shape, step_shape = ('x'.join(map(str, sides)) for sides in (size, step_size))
+    print(f'{", ".join(TASKS)}; MACs and latency at {shape}, {options.threads} threads;')
+    print(f'training step at {step_shape}, batch {BATCH}; times relative to {UNIT}\n')
     print(table(rows))
     for backbone in dict.fromkeys(row.backbone for row in rows):
         unit = (UNIT, backbone)

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from mtl_training.bounds import image_size
 from mtl_training.checkpoints.bundles import open_model
 from mtl_training.deploy.deployable import Deployable
 from mtl_training.deploy.graph import to_onnx
 from mtl_training.labels import NYUD40
 from mtl_training.models import build
-from mtl_training.papers.describe import parse_size
 from mtl_training.tasks import choose, nyud
 
 from mtl_perception.engines.timing import Rounds, time_runs
@@ -49,7 +49,7 @@ def export(system: str, names: Sequence[str], size: tuple[int, int]) -> bytes:
 def main() -> None:
     """Print how much longer the twins take."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--size', type=parse_size, default=(256, 320), help='HEIGHTxWIDTH')
+    parser.add_argument('--size', type=image_size, default='256x320', help='HEIGHTxWIDTH')
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--rounds', type=int, default=15)
     options = parser.parse_args()

@@ -68,3 +68,13 @@ def bounded(kind: Any) -> Callable[[str], int | float]:
 
     parse.__name__ = plain.__name__  # argparse tells it where text is no number at all
     return parse
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """The ``type`` of an argument that is a size: '425x560' -> (425, 560), height and width."""
+    height, _, width = text.lower().partition('x')
+    if not (height.isdecimal() and width.isdecimal() and min(int(height), int(width)) >= 32):
+        raise argparse.ArgumentTypeError(
+            f'expected HEIGHTxWIDTH in pixels, each at least 32, not {text}'
+        )
+    return int(height), int(width)

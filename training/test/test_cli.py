@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 from mtl_training import cli
 
+NEWEST = onnx.defs.onnx_opset_version()
+SIZE = 'expected HEIGHTxWIDTH in pixels, each at least 32'
 # A command that says what the table of a sweep does.
 LOUD = """
 def add_arguments(parser): pass
@@ -77,6 +80,10 @@ def test_options_that_would_do_nothing_are_refused(
         ('train c --data d --out o --time-budget -1', '--time-budget: expected 0 or more, not -1'),
         ('export --checkpoint c --out o --range nan 2', '--range: expected 0 or more, not nan'),
         ('sweep s --out o --reduction 1', '--reduction: expected 2 or more, not 1'),
+        ('export --checkpoint c --out o --opset 5', f'--opset: expected 17 to {NEWEST}, not 5'),
+        ('rooms render out --assets a --size 256', f'--size: {SIZE}, not 256'),
+        ('export --checkpoint c --out o --size 256x', f'--size: {SIZE}, not 256x'),
+        ('describe tif --backbone swin_tiny --size 31x64', f'--size: {SIZE}, not 31x64'),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(

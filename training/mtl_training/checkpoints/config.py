@@ -154,8 +154,9 @@ class Config:
     seed: Whole = 0
 
     def __post_init__(self) -> None:
-        if again := [name for name in self.tasks if self.tasks.count(name) > 1]:
-            raise ConfigError(f'tasks has {again[0]!r} twice, expected different ones')
+        for key, names in (('tasks', self.tasks), ('model.auxiliary', self.model.auxiliary)):
+            if again := [name for name in names if names.count(name) > 1]:
+                raise ConfigError(f'{key} has {again[0]!r} twice, expected different ones')
         twice = [name for name in self.classes if self.classes.count(name) > 1]
         if twice or len(self.classes) > IGNORE:
             found = f'{twice[0]!r} twice' if twice else f'{len(self.classes)} names'

@@ -14,21 +14,20 @@ import torch
 
 from mtl_perception.commands.arguments import refuse_unused
 from mtl_perception.engines.agreement import Agreement
-from mtl_training.bounds import Amount, Whole, bounded
+from mtl_training.bounds import Amount, Whole, bounded, image_size
 from mtl_training.checkpoints.bundles import BundleFiles, write_bundle
 from mtl_training.checkpoints.checkpoint import load_checkpoint, tasks_of
 from mtl_training.checkpoints.weights import describe_weights, round_to_half, store_narrow
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.comparison import compare_with_torch
 from mtl_training.deploy.deployable import Deployable
-from mtl_training.deploy.graph import OPSET, to_onnx
+from mtl_training.deploy.graph import OPSET, Opset, to_onnx
 from mtl_training.deploy.pictures import FRAMES, read_images, read_pictures
 from mtl_training.deploy.probes import add_probes
 from mtl_training.deploy.temperature import fit_temperatures
 from mtl_training.deploy.variants import PRECISIONS, add_variants
 from mtl_training.labels import CLASS_SETS
 from mtl_training.models import Network
-from mtl_training.papers.describe import parse_size
 from mtl_training.tasks import SemanticTask, TaskSet, choose, grouped
 
 
@@ -167,7 +166,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="gather the network's semantic classes into these, by the sum of their probabilities; "
         "rooms: a robot's groups (default: the network's own)",
     )
-    parser.add_argument('--size', metavar='HxW', help='(default: that of the training)')
+    parser.add_argument(
+        '--size', type=image_size, metavar='HxW', help='(default: that of the training)'
+    )
     parser.add_argument(
         '--range',
         type=bounded(Amount),
@@ -212,9 +213,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='models in these number formats as well; `mtl_training quantize` judges them too',
     )
     parser.add_argument(
-        '--calibration', type=Path, metavar='DATA', help='the rooms data, which int8 needs'
+        '--calibration',
+        type=Path,
+        metavar='DATA',
+        help='pictures, of any data set; int8 needs them',
     )
-    parser.add_argument('--opset', type=int, default=OPSET, help='(default: %(default)s)')
+    parser.add_argument(
+        '--opset', type=bounded(Opset), default=OPSET, help='(default: %(default)s)'
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -255,7 +261,7 @@ def run(args: argparse.Namespace) -> int:
         name=args.name or args.out.absolute().name,
         version=args.version,
         licence=args.licence,
-        size=parse_size(args.size) if args.size else None,
+        size=args.size,
         depth_range=tuple(args.range),
         check_images=args.check_images,
         provenance=provenance,

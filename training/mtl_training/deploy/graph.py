@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
 
+from mtl_training.bounds import Bounds
 from mtl_training.checkpoints.weights import PREFIX
 from mtl_training.deploy import DeployError
 from mtl_training.deploy.deployable import Deployable
 
 OPSET = 18
+# What the exporter writes: from 18 on, and what ONNX knows how to turn back.
+Opset = Annotated[int, Bounds(17, onnx.defs.onnx_opset_version())]
 
 
 def to_onnx(module: Deployable, size: tuple[int, int], opset: int = OPSET) -> onnx.ModelProto:
@@ -25,7 +28,7 @@ def to_onnx(module: Deployable, size: tuple[int, int], opset: int = OPSET) -> on
     norm and a convolution have in common, engines find out when they load it.
 
     Raises:
-        DeployError: the exporter wrote another opset than asked (its floor is 18).
+        DeployError: the exporter wrote another opset than asked.
     """
     example = torch.zeros(2, *size, 3, dtype=torch.uint8)
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from mtl_perception.offline.evaluation import Calibration
 from mtl_training.bounds import Count, Whole, bounded
 from mtl_training.checkpoints.bundles import read_bundle
 from mtl_training.checkpoints.checkpoint import load_checkpoint
-from mtl_training.datasets import open_data
+from mtl_training.datasets import open_data, open_labelled
 from mtl_training.datasets.batches import Batch, Examples, loader
 from mtl_training.datasets.dataset import ClassesError, DataError, DataSet, thin_out
 from mtl_training.evaluation.charts import reliability_diagram
@@ -26,7 +26,7 @@ from mtl_training.evaluation.predictors import Judged, in_classes, judged_bundle
 from mtl_training.evaluation.sheet import sheet, write_sheet
 from mtl_training.evaluation.table import markdown
 from mtl_training.evaluation.trivial import trivial_predictors
-from mtl_training.labels import CLASS_SETS, LabelClass
+from mtl_training.labels import CLASS_SETS
 from mtl_training.protocols import PROTOCOLS
 from mtl_training.protocols.judging import judged_by
 from mtl_training.tasks import SemanticTask, TaskSet, choose
@@ -66,26 +66,26 @@ def open_judged(
 
     Args:
         classes: a key of ``CLASS_SETS``; None: its own, or, if the data does not tell these apart,
-            a robot's, in which its semantic task cannot be judged.
+            those that it does, in which its semantic task cannot be judged.
 
     Raises:
         DataError: data that cannot be read, or does not tell these classes apart.
     """
-    chosen = CLASS_SETS[classes] if classes else own_classes(judged)
+    semantic = judged.tasks.get('semantic')
     try:
-        data = open_data(folder, split, chosen)
+        if classes:
+            data = open_data(folder, split, CLASS_SETS[classes])
+        elif isinstance(semantic, SemanticTask):
+            data = open_data(folder, split, semantic.classes)
+        else:
+            data = open_labelled(folder, split)
     except ClassesError:
         if classes:
             raise
-        chosen = CLASS_SETS['rooms']
-        data = open_data(folder, split, chosen)
-    return in_classes(judged, chosen), data
-
-
-def own_classes(judged: Judged) -> Sequence[LabelClass]:
-    """The classes of the semantic task; a robot's without one."""
-    semantic = judged.tasks.get('semantic')
-    return semantic.classes if isinstance(semantic, SemanticTask) else CLASS_SETS['rooms']
+        data = open_labelled(folder, split)
+    if 'semantic' in data.classes:
+        judged = in_classes(judged, data.classes['semantic'])
+    return judged, data
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -163,6 +163,9 @@ def run(args: argparse.Namespace) -> int:
         print(f'{name} is not judged: the data has other classes', file=sys.stderr)
     frames = thin_out(data, args.limit)
     tasks: TaskSet = {name: task for name, task in judged.tasks.items() if name in frames.tasks}
+    if not tasks:
+        having = ', '.join(data.tasks)
+        raise DataError(f'{data.name} has labels of {having} only, and none of them is judged')
     protocol = PROTOCOLS.get(args.protocol)
     native = protocol is not None and protocol.resolution == 'native'
     if protocol:
@@ -178,7 +181,7 @@ def run(args: argparse.Namespace) -> int:
             native=native,
         )
 
-    known = thin_out(open_data(args.data, 'train', own_classes(judged)), 1000)
+    known = thin_out(open_judged(network, args.data, 'train', args.classes)[1], 1000)
     predictors = {'network': judged.predict, **trivial_predictors(known, tasks)}
     confidences = {name: Calibration() for name in predictors}
     reports = {

@@ -13,6 +13,7 @@ import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mtl_training.bounds import image_size
 from mtl_training.labels import NYUD40, PASCAL21
 from mtl_training.models import BACKBONES, SYSTEMS, build
 from mtl_training.models.layers import MultiScaleConv
@@ -150,14 +151,6 @@ def _macs(operations: dict[str, int]) -> Macs:
     return macs
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """'425x560' -> (425, 560)."""
-    height, _, width = text.lower().partition('x')
-    if not (height.isdigit() and width.isdigit() and min(int(height), int(width)) >= 32):
-        raise PapersError(f'size is {text!r}; expected HEIGHTxWIDTH, each at least 32')
-    return int(height), int(width)
-
-
 def parse_tasks(words: Sequence[str]) -> dict[str, int]:
     """['semantic:18', 'depth'] -> {'semantic': 18, 'depth': 1}."""
     tasks = {}
@@ -213,14 +206,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the system's own, such as lthd=false of tif; see docs/models.md",
     )
     parser.add_argument(
-        '--size', default='425x560', metavar='HxW', help='image size (default: %(default)s)'
+        '--size',
+        type=image_size,
+        default='425x560',
+        metavar='HxW',
+        help='image size (default: %(default)s)',
     )
     parser.add_argument('--json', action='store_true', help='print JSON, with every module')
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the description."""
-    size, tasks = parse_size(args.size), parse_tasks(args.tasks)
+    size, tasks = args.size, parse_tasks(args.tasks)
     auxiliary, options = parse_tasks(args.auxiliary), parse_options(args.option)
     with torch.device('meta'):
         net = build(args.model, args.backbone, tasks, auxiliary=auxiliary, **options)

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mtl_training.bounds import Count, Positive, Share, Whole, bounded
+from mtl_training.bounds import Count, Positive, Share, Whole, bounded, image_size
 from mtl_training.rooms.catalogue import SPLITS
 
 
@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for split, count in zip(SPLITS, (3060, 120, 320), strict=True):
         make.add_argument(f'--{split}', type=bounded(Whole), default=count, metavar='FRAMES')
     make.add_argument('--seed', type=bounded(Whole), default=1)
-    make.add_argument('--size', default='256x320', help='HEIGHTxWIDTH in pixels')
+    make.add_argument(
+        '--size', type=image_size, default='256x320', help='HEIGHTxWIDTH (default: %(default)s)'
+    )
     make.add_argument(
         '--close',
         type=bounded(Share),
@@ -60,7 +62,6 @@ def _render(args: argparse.Namespace) -> None:
     from mtl_training.rooms.catalogue import credits, read_catalogue
     from mtl_training.rooms.write import render_split
 
-    height, width = (int(side) for side in args.size.split('x'))
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'CREDITS.md').write_text(credits(read_catalogue(args.assets)), encoding='utf-8')
     for split in SPLITS:
@@ -68,6 +69,6 @@ def _render(args: argparse.Namespace) -> None:
         with tqdm(total=wanted, desc=split, unit='frame') as bar:
             for written in render_split(
                 args.assets, args.out, split, wanted,
-                seed=args.seed, size=(height, width), workers=args.workers, close=args.close,
+                seed=args.seed, size=args.size, workers=args.workers, close=args.close,
             ):  # fmt: skip
                 bar.update(min(written, wanted) - bar.n)

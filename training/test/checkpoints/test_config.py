@@ -69,6 +69,10 @@ def test_numbers_and_lists_take_their_types() -> None:
         ({'tasks': 'depth'}, "tasks is 'depth', expected a list"),
         ({'tasks': ['depth', 'edges', 'depth']}, "tasks has 'depth' twice, expected different"),
         (
+            {'model': {'backbone': 'swin_tiny', 'auxiliary': ['edges', 'edges']}},
+            "model.auxiliary has 'edges' twice, expected different",
+        ),
+        (
             {'optim': {'lr': 1, 'max_steps': 1, 'optimizer': 'lion'}},
             r"optim\.optimizer is 'lion', expected one of adamw, adam, sgd",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -310,6 +311,26 @@ def test_a_network_of_classes_that_the_data_has_not_is_judged_on_the_rest(
     assert 'semantic is not judged: the data has other classes' in found.err
     assert 'mIoU' not in found.out
     assert '| depth RMSE, m |' in found.out
+
+
+def test_data_with_classes_of_its_own_judges_the_rest(
+    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(rooms, tmp_path / 'warehouse'))
+    (data / 'classes.json').write_text(json.dumps([f'shelf {n}' for n in range(40)]))
+    write_bundle(tmp_path)
+    arguments = ['evaluate', '--bundle', str(tmp_path), '--data', str(data), '--workers', '0']
+    assert main(arguments) == 0
+    found = capsys.readouterr()
+    assert 'semantic is not judged: the data has other classes' in found.err
+    assert 'mIoU' not in found.out
+    assert '| depth RMSE, m |' in found.out
+    description = yaml.safe_load((tmp_path / 'bundle.yaml').read_text())
+    description['tasks'] = {'semantic': description['tasks']['semantic']}
+    (tmp_path / 'bundle.yaml').write_text(yaml.safe_dump(description))
+    assert main(arguments) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert 'and none of them is judged' in last
 
 
 def test_a_bundle_whose_ids_are_not_its_classes_gets_no_figure(

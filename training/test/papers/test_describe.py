@@ -100,7 +100,6 @@ def test_command_takes_a_systems_options(capsys: pytest.CaptureFixture[str]) -> 
     [
         ('nope --backbone swin_tiny', "unknown system 'nope'"),
         ('tif --backbone nope', "unknown backbone 'nope'"),
-        ('tif --backbone swin_tiny --size 10x', "size is '10x'; expected HEIGHTxWIDTH"),
         ('tif --backbone swin_tiny --option lthd', "option 'lthd'; expected NAME=VALUE"),
         ('tif --backbone swin_tiny --option width=[', "option 'width=['; expected a value"),
         ('tif --backbone swin_tiny --option width=wide', "option width: 'wide'; expected int"),
