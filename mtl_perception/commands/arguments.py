@@ -20,13 +20,22 @@ ENGINE_DEFAULTS: dict[str, Any] = {
 
 
 def positive(text: str) -> float:
-    """Parse a finite number above 0."""
+    """Parse a number above 0, of which nanoseconds still fit into 64 bits."""
+    return _number(text, 1e-6)
+
+
+def amount(text: str) -> float:
+    """Parse a number of 0 or more, else as ``positive``."""
+    return _number(text, 0)
+
+
+def _number(text: str, least: float) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0 < value < float('inf'):
-        raise argparse.ArgumentTypeError(f'expected a number above 0, not {text!r}')
+        value = -1.0
+    if not least <= value <= 1e9:
+        raise argparse.ArgumentTypeError(f'expected a number from {least:g} to 1e9, not {text!r}')
     return value
 
 
