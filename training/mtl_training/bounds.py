@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
@@ -54,6 +55,51 @@ PercentRange = Annotated[tuple[Percent, Percent], Rising()]
 def complaint(value: Any, rules: Sequence[Any]) -> str:
     """What a value should have been, by the rules of an ``Annotated``; empty where it is."""
     return next((str(rule) for rule in rules if value not in rule), '')
+
+
+# Types of options, by annotation, whose values a file can get wrong.
+SCALARS: dict[str, type | tuple[type, ...]] = {
+    'bool': bool,
+    'float': (int, float),
+    'int': int,
+    'str': str,
+}
+BOUNDED = {
+    'Amount': Amount,
+    'Count': Count,
+    'Positive': Positive,
+    'Share': Share,
+    'Whole': Whole,
+}
+
+
+def refusal(option: inspect.Parameter, value: object) -> str:
+    """What is wrong with the value of an option, of a YAML file perhaps, by its annotation.
+
+    Args:
+        option: whose annotation is text, ``X | None`` and ``X | Mapping[str, X]`` among others.
+
+    Returns:
+        Such as ``width: 0; expected 1 or more``; empty where it has the type and keeps its bounds,
+        and for types, such as lists, that only what has the option knows.
+    """
+    hint, _, other = str(option.annotation).partition(' | ')
+    rules: Sequence[Any] = ()
+    if hint in BOUNDED:
+        number, *rules = get_args(BOUNDED[hint])
+        hint = number.__name__
+    expected = SCALARS.get(hint)
+    if expected is None or (other == 'None' and value is None):
+        return ''
+    each = {option.name: value}
+    if other.startswith('Mapping') and isinstance(value, Mapping):
+        each = {f'{option.name}.{key}': entry for key, entry in value.items()}
+    for name, entry in each.items():
+        if not isinstance(entry, expected) or isinstance(entry, bool) != (hint == 'bool'):
+            return f'{name}: {entry!r}; expected {hint}'
+        if wanted := complaint(entry, rules):
+            return f'{name}: {entry}; expected {wanted}'
+    return ''
 
 
 def bounded(kind: Any) -> Callable[[str], int | float]:

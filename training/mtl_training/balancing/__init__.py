@@ -28,6 +28,7 @@ from mtl_training.balancing.pareto_mtl import ParetoMTL
 from mtl_training.balancing.sampling import TaskSampling
 from mtl_training.balancing.uncertainty import UncertaintyWeighting
 from mtl_training.balancing.uniform import UniformWeights
+from mtl_training.bounds import refusal
 
 __all__ = [
     'METHODS',
@@ -85,4 +86,7 @@ def make_balancer(
     missing = [p.name for p in parameters if p.default is p.empty and p.name not in options]
     if missing:
         raise BalancingError(f'balancing method {method} needs the option {missing[0]}')
+    for option in parameters:
+        if option.name in options and (wrong := refusal(option, options[option.name])):
+            raise BalancingError(f'balancing method {method} has the option {wrong}')
     return METHODS[method](tasks, **options)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mtl_training.balancing.balancer import BalancingError
 from mtl_training.balancing.fixed import FixedWeights
+from mtl_training.bounds import Count, Share
 from mtl_training.models.adversary import confusion, make_discriminator, reversal
 
 
@@ -44,9 +45,9 @@ class AdversarialGradients(FixedWeights):
         self,
         tasks: Sequence[str],
         *,
-        weight: float = 0.01,
-        width: int = 64,
-        steps: int = 40_000,
+        weight: Share = 0.01,
+        width: Count = 64,
+        steps: Count = 40_000,
     ) -> None:
         super().__init__(tasks)
         if not 0 < weight < 1:

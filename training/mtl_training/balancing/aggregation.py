@@ -62,6 +62,9 @@ class Aggregation(GradientBalancer):
         features: bool = False,
     ) -> None:
         super().__init__(tasks)
+        arguments = {} if arguments is None else arguments
+        if not isinstance(arguments, Mapping):
+            raise BalancingError(f'arguments of {aggregator} are {arguments!r}, expected a mapping')
         if aggregator not in AGGREGATORS:
             raise BalancingError(
                 f'aggregator is {aggregator!r}, expected one of {", ".join(AGGREGATORS)}'
@@ -69,13 +72,13 @@ class Aggregation(GradientBalancer):
         name, defaults = AGGREGATORS[aggregator]
         if aggregator == 'nash_mtl':
             defaults = {'n_tasks': len(tasks)}
-            if 'update_weights_every' in (arguments or {}):
+            if 'update_weights_every' in arguments:
                 raise BalancingError(
                     'nash_mtl bargains in every step here: no update_weights_every'
                 )
         self.name = aggregator
         self.of = 'features' if features else 'parameters'
-        self.aggregate = _make(name, {**defaults, **(arguments or {})})
+        self.aggregate = _make(name, {**defaults, **arguments})
         self.register_buffer('step', torch.zeros((), dtype=torch.long))
         self.register_buffer('alpha', torch.ones(len(tasks), dtype=torch.float64))
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mtl_training.balancing.balancer import BalancingError, LossBalancer
+from mtl_training.bounds import Amount, Share
 
 
 class DynamicTaskPrioritization(LossBalancer):
@@ -38,18 +39,17 @@ class DynamicTaskPrioritization(LossBalancer):
         self,
         tasks: Sequence[str],
         *,
-        gamma: float | Mapping[str, float] = 1.0,
-        alpha: float = 0.1,
+        gamma: Amount | Mapping[str, Amount] = 1.0,
+        alpha: Share = 0.1,
     ) -> None:
         super().__init__(tasks)
         by_task = gamma if isinstance(gamma, Mapping) else dict.fromkeys(tasks, gamma)
-        if set(by_task) != set(tasks) or min(by_task.values()) < 0:
+        if set(by_task) != set(tasks):
             raise BalancingError(
-                f'gamma of dtp is {gamma}, expected 0 or more, for all or each of '
-                f'{", ".join(tasks)}'
+                f'gamma of dtp is {gamma}, expected a number for all or each of {", ".join(tasks)}'
             )
-        if not 0 < alpha <= 1:
-            raise BalancingError(f'alpha of dtp is {alpha}, expected more than 0 and at most 1')
+        if not alpha:
+            raise BalancingError('alpha of dtp is 0, expected more: nothing would be learned')
         self.gamma = [float(by_task[task]) for task in tasks]
         self.alpha = alpha
         self.register_buffer('indicators', torch.full((len(tasks),), torch.nan))

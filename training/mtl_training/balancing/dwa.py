@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mtl_training.balancing.balancer import BalancingError, EpochBalancer
+from mtl_training.balancing.balancer import EpochBalancer
+from mtl_training.bounds import Positive
 
 
 class DynamicWeightAveraging(EpochBalancer):
@@ -26,10 +27,8 @@ class DynamicWeightAveraging(EpochBalancer):
     positive = True
     previous: Tensor  # [2, N] L(e-1), L(e-2); NaN before there are any
 
-    def __init__(self, tasks: Sequence[str], *, temperature: float = 2.0) -> None:
+    def __init__(self, tasks: Sequence[str], *, temperature: Positive = 2.0) -> None:
         super().__init__(tasks)
-        if temperature <= 0:
-            raise BalancingError(f'temperature of dwa is {temperature}, expected more than 0')
         self.temperature = temperature
         self.register_buffer('previous', torch.full((2, len(tasks)), torch.nan))
 

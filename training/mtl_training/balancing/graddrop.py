@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mtl_training.balancing.balancer import Balance, BalancingError, GradientBalancer
+from mtl_training.bounds import Share, Whole
 
 
 class GradDrop(GradientBalancer):
@@ -36,13 +37,13 @@ class GradDrop(GradientBalancer):
     step: Tensor  # []
 
     def __init__(
-        self, tasks: Sequence[str], *, leak: float | Mapping[str, float] = 0.0, seed: int = 0
+        self, tasks: Sequence[str], *, leak: Share | Mapping[str, Share] = 0.0, seed: Whole = 0
     ) -> None:
         super().__init__(tasks)
         by_task = leak if isinstance(leak, Mapping) else dict.fromkeys(tasks, leak)
-        if set(by_task) != set(tasks) or not all(0 <= share <= 1 for share in by_task.values()):
+        if set(by_task) != set(tasks):
             raise BalancingError(
-                f'leak of graddrop is {leak}, expected 0 to 1, for all or each of '
+                f'leak of graddrop is {leak}, expected a share for all or each of '
                 f'{", ".join(tasks)}'
             )
         self.leak = [float(by_task[task]) for task in tasks]

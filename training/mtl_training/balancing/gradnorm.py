@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl_training.balancing.balancer import Balance, BalancingError, GradientBalancer
+from mtl_training.balancing.balancer import Balance, GradientBalancer
+from mtl_training.bounds import Amount, Count
 
 LEAST = 1e-3  # of a weight
 
@@ -40,11 +41,14 @@ class GradNorm(GradientBalancer):
     steps: Tensor  # [N] how many were summed
 
     def __init__(
-        self, tasks: Sequence[str], *, alpha: float = 1.5, initial: int = 1, features: bool = False
+        self,
+        tasks: Sequence[str],
+        *,
+        alpha: Amount = 1.5,
+        initial: Count = 1,
+        features: bool = False,
     ) -> None:
         super().__init__(tasks)
-        if initial < 1:
-            raise BalancingError(f'initial of gradnorm is {initial}, expected 1 or more')
         self.alpha, self.initial = alpha, initial
         self.of = 'features' if features else 'parameters'
         self.weight = nn.Parameter(torch.ones(len(tasks)))

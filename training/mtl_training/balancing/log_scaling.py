@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mtl_training.balancing.balancer import BalancingError, LossBalancer
+from mtl_training.balancing.balancer import LossBalancer
+from mtl_training.bounds import Amount
 
 
 class LogScaling(LossBalancer):
@@ -25,10 +26,8 @@ class LogScaling(LossBalancer):
 
     positive = True
 
-    def __init__(self, tasks: Sequence[str], *, c: float = 1.0) -> None:
+    def __init__(self, tasks: Sequence[str], *, c: Amount = 1.0) -> None:
         super().__init__(tasks)
-        if c < 0:
-            raise BalancingError(f'c of log_scaling is {c}, expected 0 or more')
         self.c = c
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mtl_training.balancing.balancer import BalancingError, EpochBalancer
+from mtl_training.balancing.balancer import EpochBalancer
+from mtl_training.bounds import Amount
 
 
 class LossPrioritization(EpochBalancer):
@@ -33,10 +34,8 @@ class LossPrioritization(EpochBalancer):
     previous: Tensor  # [N] L_t'; NaN before there are any
     current: Tensor  # [N] w_t
 
-    def __init__(self, tasks: Sequence[str], *, kappa: float = 7.5) -> None:
+    def __init__(self, tasks: Sequence[str], *, kappa: Amount = 7.5) -> None:
         super().__init__(tasks)
-        if kappa < 0:
-            raise BalancingError(f'kappa of lps is {kappa}, expected 0 or more')
         self.kappa = kappa
         self.register_buffer('previous', torch.full((len(tasks),), torch.nan))
         self.register_buffer('current', torch.ones(len(tasks)))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mtl_training.balancing.balancer import Balance, BalancingError, GradientBalancer
 from mtl_training.balancing.mgda import shortest
+from mtl_training.bounds import Whole
 
 
 class ParetoMTL(GradientBalancer):
@@ -50,25 +51,30 @@ class ParetoMTL(GradientBalancer):
         tasks: Sequence[str],
         *,
         vectors: Sequence[Sequence[float]] = (),
-        preference: int = 2,
-        search: int = 1000,
+        preference: Whole = 2,
+        search: Whole = 1000,
     ) -> None:
         super().__init__(tasks)
         if not vectors and len(tasks) == 2:
             angles = [k * math.pi / 8 for k in range(5)]
             vectors = [(math.cos(angle), math.sin(angle)) for angle in angles]
-        if len(vectors) < 2 or any(len(vector) != len(tasks) for vector in vectors):
+        try:
+            u = torch.tensor([[float(x) for x in vector] for vector in vectors])
+        except (TypeError, ValueError):
+            u = torch.zeros(0)
+        if len(u) < 2 or u.shape != (len(vectors), len(tasks)):
             raise BalancingError(
                 f'vectors of pareto_mtl are {vectors}, expected two or more with a number for '
                 f'each of {", ".join(tasks)}'
             )
-        if not 0 <= preference < len(vectors):
+        if preference >= len(vectors):
             raise BalancingError(
                 f'preference of pareto_mtl is {preference}, expected 0 to {len(vectors) - 1}'
             )
-        u = torch.tensor([[float(x) for x in vector] for vector in vectors])
-        if (u < 0).any() or not u.any(dim=1).all():
-            raise BalancingError('vectors of pareto_mtl have numbers below 0, or only zeros')
+        if not u.isfinite().all() or (u < 0).any() or not u.any(dim=1).all():
+            raise BalancingError(
+                'vectors of pareto_mtl have numbers below 0 or without end, or only zeros'
+            )
         self.search = search
         u = u / u.norm(dim=1, keepdim=True)
         self.register_buffer('differences', u - u[preference], persistent=False)

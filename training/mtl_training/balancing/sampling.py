@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_training.balancing.balancer import BalancingError, LossBalancer
+from mtl_training.balancing.balancer import LossBalancer
+from mtl_training.bounds import Positive, Whole
 
 
 class TaskSampling(LossBalancer):
@@ -35,10 +36,10 @@ class TaskSampling(LossBalancer):
     frames: Tensor  # [N] n_t
     step: Tensor  # []
 
-    def __init__(self, tasks: Sequence[str], *, temperature: float = 1.0, seed: int = 0) -> None:
+    def __init__(
+        self, tasks: Sequence[str], *, temperature: Positive = 1.0, seed: Whole = 0
+    ) -> None:
         super().__init__(tasks)
-        if temperature <= 0:
-            raise BalancingError(f'temperature of sampling is {temperature}, expected more than 0')
         self.temperature, self.seed = temperature, seed
         self.register_buffer('frames', torch.ones(len(tasks)))
         self.register_buffer('step', torch.zeros((), dtype=torch.long))

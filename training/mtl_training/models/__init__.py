@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Mapping
+from typing import Any
 
-from mtl_training.bounds import Amount, Count, Share, Whole, complaint
+from mtl_training.bounds import refusal
 from mtl_training.models.asp_mtl import ASPMTL
 from mtl_training.models.astmt import ASTMT
 from mtl_training.models.backbones import BACKBONES, pyramid
@@ -63,14 +62,6 @@ SYSTEMS: dict[str, type[Network]] = {
     'ltb': LTB,
     'sluice': Sluice,
 }
-# Types of options, by annotation, whose values a file can get wrong.
-SCALARS: dict[str, type | tuple[type, ...]] = {
-    'bool': bool,
-    'float': (int, float),
-    'int': int,
-    'str': str,
-}
-BOUNDED = {'Amount': Amount, 'Count': Count, 'Share': Share, 'Whole': Whole}
 
 
 def build(
@@ -115,25 +106,6 @@ def build(
             f'{system} has no option {unknown[0]!r}; it has: {", ".join(known) or "none"}'
         )
     for name, value in options.items():
-        check_option(system, known[name], value)
+        if wrong := refusal(known[name], value):
+            raise ModelError(f'{system} has the option {wrong}')
     return kind.from_plan(Plan(backbone, tasks, auxiliary, pretrained), **options)
-
-
-def check_option(system: str, option: inspect.Parameter, value: object) -> None:
-    """Compare a value, of a YAML file perhaps, with the annotation of an option.
-
-    Raises:
-        ModelError: it is of another type, or out of bounds. Of lists, only the system itself knows.
-    """
-    hint, _, none = str(option.annotation).partition(' | ')
-    rules: Sequence[Any] = ()
-    if hint in BOUNDED:
-        number, *rules = get_args(BOUNDED[hint])
-        hint = number.__name__
-    expected = SCALARS.get(hint)
-    if expected is None or (none and value is None):
-        return
-    if not isinstance(value, expected) or isinstance(value, bool) != (hint == 'bool'):
-        raise ModelError(f'{system} has the option {option.name}: {value!r}; expected {hint}')
-    if wanted := complaint(value, rules):
-        raise ModelError(f'{system} has the option {option.name}: {value}; expected {wanted}')

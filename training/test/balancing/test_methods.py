@@ -680,14 +680,47 @@ def test_tasks_without_labels_are_left_as_they_are(method: str) -> None:
         (lambda: make_balancer('fixed', TASKS, x=1), "fixed has no option 'x'; it has: none"),
         (lambda: make_balancer('mgda', TASKS, norm=1), 'it has: normalization, features'),
         (lambda: make_balancer('mgda', TASKS, normalization='l1'), "'l1', expected one of none"),
-        (lambda: make_balancer('dwa', TASKS, temperature=0), 'temperature of dwa is 0'),
-        (lambda: make_balancer('lps', TASKS, kappa=-1), 'kappa of lps is -1'),
-        (lambda: make_balancer('log_scaling', TASKS, c=-1), 'c of log_scaling is -1'),
-        (lambda: make_balancer('dtp', TASKS, gamma={'a': 1}), 'for all or each of a, b'),
+        (
+            lambda: make_balancer('dwa', TASKS, temperature=0),
+            'dwa has the option temperature: 0; expected above 0',
+        ),
+        (
+            lambda: make_balancer('lps', TASKS, kappa=-1),
+            'lps has the option kappa: -1; expected 0 or more',
+        ),
+        (lambda: make_balancer('log_scaling', TASKS, c=-1), 'option c: -1'),
+        (lambda: make_balancer('dtp', TASKS, gamma={'a': 1}), 'a number for all or each of a, b'),
         (lambda: make_balancer('dtp', TASKS, alpha=0), 'alpha of dtp is 0'),
-        (lambda: make_balancer('sampling', TASKS, temperature=0), 'of sampling is 0'),
-        (lambda: make_balancer('gradnorm', TASKS, initial=0), 'initial of gradnorm is 0'),
-        (lambda: make_balancer('graddrop', TASKS, leak=2), 'leak of graddrop is 2'),
+        (
+            lambda: make_balancer('sampling', TASKS, temperature=0),
+            'sampling has the option temperature: 0',
+        ),
+        (
+            lambda: make_balancer('gradnorm', TASKS, initial=0),
+            'option initial: 0; expected 1 or more',
+        ),
+        (lambda: make_balancer('graddrop', TASKS, leak=2), 'option leak: 2; expected 0 to 1'),
+        (lambda: make_balancer('graddrop', TASKS, leak={'a': 0, 'b': 2}), 'leak.b: 2; expected'),
+        (
+            lambda: make_balancer('graddrop', TASKS, leak={'a': 0}),
+            'a share for all or each of a, b',
+        ),
+        (lambda: make_balancer('dwa', TASKS, temperature=math.nan), 'temperature: nan; expected'),
+        (lambda: make_balancer('gradnorm', TASKS, features=1), 'features: 1; expected bool'),
+        (lambda: make_balancer('adversarial', TASKS, weight=1), 'weight of adversarial is 1'),
+        (lambda: make_balancer('torchjd', TASKS, aggregator='mgda', arguments=[1]), 'a mapping'),
+        (lambda: make_balancer('pareto_mtl', TASKS, vectors=3), 'are 3, expected two or more'),
+        (
+            lambda: make_balancer('pareto_mtl', TASKS, vectors=[[1, 'x'], [0, 1]]),
+            'a number for each',
+        ),
+        (lambda: make_balancer('pareto_mtl', TASKS, vectors=[[1], [0, 1]]), 'a number for each'),
+        (
+            lambda: make_balancer(
+                'pareto_mtl', TASKS, vectors=[[1, math.inf], [0, 1]], preference=0
+            ),
+            'without end',
+        ),
         (lambda: make_balancer('pareto_mtl', 'abc'), 'a number for each of a, b, c'),
         (lambda: make_balancer('pareto_mtl', TASKS, preference=5), 'is 5, expected 0 to 4'),
         (

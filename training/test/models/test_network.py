@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from mtl_training import bounds
-from mtl_training.models import BOUNDED, SYSTEMS, ModelError, Network, build, check_option
+from mtl_training.models import SYSTEMS, ModelError, Network, build
 from mtl_training.models.backbones import BACKBONES
 from mtl_training.models.layers import FeatureFuse, resize
 from mtl_training.models.pyramids import ResNetPyramid
@@ -144,13 +143,3 @@ def test_a_fused_feature_is_the_convolution_of_all_scales_under_a_norm() -> None
     stacked = torch.cat([resize(f, (8, 8)) for f in x], dim=1)
     expected = F.relu(fuse.norm(F.conv2d(stacked, fuse.conv.weight)))
     torch.testing.assert_close(fuse(x, (8, 8)), expected)
-
-
-def test_every_number_among_the_options_says_its_bounds() -> None:
-    for name, system in SYSTEMS.items():
-        for option in system.options().values():
-            hint = str(option.annotation).partition(' | ')[0]
-            assert hint in BOUNDED or hint not in {'int', 'float', *vars(bounds)}, option.name
-            if hint in BOUNDED:
-                with pytest.raises(ModelError, match=f'option {option.name}: -1; expected'):
-                    check_option(name, option, -1)
