@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +20,24 @@ ENGINE_DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def positive(text: str) -> float:
-    """Parse a number above 0, of which nanoseconds still fit into 64 bits."""
-    return _number(text, 1e-6)
+def number(least: float, most: float = 1e9) -> Callable[[str], float]:
+    """A parser of numbers between two; of as many seconds as 1e9, nanoseconds fit into 64 bits."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(
+                f'expected a number from {least:g} to {most:g}, not {text!r}'
+            )
+        return value
+
+    return parse
 
 
-def amount(text: str) -> float:
-    """Parse a number of 0 or more, else as ``positive``."""
-    return _number(text, 0)
-
-
-def _number(text: str, least: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not least <= value <= 1e9:
-        raise argparse.ArgumentTypeError(f'expected a number from {least:g} to 1e9, not {text!r}')
-    return value
+positive = number(1e-6)
 
 
 def whole(text: str) -> int:

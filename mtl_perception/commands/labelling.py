@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..bundle import Bundle
 from ..offline.pseudo_labels import PseudoLabels
+from .arguments import number
 
 
 def add_pseudo_labels(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +20,7 @@ def add_pseudo_labels(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--label-confidence',
-        type=_share,
+        type=number(0, 1),
         default=0.8,
         metavar='SHARE',
         help='from which on it is sure, 0 to 1 (default: 0.8)',
@@ -35,13 +36,3 @@ def pseudo_labels(options: argparse.Namespace, bundle: Bundle) -> PseudoLabels |
     if options.pseudo_labels is None:
         return None
     return PseudoLabels(options.pseudo_labels, bundle, options.label_confidence)
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'expected a number from 0 to 1, not {text!r}')
-    return value

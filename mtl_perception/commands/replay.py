@@ -27,14 +27,7 @@ from ..offline.sources import Selection
 from ..offline.writing import Tally, partial_of
 from ..outputs import Output, outputs_of
 from ..pipeline import Options
-from .arguments import (
-    add_bundle,
-    add_engine_options,
-    amount,
-    engine_options,
-    positive,
-    whole,
-)
+from .arguments import add_bundle, add_engine_options, engine_options, number, positive, whole
 from .judging import add_report, tell
 from .labelling import add_pseudo_labels, pseudo_labels
 from .progress import ProgressBar
@@ -91,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=lambda text: text.split(','),
         help='comma-separated, or all but compressed ones (default: those but points and pictures)',
     )
-    parser.add_argument('--start', type=amount, default=0.0, help='seconds to leave out')
+    parser.add_argument('--start', type=number(0), default=0.0, help='seconds to leave out')
     parser.add_argument('--duration', type=positive, help='seconds to replay')
     parser.add_argument('--every', type=whole, default=1, help='each Nth image only')
     parser.add_argument(

@@ -175,6 +175,7 @@ def test_errors_nobody_expected_keep_their_traceback(
         ['replay', 'in', 'out', '--start', 'nan'],
         ['replay', 'in', 'out', '--start', '-1'],
         ['replay', 'in', 'out', '--start', 'soon'],
+        ['replay', 'in', 'out', '--label-confidence', '1.1'],
         ['replay'],
         [],
     ],

@@ -72,13 +72,10 @@ def open_judged(
         DataError: data that cannot be read, or does not tell these classes apart.
     """
     semantic = judged.tasks.get('semantic')
+    own = semantic.classes if isinstance(semantic, SemanticTask) else None
+    chosen = CLASS_SETS[classes] if classes else own
     try:
-        if classes:
-            data = open_data(folder, split, CLASS_SETS[classes])
-        elif isinstance(semantic, SemanticTask):
-            data = open_data(folder, split, semantic.classes)
-        else:
-            data = open_labelled(folder, split)
+        data = open_data(folder, split, chosen) if chosen else open_labelled(folder, split)
     except ClassesError:
         if classes:
             raise

@@ -301,30 +301,19 @@ def test_classes_of_the_command_line(
     assert "has NYUD's 40 classes, expected them or groups of them" in last_line
 
 
-def test_a_network_of_classes_that_the_data_has_not_is_judged_on_the_rest(
+def test_on_data_with_other_classes_the_rest_is_judged(
     rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_bundle(tmp_path, PASCAL21)
-    arguments = ['evaluate', '--bundle', str(tmp_path), '--data', str(rooms), '--workers', '0']
-    assert main(arguments) == 0
-    found = capsys.readouterr()
-    assert 'semantic is not judged: the data has other classes' in found.err
-    assert 'mIoU' not in found.out
-    assert '| depth RMSE, m |' in found.out
-
-
-def test_data_with_classes_of_its_own_judges_the_rest(
-    rooms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    data = Path(shutil.copytree(rooms, tmp_path / 'warehouse'))
-    (data / 'classes.json').write_text(json.dumps([f'shelf {n}' for n in range(40)]))
-    write_bundle(tmp_path)
-    arguments = ['evaluate', '--bundle', str(tmp_path), '--data', str(data), '--workers', '0']
-    assert main(arguments) == 0
-    found = capsys.readouterr()
-    assert 'semantic is not judged: the data has other classes' in found.err
-    assert 'mIoU' not in found.out
-    assert '| depth RMSE, m |' in found.out
+    own = Path(shutil.copytree(rooms, tmp_path / 'warehouse'))
+    (own / 'classes.json').write_text(json.dumps([f'shelf {n}' for n in range(40)]))
+    for classes, data in ((PASCAL21, rooms), (ROBOT_GROUPS, own)):
+        write_bundle(tmp_path, classes)
+        arguments = ['evaluate', '--bundle', str(tmp_path), '--data', str(data), '--workers', '0']
+        assert main(arguments) == 0
+        found = capsys.readouterr()
+        assert 'semantic is not judged: the data has other classes' in found.err
+        assert 'mIoU' not in found.out
+        assert '| depth RMSE, m |' in found.out
     description = yaml.safe_load((tmp_path / 'bundle.yaml').read_text())
     description['tasks'] = {'semantic': description['tasks']['semantic']}
     (tmp_path / 'bundle.yaml').write_text(yaml.safe_dump(description))
