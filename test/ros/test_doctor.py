@@ -113,8 +113,10 @@ def test_what_is_wrong_with_cameras_and_nodes_fails(
     start_camera('left', focal=0.0, reliability='RELIABLE')
     start_camera('right', focal=0.0, reliability='BEST_EFFORT')
     assert client.state() == 'active'
-    names = client.node.get_node_names
-    client.wait(lambda: {'left', 'right'} <= {*names()} and names().count('perception') == 2)
+    names, services = client.node.get_node_names, client.node.get_service_names_and_types
+    client.wait(lambda: {'left', 'right'} <= {*names()}, 'cameras')
+    # A node has its name before it has services, by which the doctor knows it.
+    client.wait(lambda: '/rear/perception/describe_model' in dict(services()), 'second node')
     code, findings = examine()
     assert code == 1, findings
     assert findings['/rear/perception'][0] == ('fail', 'is unconfigured')
